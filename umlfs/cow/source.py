@@ -1,0 +1,52 @@
+"""The kinds of source `raw` and `cow`."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from umlfs.block import BlockDevice
+from umlfs.cow.file import peek_header
+from umlfs.cow.open import open_cow
+from umlfs.errors import UsageError
+from umlfs.raw import open_raw
+from umlfs.sources import OpenOptions
+
+
+def _refuse(scheme: str, argument: str, options: OpenOptions) -> None:
+    if not argument:
+        raise UsageError(f"{scheme}: no file given", f"write {scheme}:FILE")
+    for name in options.extra:
+        raise UsageError(f"{scheme}:{argument}: unknown option '{name}'", f"sources of kind {scheme} have none")
+
+
+class Raw:
+    """`raw:FILE`: a file or block device, byte for byte."""
+
+    def claims(self, path: Path) -> int:
+        """Any file or block device may be an image; kinds that know it by its contents are surer."""
+        mode = path.stat().st_mode
+        return 10 if stat.S_ISREG(mode) or stat.S_ISBLK(mode) else 0
+
+    async def open(self, argument: str, options: OpenOptions) -> BlockDevice:
+        """Open the image. OSError, UmlError."""
+        _refuse("raw", argument, options)
+        return open_raw(argument, read_only=options.read_only)
+
+
+class Cow:
+    """`cow:COW` or `cow:COW,BACKING`: a COW file, made over BACKING if it is missing."""
+
+    def claims(self, path: Path) -> int:
+        """Sure of anything with a COW header."""
+        return 90 if peek_header(str(path)) is not None else 0
+
+    async def open(self, argument: str, options: OpenOptions) -> BlockDevice:
+        """Open the COW file over its backing file. OSError, UmlError."""
+        _refuse("cow", argument, options)
+        path, _, backing = argument.partition(",")
+        return await open_cow(path, backing or None, read_only=options.read_only)
+
+
+raw = Raw()
+cow = Cow()

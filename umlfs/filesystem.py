@@ -1,0 +1,348 @@
+"""The Filesystem contract: what every provider implements and every server consumes.
+
+The contract speaks inodes, as FUSE's low-level interface does. A provider never knows who serves
+it and a server never knows what it serves.
+
+* An inode is a number; the root is `ROOT`. A number stays valid from the moment a `lookup` (or
+  another operation that returns an `Entry`) hands it out until `forget` has returned every lookup.
+* Names are `bytes`, one path component, without `/` and NUL. Servers check this; providers may rely on it.
+* Errors are `OSError` with an errno. An operation that a provider does not have raises `ENOSYS`,
+  and a consumer may then stop asking.
+* Times are integers of nanoseconds since the epoch; sizes and offsets are bytes.
+* Every operation is `async def`. One that cannot block does not checkpoint; one that may wait for a
+  disk first tries without waiting, then goes to a thread. `forget` alone is synchronous: it has no answer.
+
+The operations and their meaning follow the FUSE protocol, version 7.38 (Linux 6.1,
+`include/uapi/linux/fuse.h`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+ROOT: Final = 1
+"""The inode number of the root directory."""
+
+FOREVER: Final = 1 << 62
+"""A cache lifetime (ns) for answers that only the consumer itself can change."""
+
+NO_HANDLE: Final = 0
+"""The handle of a file or directory used without `open` or `opendir` having answered."""
+
+NOW: Final = -(1 << 63)
+"""In `SetAttr.atime_ns` and `mtime_ns`: the provider's present time."""
+
+NAME_MAX: Final = 255
+
+ACL_KILL_SGID: Final = 1 << 16
+"""In the flags of `setxattr`, only with `Traits.posix_acl`: setting an access list drops the set-group-id bit."""
+
+
+@dataclass(slots=True)
+class Attr:
+    """The attributes of an inode."""
+
+    ino: int
+    """What the guest sees as st_ino; need not be the inode number of the contract."""
+    mode: int
+    """File type and permission bits, as st_mode."""
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    """Device number of a device node (as `os.makedev`), else 0."""
+    size: int
+    blocks: int
+    """Allocated space in units of 512 bytes."""
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    blksize: int = 4096
+
+
+@dataclass(slots=True)
+class Entry:
+    """A name resolved to an inode, and how long the consumer may believe it.
+
+    With `ino` 0 the name does not exist, and the consumer may remember that for `entry_valid_ns`.
+    """
+
+    ino: int
+    attr: Attr
+    entry_valid_ns: int = 0
+    """How long the name leads to this inode without asking again."""
+    attr_valid_ns: int = 0
+    """How long `attr` holds without asking again."""
+    generation: int = 0
+    """Tells apart two lives of one inode number."""
+
+
+@dataclass(slots=True)
+class SetAttr:
+    """What `setattr` is to change; None leaves a field as it is."""
+
+    mode: int | None = None
+    """Permission bits (07777)."""
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    """Nanoseconds or `NOW`."""
+    mtime_ns: int | None = None
+    """Nanoseconds or `NOW`."""
+    ctime_ns: int | None = None
+    kill_set_id: bool = False
+    """Drop set-id bits (and file capabilities), as a write by an unprivileged caller does."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open file or directory."""
+
+    handle: int = NO_HANDLE
+    keep_cache: bool = False
+    """What the consumer has cached of the contents still holds."""
+    direct: bool = False
+    """The consumer must not cache the contents: every read and write comes here."""
+    stream: bool = False
+    """There is no position: no seeking, reads may be short (pipes, sockets)."""
+    cache_directory: bool = False
+    """The consumer may cache this listing as long as the directory's mtime stays."""
+
+
+@dataclass(slots=True)
+class StatFs:
+    """The state of a whole filesystem; block counts in units of `block_size` bytes."""
+
+    block_size: int = 4096
+    blocks: int = 0
+    blocks_free: int = 0
+    blocks_available: int = 0
+    files: int = 0
+    files_free: int = 0
+    name_max: int = NAME_MAX
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who asks, in the consumer's numbers. Permissions are the consumer's to check (`access` apart);
+    a provider needs the caller to own what it creates."""
+
+    uid: int = 0
+    gid: int = 0
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a filesystem lets its consumers do; fixed for its lifetime."""
+
+    read_only: bool = False
+    """Servers answer EROFS to every change, without asking the provider."""
+    writeback: bool = False
+    """Consumers may gather writes and keep mtime and size themselves until they flush."""
+    shared: bool = False
+    """Others may change the contents behind the consumer's back: it drops cached pages of a file
+    whose mtime or size is found changed."""
+    kills_set_id: bool = True
+    """The provider drops set-id bits and capabilities itself on chown, truncate, and writes that say so."""
+    posix_acl: bool = False
+    """`system.posix_acl_*` attributes are stored, and the consumer's kernel enforces them. The `mode` of what is
+    created is then not masked: the provider applies `umask`, or the directory's default list in its place."""
+
+
+class DirSink(Protocol):
+    """Takes directory entries one by one."""
+
+    def __call__(self, name: bytes, offset: int, ino: int, mode: int, entry: Entry | None) -> bool:
+        """Take one entry; False means that there was no room and the entry was not taken.
+
+        `offset` is where the next `readdir` goes on after this entry, `ino` the entry's st_ino, `mode`
+        its file type (the S_IFMT bits). `entry` goes with `readdir(plus=True)`: a lookup is counted if
+        and only if the entry was taken. It is None for `.` and `..` and where the name vanished meanwhile.
+        """
+
+
+class Invalidator(Protocol):
+    """How a provider tells a consumer that something changed behind its back."""
+
+    def entry(self, parent: int, name: bytes) -> None:
+        """`name` in `parent` no longer leads where it did."""
+
+    def inode(self, ino: int, offset: int = 0, length: int = 0) -> None:
+        """Attributes of `ino`, and its contents from `offset` for `length` bytes (0: to the end), changed."""
+
+
+def _unsupported() -> OSError:
+    return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+class Filesystem:
+    """A filesystem. Subclasses override what they have; the rest answers ENOSYS.
+
+    All operations raise `OSError`. Where an operation takes `ino` and `handle`, the handle is the one that
+    `open` or `create` gave, or `NO_HANDLE` if `open` answered ENOSYS: then the inode itself is used.
+    """
+
+    traits: Traits = Traits()
+
+    def attach(self, invalidator: Invalidator) -> None:
+        """Tell `invalidator` from now on what changes behind the consumer's back."""
+
+    def disconnect(self) -> None:
+        """The consumer is gone without a word (unmounted, or its guest died): every lookup and handle it had is
+        given back. A new consumer may follow. A Filesystem serves one consumer at a time."""
+
+    async def close(self) -> None:
+        """Give up every resource. Open handles end; what was flushed stays."""
+
+    # Names ------------------------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: bytes) -> Entry:
+        """Resolve `name` in directory `parent`; counts one lookup. ENOENT, or an Entry with ino 0 to be cached."""
+        raise _unsupported()
+
+    def forget(self, ino: int, count: int) -> None:
+        """Give back `count` lookups of `ino`. Never fails and never blocks; unknown numbers are ignored."""
+
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
+        """Make a file of any type but directory and symlink. `mode` is already masked with `umask`, unless
+        `Traits.posix_acl` leaves that to the provider; so too in `mkdir` and `create`."""
+        raise _unsupported()
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Entry:
+        raise _unsupported()
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Entry:
+        raise _unsupported()
+
+    async def readlink(self, ino: int) -> bytes:
+        raise _unsupported()
+
+    async def link(self, ino: int, new_parent: int, new_name: bytes) -> Entry:
+        raise _unsupported()
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a name that is not a directory's. The inode lives on while open or not forgotten."""
+        raise _unsupported()
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        raise _unsupported()
+
+    async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
+        """Rename; `flags` are renameat2's (RENAME_NOREPLACE 1, RENAME_EXCHANGE 2, RENAME_WHITEOUT 4)."""
+        raise _unsupported()
+
+    # Attributes -------------------------------------------------------------------------------
+
+    async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
+        """The attributes, and how long (ns) they may be believed."""
+        raise _unsupported()
+
+    async def setattr(
+        self, ino: int, changes: SetAttr, handle: int = NO_HANDLE, caller: Caller | None = None
+    ) -> tuple[Attr, int]:
+        """Apply all of `changes`; the answer is as `getattr`'s."""
+        raise _unsupported()
+
+    async def access(self, ino: int, mask: int, caller: Caller) -> None:
+        """EACCES unless `caller` may do what `mask` (R_OK, W_OK, X_OK) says."""
+        raise _unsupported()
+
+    async def statfs(self, ino: int = ROOT) -> StatFs:
+        raise _unsupported()
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        """ENODATA if there is none of that name."""
+        raise _unsupported()
+
+    async def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
+        """`flags`: XATTR_CREATE 1 (EEXIST if there), XATTR_REPLACE 2 (ENODATA if not); `ACL_KILL_SGID`."""
+        raise _unsupported()
+
+    async def listxattr(self, ino: int) -> list[bytes]:
+        raise _unsupported()
+
+    async def removexattr(self, ino: int, name: bytes) -> None:
+        raise _unsupported()
+
+    # Files ------------------------------------------------------------------------------------
+
+    async def open(self, ino: int, flags: int) -> Opened:
+        """Open for reading or writing (`flags` as open(2)'s). ENOSYS: no handle is needed, ever."""
+        raise _unsupported()
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
+    ) -> tuple[Entry, Opened]:
+        """Make a regular file and open it. Without O_EXCL an existing file is opened instead.
+        The handle may be `NO_HANDLE` if `open` answers ENOSYS."""
+        raise _unsupported()
+
+    async def read_into(self, ino: int, handle: int, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Fill `buffers` in turn from `offset`; returns the bytes read, short only at the end of the file."""
+        raise _unsupported()
+
+    async def write_from(
+        self, ino: int, handle: int, offset: int, buffers: Sequence[memoryview], kill_set_id: bool = False
+    ) -> int:
+        """Write `buffers` at `offset`; returns the bytes written, less than all only if something ran out.
+        With `kill_set_id` the set-id bits and file capabilities are dropped."""
+        raise _unsupported()
+
+    async def flush(self, ino: int, handle: int) -> None:
+        """A descriptor was closed; the last chance to report a delayed error."""
+        raise _unsupported()
+
+    async def release(self, ino: int, handle: int) -> None:
+        """The handle is used no more."""
+        raise _unsupported()
+
+    async def fsync(self, ino: int, handle: int, data_only: bool = False) -> None:
+        """Durable on return: the contents and (unless `data_only`) all metadata."""
+        raise _unsupported()
+
+    async def fallocate(self, ino: int, handle: int, mode: int, offset: int, length: int) -> None:
+        """As fallocate(2): KEEP_SIZE 1, PUNCH_HOLE 2, ZERO_RANGE 16; EOPNOTSUPP for what cannot be done."""
+        raise _unsupported()
+
+    async def lseek(self, ino: int, handle: int, offset: int, whence: int) -> int:
+        """The next data (SEEK_DATA 3) or hole (SEEK_HOLE 4) from `offset`; ENXIO past the end."""
+        raise _unsupported()
+
+    async def copy_file_range(
+        self, ino: int, handle: int, offset: int, out_ino: int, out_handle: int, out_offset: int, length: int
+    ) -> int:
+        raise _unsupported()
+
+    # Directories ------------------------------------------------------------------------------
+
+    async def opendir(self, ino: int) -> Opened:
+        raise _unsupported()
+
+    async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
+        """Give entries from `offset` (0: the start) to `add` until it takes no more or the directory ends.
+
+        Includes `.` and `..`. A name that is there throughout comes exactly once, whatever happens to others.
+        """
+        raise _unsupported()
+
+    async def releasedir(self, ino: int, handle: int) -> None:
+        raise _unsupported()
+
+    async def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> None:
+        raise _unsupported()
+
+    # The whole --------------------------------------------------------------------------------
+
+    def remarks(self) -> list[str]:
+        """What a person should know of its present state, a line each: such as a limit that it has met."""
+        return []
+
+    async def syncfs(self) -> None:
+        """Durable on return: everything written so far."""
+        raise _unsupported()

@@ -1,0 +1,1 @@
+"""Servers: one module per consumer, with the sans-IO codec of its protocol beside it."""

@@ -1,0 +1,206 @@
+"""`mount`: serve a Filesystem at a directory of the host for as long as the call lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+from umlfs.errors import UmlError
+from umlfs.filesystem import Filesystem
+from umlfs.serve.pyfuse.adapter import Adapter
+from umlfs.serve.pyfuse.eager import EagerTrio
+from umlfs.serve.pyfuse.notifier import Notifier
+from umlfs.serve.pyfuse.unmount import flush, unmount
+
+SUBTYPE: Final = "umlfs"
+"""Mounts are of the type `fuse.umlfs` in /proc/mounts."""
+DEVICE: Final = "/dev/fuse"
+
+END_SECONDS: Final = 10.0
+"""How long requests that are under way when the mount ends have to be answered."""
+
+_mounted = False
+"""pyfuse3 has one mount in a process."""
+
+
+@dataclass(slots=True)
+class Mounted:
+    """A mount that is being served."""
+
+    mountpoint: str
+    adapter: Adapter
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has answered."""
+        return self.adapter.requests
+
+
+async def mount(
+    filesystem: Filesystem,
+    mountpoint: str | os.PathLike[str],
+    options: Iterable[str] = (),
+    *,
+    source: str = SUBTYPE,
+    status: Callable[[Adapter], bytes] | None = None,
+    task_status: trio.TaskStatus[Mounted] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Mount `filesystem` at the directory `mountpoint` and serve it until it is unmounted or this call is cancelled.
+
+    `nursery.start(mount, …)` returns a `Mounted` once requests are served. `options` are libfuse's and the kernel's
+    (`ro`, `allow_other`, `noatime`, …); permissions are always checked by the kernel. `source` is what
+    /proc/mounts shows, `status` what the extended attribute `STATUS` of the root gives.
+
+    Cancelled, it first has the kernel write out what it gathered, then takes the mount away even if it is in use;
+    requests under way have `END_SECONDS` to be answered. On return the filesystem is disconnected, not closed.
+    UmlError if the mount fails. One mount in a process at a time: pyfuse3 has no room for a second.
+    """
+    global _mounted
+    if _mounted:
+        raise UmlError("this process serves a mount already", "serve another from a process of its own")
+    path = _absolute(mountpoint)
+    adapter = Adapter(filesystem, status)
+    _mounted = True
+    try:
+        _init(adapter, path, _fuse_options(filesystem, options, source))
+        notifier = Notifier()
+        filesystem.attach(notifier)
+        try:
+            await _serve(Mounted(path, adapter), notifier, task_status)
+        finally:
+            filesystem.disconnect()
+    finally:
+        _mounted = False
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(path)
+
+
+def _fuse_options(filesystem: Filesystem, options: Iterable[str], source: str) -> set[str]:
+    name = "".join(char if char.isascii() and char.isprintable() else "?" for char in source)
+    name = name.replace("\\", "\\\\").replace(",", "\\,")
+    chosen = {"default_permissions", f"fsname={name}", f"subtype={SUBTYPE}", *options}
+    if filesystem.traits.read_only:
+        chosen = (chosen - {"rw"}) | {"ro"}
+    return chosen
+
+
+# Beginning ------------------------------------------------------------------------------------
+
+
+def _init(adapter: Adapter, path: str, options: set[str]) -> None:
+    with _captured_stderr() as said:
+        try:
+            pyfuse3.init(adapter, path, options)
+        except (RuntimeError, UnicodeEncodeError) as error:
+            raise UmlError(f"{path}: cannot be mounted: {_reason(said(), error)}", _way_out()) from None
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """What libfuse and fusermount3 say on standard error; there is no other way to know why a mount fails."""
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def said() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _reason(said: str, failure: Exception) -> str:
+    """The last line, without the name of the program that said it."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if not lines:
+        return str(failure)
+    return lines[-1].removeprefix("fusermount3: ").removeprefix("fuse: ")
+
+
+def _way_out() -> str | None:
+    if not os.path.exists(DEVICE):
+        return "'modprobe fuse' as root gives the kernel what it needs"
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return f"'chmod 666 {DEVICE}' as root lets everybody mount"
+    if os.geteuid() and not shutil.which("fusermount3"):
+        return "'apt-get install fuse3' as root installs what ordinary users mount with"
+    return None
+
+
+# Serving and ending ---------------------------------------------------------------------------
+
+
+async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskStatus[Mounted]) -> None:
+    ended = trio.Event()
+    serving = trio.CancelScope(shield=True)
+
+    async def serve() -> None:
+        try:
+            with serving, _eager(mounted.adapter):
+                await pyfuse3.main()
+        finally:
+            ended.set()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            try:
+                task_status.started(mounted)
+                await ended.wait()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _end(mounted, notifier, ended, serving)
+    finally:
+        notifier.end()
+        if notifier.join(0):
+            pyfuse3.close(unmount=False)
+
+
+@contextlib.contextmanager
+def _eager(adapter: Adapter) -> Iterator[None]:
+    module: Any = pyfuse3
+    module.trio = EagerTrio(lambda: adapter.under_way > 0)
+    try:
+        yield
+    finally:
+        module.trio = trio
+
+
+async def _end(mounted: Mounted, notifier: Notifier, ended: trio.Event, serving: trio.CancelScope) -> None:
+    """Everything that needs requests to be answered comes first, while they still are."""
+    notifier.end()
+    with trio.move_on_after(END_SECONDS):
+        await trio.to_thread.run_sync(notifier.join, END_SECONDS, abandon_on_cancel=True)
+        if not ended.is_set():
+            await trio.to_thread.run_sync(_detach, mounted.mountpoint, abandon_on_cancel=True)
+            _terminate()
+            await ended.wait()
+    if not ended.is_set():
+        serving.cancel()
+        await ended.wait()
+
+
+def _detach(path: str) -> None:
+    with contextlib.suppress(OSError):
+        flush(path)
+    with contextlib.suppress(OSError):
+        unmount(path, lazy=True)
+
+
+def _terminate() -> None:
+    with contextlib.suppress(OSError):
+        pyfuse3.terminate()

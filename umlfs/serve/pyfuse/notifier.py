@@ -1,0 +1,109 @@
+"""Telling the host's kernel what changed behind its back.
+
+A notification may wait within the kernel for requests that we have yet to answer: a name for the lock of its
+directory, contents for the lock of a page that is being read. So none is ever sent from the loop, and contents,
+which may wait for a slow disk, do not hold up names and attributes: each has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+
+import pyfuse3
+from pyfuse3 import FileNameT, InodeT
+
+log = logging.getLogger(__name__)
+
+Job = tuple[int, bytes | None]
+"""An inode, or a directory and a name in it."""
+
+
+def _send_quick(job: Job) -> None:
+    """A name, or the attributes of an inode."""
+    ino, name = job
+    if name is None:
+        pyfuse3.invalidate_inode(InodeT(ino), attr_only=True)
+    else:
+        pyfuse3.invalidate_entry(InodeT(ino), FileNameT(name))
+
+
+def _send_contents(job: Job) -> None:
+    pyfuse3.invalidate_inode(InodeT(job[0]))
+
+
+class _Sender:
+    """A thread that sends jobs in turn. A job that is still waiting is not queued twice."""
+
+    def __init__(self, name: str, send: Callable[[Job], None]) -> None:
+        self._send = send
+        self._waiting: dict[Job, None] = {}
+        self._changed = threading.Condition()
+        self._ended = False
+        # A daemon, because the kernel may keep it for as long as a request is not answered.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        with self._changed:
+            self._waiting[job] = None
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Send nothing more. Does not wait."""
+        with self._changed:
+            self._ended = True
+            self._waiting.clear()
+            self._changed.notify()
+
+    def join(self, timeout: float) -> bool:
+        """Wait until the last notification is through; False if it was not in `timeout` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._ended:
+                    self._changed.wait()
+                if self._ended:
+                    return
+                job = next(iter(self._waiting))
+                del self._waiting[job]
+            try:
+                self._send(job)
+            except OSError as error:
+                # ENOENT: the kernel does not know it (any more). ENODEV, EBADF: the mount has ended.
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.EBADF):
+                    log.warning("the kernel was not told of a change: %s", error)
+
+
+class Notifier:
+    """An `Invalidator` for the mount of this process. Its methods return at once."""
+
+    def __init__(self) -> None:
+        self._quick = _Sender("umlfs-notify", _send_quick)
+        self._contents = _Sender("umlfs-notify-contents", _send_contents)
+
+    def entry(self, parent: int, name: bytes) -> None:
+        """See `Invalidator.entry`."""
+        self._quick.put((parent, name))
+
+    def inode(self, ino: int, offset: int = 0, length: int = 0) -> None:
+        """See `Invalidator.inode`. All of the contents are dropped, whatever the range."""
+        self._quick.put((ino, None))
+        self._contents.put((ino, None))
+
+    def end(self) -> None:
+        """Send nothing more. Does not wait."""
+        self._quick.end()
+        self._contents.end()
+
+    def join(self, timeout: float) -> bool:
+        """After `end`, wait for the threads, at most `timeout` seconds each; whether both have ended.
+
+        While one has not, the session must not be destroyed: it is being used.
+        """
+        return all([self._quick.join(timeout), self._contents.join(timeout)])
