@@ -1,0 +1,182 @@
+"""Directories: listing them, with attributes if asked.
+
+Nothing is kept open for a listing: the host's position within the directory is the offset of the contract. What
+was read from the host but not taken by the consumer is kept for a moment, for the call that goes on from there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import OrderedDict
+from time import monotonic
+from typing import Final
+
+from hostfs.descriptors import READ
+from hostfs.export import WARM_SECONDS
+from hostfs.files import FileAccess
+from hostfs.inodes import Inode
+from umlfs.filesystem import DirSink, Opened
+from umlfs.syscalls import Dirent, failure, getdents
+
+LISTINGS_MAX: Final = 64
+"""How many listings may be under way with entries kept for them."""
+
+_DT_DIR: Final = stat.S_IFDIR >> 12
+
+
+class Directories(FileAccess):
+    """The operations on directories."""
+
+    _pending: OrderedDict[tuple[int, int], list[Dirent]]
+    """Entries that were read but not taken, by inode number and the offset they follow; the last comes first."""
+
+    async def opendir(self, ino: int) -> Opened:
+        if self._stateless:
+            raise failure(errno.ENOSYS)
+        inode = self._node(ino)
+        if not inode.pseudo:
+            self._check_readable(inode, await self._reach(inode))
+        return Opened()
+
+    async def releasedir(self, ino: int, handle: int) -> None:
+        pass
+
+    @staticmethod
+    def _check_readable(inode: Inode, fd: int) -> None:
+        if inode.kind != stat.S_IFDIR:
+            raise failure(errno.ENOTDIR)
+        if not inode.access & READ:
+            raise failure(errno.EACCES)
+
+    async def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> None:
+        inode = self._node(ino)
+        fd = await self._reach(inode)
+        self._check_readable(inode, fd)
+        await self._in_thread(fd, os.fdatasync if data_only else os.fsync)
+
+    async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
+        inode = self._node(ino)
+        if inode.pseudo:
+            self._list_pseudo(inode, offset, add)
+            return
+        taken = False
+        while True:
+            entries = self._pending.pop((ino, offset), None) if offset else None
+            try:
+                if entries is None:
+                    entries = await self._read_entries(inode, offset, plus)
+                if not entries:
+                    return
+                fd = await self._reach(inode)
+            except OSError:
+                if taken:
+                    return  # what was taken counts; the next call meets the error again
+                raise
+            start = offset
+            offset = self._give(inode, fd, entries, offset, add, plus)
+            taken = taken or offset != start
+            if entries:
+                self._keep((ino, offset), entries)
+                return
+            self._pending.pop((ino, offset), None)
+
+    def _keep(self, place: tuple[int, int], entries: list[Dirent]) -> None:
+        self._pending[place] = entries
+        self._pending.move_to_end(place)
+        if len(self._pending) > LISTINGS_MAX:
+            self._pending.popitem(last=False)
+
+    # Reading ----------------------------------------------------------------------------------
+
+    async def _read_entries(self, inode: Inode, offset: int, plus: bool) -> list[Dirent]:
+        """The next entries from `offset`, the last one first; none at the end of the directory."""
+        fd = await self._reach(inode)
+        self._check_readable(inode, fd)
+        if inode.warm <= monotonic() and inode.key[0] not in self._in_memory:
+            if await self._in_thread(fd, lambda copy: _prefetch(copy, offset, plus)):
+                inode.warm = monotonic() + WARM_SECONDS
+            fd = await self._reach(inode)
+        os.lseek(fd, offset, os.SEEK_SET)
+        try:
+            entries = getdents(fd)
+        except FileNotFoundError:
+            return []  # the directory itself is removed
+        entries.reverse()
+        return entries
+
+    # Giving -----------------------------------------------------------------------------------
+
+    def _give(self, inode: Inode, fd: int, entries: list[Dirent], offset: int, add: DirSink, plus: bool) -> int:
+        """Give entries to `add`, from the end of `entries`, which keeps what is not taken. Returns the new offset."""
+        while entries:
+            name, following, number, kind = entries[-1]
+            if name == b"." or name == b"..":
+                number = self._dot(inode, name, number)
+                taken = add(name, following, number, stat.S_IFDIR, None)
+            elif self._is_aside(inode, name):
+                taken = True
+            elif plus:
+                taken = self._give_plus(inode, fd, name, following, number, kind, add)
+            else:
+                if inode.key[0] != self._device:
+                    number = self._mixed_ino(inode.key[0], number)
+                taken = add(name, following, number, kind << 12, None)
+            if not taken:
+                break
+            del entries[-1]
+            offset = following
+        return offset
+
+    def _dot(self, inode: Inode, name: bytes, number: int) -> int:
+        """The inode number to show for `.` and `..`: nothing of what is above the root."""
+        if inode is self._root and name == b"..":
+            number = inode.key[1]
+        return number if inode.key[0] == self._device else self._mixed_ino(inode.key[0], number)
+
+    def _give_plus(
+        self, inode: Inode, fd: int, name: bytes, following: int, number: int, kind: int, add: DirSink
+    ) -> bool:
+        try:
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError:
+            return add(name, following, number, kind << 12, None)
+        child = self._found(inode, name, found)
+        entry = self._entry(child, found)
+        if add(name, following, entry.attr.ino, entry.attr.mode & 0o170000, entry):
+            return True
+        self.forget(child.node, 1)
+        return False
+
+    def _list_pseudo(self, inode: Inode, offset: int, add: DirSink) -> None:
+        """Nothing but itself and what is above it."""
+        above = inode.parent or inode
+        for position, name, shown in ((1, b".", inode), (2, b"..", above)):
+            if position > offset:
+                number = shown.key[1] if shown.key[0] == self._device else self._mixed_ino(shown.key[0], shown.key[1])
+                if not add(name, position, number, stat.S_IFDIR, None):
+                    return
+
+
+def _prefetch(fd: int, offset: int, plus: bool) -> bool:
+    """Have the host's caches filled with what is listed from `offset`; True if it ends there.
+
+    On a description of its own: the position of the one that the inode holds is not this thread's to change.
+    """
+    own = -1
+    try:
+        own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+        os.lseek(own, offset, os.SEEK_SET)
+        entries = getdents(own)
+        for name, _, _, _ in entries if plus else ():
+            try:
+                os.stat(name, dir_fd=own, follow_symlinks=False)
+            except OSError:
+                continue
+        return not entries or not getdents(own)
+    except OSError:
+        return False  # the listing will meet it again
+    finally:
+        if own >= 0:
+            os.close(own)

@@ -1,0 +1,490 @@
+"""The core of hostfs: from inode numbers to verified descriptors, and from stat results to attributes.
+
+Confinement. The only path ever opened is one component below a descriptor that was reached the same way, with
+O_NOFOLLOW, from the root's; after each step device and inode number must be those the consumer was told of. A
+path under `/proc/self/fd` is used only to get from a descriptor of ours to the same file.
+
+Waiting. Everything here is synchronous and runs on the loop. A name that is not in the host's caches raises
+BlockingIOError; the operation then has a thread look at it (`warm`), and does the work on the loop afterwards.
+Changes of names and attributes are made on the loop: they end in the host's page cache and journal, and a thread
+costs ten times as much as most of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import monotonic
+from typing import Final, TypeVar
+
+import trio
+
+from hostfs.descriptors import READ, Descriptors, limits
+from hostfs.inodes import Inode, InodeTable, Key
+from hostfs.pseudo import is_memory, is_pseudo
+from umlfs.filesystem import Attr, Caller, Entry, Filesystem, Traits
+from umlfs.syscalls import UNCHANGED, How, chown, failure, open_cached
+
+T = TypeVar("T")
+
+_SECOND: Final = 1_000_000_000
+WARM_SECONDS: Final = 30.0
+"""How long a directory that was read, or changed by us, is taken to be in the host's caches."""
+SMALL_DIRECTORY: Final = 256 * 1024
+"""A directory of up to this size (in bytes) is in the caches once something was created in it."""
+
+DIRECTORY: Final = How(os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
+PATH: Final = How(os.O_PATH | os.O_NOFOLLOW)
+FORMAT: Final = 0o170000
+_MANY_BLOCKS: Final = 1 << 15
+"""A file of as many blocks (of 512 bytes) takes the host long to free."""
+_GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+"""Errors that tell of a name that leads nowhere, or not where it did."""
+_DEVICE_SHIFT: Final = 48
+_INO_MASK: Final = (1 << 64) - 1
+
+
+class Cache(enum.Enum):
+    """How long the consumer may believe what it was told."""
+
+    ALWAYS = "always"
+    """For an hour: nobody else changes the directory, or it does not matter if somebody does."""
+    AUTO = "auto"
+    """For a second, and contents until size or mtime change."""
+    NEVER = "never"
+    """Not at all: every operation asks the host."""
+
+
+LIFETIMES: Final = {Cache.ALWAYS: 3600 * _SECOND, Cache.AUTO: _SECOND, Cache.NEVER: 0}
+
+
+def _umask() -> int:
+    """This process's umask. (`os.umask` could tell only by changing it, for all threads.)"""
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    return 0o777
+
+
+def check_name(name: bytes) -> None:
+    """EINVAL unless `name` is one path component that leads downwards."""
+    if not name or b"/" in name or b"\0" in name or name == b"." or name == b"..":
+        raise failure(errno.EINVAL)
+
+
+def proc_path(fd: int) -> str:
+    """A path to just what `fd` is, for system calls that take no O_PATH descriptor."""
+    return f"/proc/self/fd/{fd}"
+
+
+def _close_quietly(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+class Export(Filesystem):
+    """What all operations of `HostFilesystem` share."""
+
+    def __init__(
+        self,
+        root: str | bytes | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        cache: Cache = Cache.AUTO,
+        stateless: bool | None = None,
+        writeback: bool | None = None,
+    ) -> None:
+        """As `HostFilesystem`'s."""
+        fd = self._open_root(os.fsencode(root))
+        found = os.fstat(fd)
+        self._device = found.st_dev
+        self._devices = {found.st_dev: 0}
+        """Every device seen, by the index that tells its inode numbers apart."""
+        self._pseudo: dict[int, bool] = {}
+        """Which devices the host's kernel makes up."""
+        self._in_memory: set[int] = set()
+        """Devices of filesystems without a disk to wait for. (They cannot tell that they never wait.)"""
+        held, pinned, self._handles_max = limits()
+        self._descriptors = Descriptors(held, pinned, self._close_slowly)
+        self._table = InodeTable((found.st_dev, found.st_ino), self._descriptors.drop)
+        self._nodes = self._table.nodes
+        self._keys = self._table.keys
+        self._root = self._table.root
+        self._root.fd = fd
+        self._root.access = READ
+        self._root.pseudo = self._examine(fd)
+        self._read_only = read_only or self._root.pseudo
+        self._cache = cache
+        self._stateless = cache is not Cache.NEVER if stateless is None else stateless
+        self._valid = LIFETIMES[cache]
+        self.traits = Traits(
+            read_only=self._read_only,
+            writeback=not self._read_only and (cache is Cache.ALWAYS if writeback is None else writeback),
+            shared=cache is not Cache.ALWAYS,
+        )
+        self._privileged = os.geteuid() == 0
+        self._egid = os.getegid()
+        self._umask = _umask()
+        self._aside: frozenset[tuple[Key, bytes]] = frozenset()
+        self._absent = Entry(0, Attr(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), self._valid)
+
+    @staticmethod
+    def _open_root(root: bytes) -> int:
+        try:
+            return os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:
+            return os.open(root, os.O_PATH | os.O_DIRECTORY)
+
+    def leave_aside(self, paths: Iterable[Path]) -> None:
+        """Never touch these directories of the host: mount points whose servers may be waiting for us.
+
+        They are not shown, and EBUSY for what would change their names. They are known by name, and by their
+        parents, which are looked at now.
+        """
+        known = set(self._aside)
+        for path in paths:
+            with contextlib.suppress(OSError):
+                parent = path.parent.stat()
+                known.add(((parent.st_dev, parent.st_ino), os.fsencode(path.name)))
+        self._aside = frozenset(known)
+
+    def _is_aside(self, directory: Inode, name: bytes) -> bool:
+        return bool(self._aside) and (directory.key[:2], name) in self._aside
+
+    def _check_place(self, directory: Inode, name: bytes) -> None:
+        """EBUSY if the name cannot change."""
+        if self._is_aside(directory, name):
+            raise failure(errno.EBUSY)
+
+    # Threads ----------------------------------------------------------------------------------
+
+    async def _in_thread(self, fd: int, work: Callable[[int], T]) -> T:
+        """`work` in a thread, on a duplicate of `fd`, which is closed there."""
+        copy = self._opened(os.dup, fd)
+        started = False
+
+        def run() -> T:
+            nonlocal started
+            started = True
+            try:
+                return work(copy)
+            finally:
+                os.close(copy)
+
+        try:
+            return await trio.to_thread.run_sync(run)
+        finally:
+            if not started:
+                os.close(copy)
+
+    def _close_slowly(self, fd: int) -> None:
+        """Close the last descriptor of an unlinked file: in a thread if the host has much to free."""
+        if os.fstat(fd).st_blocks < _MANY_BLOCKS:
+            os.close(fd)
+        else:
+            trio.lowlevel.spawn_system_task(trio.to_thread.run_sync, _close_quietly, fd)
+
+    async def _warm(self, inode: Inode, name: bytes | None = None) -> None:
+        """Have the host's caches filled with the way to `inode`, and `name` in it."""
+        names = [] if name is None else [name]
+        step = inode
+        while step.fd < 0:
+            if step.parent is None:
+                raise failure(errno.ESTALE)
+            names.append(step.name)
+            step = step.parent
+
+        def walk(fd: int) -> None:
+            current = os.dup(fd)
+            try:
+                while names:
+                    below = os.open(names.pop(), os.O_PATH | os.O_NOFOLLOW, dir_fd=current)
+                    os.close(current)
+                    current = below
+                os.fstat(current)
+            except OSError:
+                pass  # the operation will meet it again
+            finally:
+                os.close(current)
+
+        await self._in_thread(step.fd, walk)
+
+    # Descriptors ------------------------------------------------------------------------------
+
+    def _node(self, ino: int) -> Inode:
+        inode = self._nodes.get(ino)
+        if inode is None:
+            raise failure(errno.ESTALE)
+        return inode
+
+    def _opened(self, opener: Callable[..., int], fd: int, *arguments: object) -> int:
+        """`opener(fd, ...)`; should the process have no descriptor left, others of ours than `fd` are closed for it."""
+        try:
+            return opener(fd, *arguments)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._descriptors.shrink(fd):
+                raise
+            return opener(fd, *arguments)
+
+    def _open_name(self, directory: int, name: bytes, how: How, wait: bool) -> int:
+        if wait:
+            return self._opened(self._open_waiting, directory, name, how)
+        return self._opened(open_cached, directory, name, how)
+
+    @staticmethod
+    def _open_waiting(directory: int, name: bytes, how: How) -> int:
+        return os.open(name, how.open_flags, dir_fd=directory)
+
+    @staticmethod
+    def _reopen(fd: int, flags: int) -> int:
+        """A descriptor of another kind for what `fd` is, which must not be a symlink."""
+        return os.open(proc_path(fd), flags & ~os.O_NOFOLLOW)
+
+    def _open(self, inode: Inode, wait: bool) -> int:
+        """A descriptor for `inode`, now held: for reading if it is a directory that we may read, else O_PATH.
+
+        BlockingIOError without `wait` if the disk may have to be waited for; ESTALE if no name leads there.
+        """
+        chain = []
+        step = inode
+        while step.fd < 0:
+            if step.parent is None:
+                raise failure(errno.ESTALE)
+            chain.append(step)
+            step = step.parent
+        while chain:
+            self._open_step(chain.pop(), wait)
+        return inode.fd
+
+    def _open_step(self, inode: Inode, wait: bool) -> None:
+        """Open `inode` by one of its names, the latest first, and forget those that lead elsewhere by now."""
+        for parent, name in list(self._table.names(inode)):
+            try:
+                directory = parent.fd if parent.fd >= 0 else self._open(parent, wait)
+                if inode.kind == stat.S_IFDIR:
+                    fd, access = self._open_directory(directory, name, wait)
+                else:
+                    fd, access = self._open_name(directory, name, PATH, wait), 0
+                if self._verified(inode, parent, fd):
+                    self._descriptors.hold(inode, fd, access)
+                    return
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+            self._table.unname(inode, parent, name)
+        raise failure(errno.ESTALE)
+
+    def _open_directory(self, directory: int, name: bytes, wait: bool) -> tuple[int, int]:
+        try:
+            return self._open_name(directory, name, DIRECTORY, wait), READ
+        except PermissionError:
+            return self._open_name(directory, name, PATH, wait), 0
+
+    def _verified(self, inode: Inode, parent: Inode, fd: int) -> bool:
+        """Whether `fd` is `inode`; if not, it is closed. On a filesystem of the host's kernel: EROFS."""
+        try:
+            found = os.fstat(fd)
+            key = inode.key
+            if found.st_ino != key[1] or found.st_dev != key[0] or found.st_mode & FORMAT != inode.kind:
+                os.close(fd)
+                return False
+            if key[0] != parent.key[0]:
+                self._check_crossing(inode, fd)
+        except OSError:
+            os.close(fd)
+            raise
+        return True
+
+    def _check_crossing(self, inode: Inode, fd: int) -> None:
+        """Numbers of devices are used again, so the root of a mount is looked at whenever it is opened."""
+        if inode.kind == stat.S_IFDIR or inode.key[0] not in self._pseudo:
+            self._examine(fd)
+        inode.pseudo = self._pseudo[inode.key[0]]
+        if inode.pseudo:
+            raise failure(errno.EROFS)
+
+    async def _reach(self, inode: Inode) -> int:
+        """A descriptor for `inode`, valid until the next await or the next descriptor is held."""
+        if inode.fd >= 0:
+            inode.used = True
+            return inode.fd
+        if inode.pseudo:
+            raise failure(errno.EROFS)
+        try:
+            return self._open(inode, False)
+        except BlockingIOError:
+            await self._warm(inode)
+            return inode.fd if inode.fd >= 0 else self._open(inode, True)
+
+    async def _reach_both(self, one: Inode, other: Inode) -> tuple[int, int]:
+        """Descriptors for both, valid likewise."""
+        with self._descriptors.keeping(one):
+            await self._reach(one)
+            fd = await self._reach(other)
+        if one.fd < 0:
+            raise failure(errno.ESTALE)  # forgotten while the other was waited for
+        return one.fd, fd
+
+    # Names ------------------------------------------------------------------------------------
+
+    def _stat(self, directory: Inode, fd: int, name: bytes) -> os.stat_result:
+        """What `name` in `directory` is. BlockingIOError if the disk may have to be waited for."""
+        if directory.warm > monotonic() or directory.key[0] in self._in_memory:
+            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+        below = self._opened(open_cached, fd, name, PATH)
+        try:
+            return os.fstat(below)
+        finally:
+            os.close(below)
+
+    async def _stat_name(self, directory: Inode, name: bytes) -> os.stat_result:
+        fd = await self._reach(directory)
+        try:
+            return self._stat(directory, fd, name)
+        except BlockingIOError:
+            await self._warm(directory, name)
+            return os.stat(name, dir_fd=await self._reach(directory), follow_symlinks=False)
+
+    def _found(self, directory: Inode, name: bytes, found: os.stat_result) -> Inode:
+        """The inode that `name` in `directory` was just seen to be."""
+        key = (found.st_dev, found.st_ino)
+        inode = self._table.find(key, found.st_mode & FORMAT, found.st_nlink, directory, name)
+        if key[0] != directory.key[0]:
+            self._found_mount(directory, name, inode)
+        return inode
+
+    def _found_mount(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """Something is mounted there. What the host's kernel makes up is not for guests."""
+        device = inode.key[0]
+        if device not in self._pseudo:
+            fd = self._opened(self._open_waiting, directory.fd, name, PATH)
+            try:
+                self._examine(fd)
+            finally:
+                os.close(fd)
+        inode.pseudo = self._pseudo.get(device, False)
+
+    def _examine(self, fd: int) -> bool:
+        """Get to know the device that `fd` is on; True if the host's kernel makes it up."""
+        device = os.fstat(fd).st_dev
+        if is_memory(fd):
+            self._in_memory.add(device)
+        pseudo = self._pseudo[device] = is_pseudo(fd)
+        return pseudo
+
+    def _attr(self, found: os.stat_result) -> Attr:
+        ino = found.st_ino
+        if found.st_dev != self._device:
+            ino = self._mixed_ino(found.st_dev, ino)
+        return Attr(
+            ino,
+            found.st_mode,
+            found.st_nlink,
+            found.st_uid,
+            found.st_gid,
+            found.st_rdev,
+            found.st_size,
+            found.st_blocks,
+            found.st_atime_ns,
+            found.st_mtime_ns,
+            found.st_ctime_ns,
+            found.st_blksize,
+        )
+
+    def _mixed_ino(self, device: int, ino: int) -> int:
+        """An inode number of another device, told apart from the root's by its high bits."""
+        index = self._devices.setdefault(device, len(self._devices))
+        return (ino ^ index << _DEVICE_SHIFT) & _INO_MASK
+
+    def _attr_of(self, inode: Inode, found: os.stat_result) -> Attr:
+        attr = self._attr(found)
+        if inode.pseudo:
+            attr.mode &= ~0o222
+            attr.size = attr.blocks = 0
+            attr.nlink = 2 if inode.kind == stat.S_IFDIR else 1
+        return attr
+
+    def _entry(self, inode: Inode, found: os.stat_result) -> Entry:
+        """The answer for `inode`; counts one lookup."""
+        inode.lookups += 1
+        attr = self._attr_of(inode, found) if inode.pseudo else self._attr(found)
+        return Entry(inode.node, attr, self._valid, self._valid)
+
+    def _born(self, directory: Inode, name: bytes, found: os.stat_result) -> Inode:
+        """The inode of what was created just now: another's before, if its key was known."""
+        former = self._keys.get((found.st_dev, found.st_ino))
+        if former is not None:
+            self._table.dead(former)
+        now = monotonic()
+        if directory.warm > now or os.fstat(directory.fd).st_size <= SMALL_DIRECTORY:
+            directory.warm = now + WARM_SECONDS
+        return self._found(directory, name, found)
+
+    def _writable(self) -> None:
+        if self._read_only:
+            raise failure(errno.EROFS)
+
+    # Owners and modes -------------------------------------------------------------------------
+
+    def _adopt(self, fd: int, found: os.stat_result, directory: int, mode: int, caller: Caller) -> os.stat_result:
+        """Give what was created just now (open as `fd`) the owner and the mode it was asked for.
+
+        It was created without set-id bits, lest they ever stand with the wrong owner.
+        """
+        changed = False
+        if self._privileged and (found.st_uid != caller.uid or found.st_gid != caller.gid):
+            gid = caller.gid
+            if found.st_gid != self._egid or os.fstat(directory).st_mode & stat.S_ISGID:
+                gid = UNCHANGED  # the directory's
+            chown(fd, caller.uid, gid)
+            changed = True
+        if not stat.S_ISLNK(found.st_mode):
+            wanted = mode & 0o7777
+            if stat.S_ISDIR(found.st_mode):
+                wanted |= found.st_mode & stat.S_ISGID
+            if wanted & (self._umask | 0o7000) and wanted != found.st_mode & 0o7777:
+                os.chmod(proc_path(fd), wanted)
+                changed = True
+        return os.fstat(fd) if changed else found
+
+    def _adopt_named(self, directory: int, name: bytes, mode: int, caller: Caller) -> os.stat_result:
+        """`_adopt` for what has no descriptor. What replaced it meanwhile is left alone."""
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        owned = not self._privileged or (found.st_uid == caller.uid and found.st_gid == caller.gid)
+        if owned and (stat.S_ISLNK(found.st_mode) or not mode & (self._umask | 0o7000)):
+            return found
+        fd = self._opened(self._open_waiting, directory, name, PATH)
+        try:
+            found = os.fstat(fd)
+            if found.st_uid != os.geteuid() or found.st_nlink != 1:
+                return found
+            return self._adopt(fd, found, directory, mode, caller)
+        finally:
+            os.close(fd)
+
+    # The whole --------------------------------------------------------------------------------
+
+    def forget(self, ino: int, count: int) -> None:
+        inode = self._nodes.get(ino)
+        if inode is None:
+            return
+        inode.lookups = lookups = max(0, inode.lookups - count)
+        if not lookups and not inode.children and inode is not self._root:
+            self._table.release(inode)
+
+    def disconnect(self) -> None:
+        self._descriptors.clear()
+        self._table.clear()
+
+    async def close(self) -> None:
+        self.disconnect()
+        if self._root.fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._root.fd)
+            self._root.fd = -1

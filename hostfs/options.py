@@ -1,0 +1,83 @@
+"""The options of `hostfs:` that show a directory otherwise than it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Words
+from dataclasses import dataclass
+from typing import Final
+
+from hostfs.append import AppendOnly
+from hostfs.hidden import Hidden, patterns
+from hostfs.identity import ID_MAX, Identity, Mapping, Range
+from umlfs.errors import UsageError
+from umlfs.filesystem import Filesystem
+
+KNOWN: Final = ("append", "cache", "gid", "hide", "map", "squash", "uid")
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """How a filesystem is to be shown."""
+
+    mapping: Mapping | None = None
+    append: bool = False
+    hide: tuple[str, ...] = ()
+
+    @staticmethod
+    def parsed(words: Words[str, str]) -> ViewOptions:
+        """What `OpenOptions.extra` asks for. UsageError for an unknown option, or one that means nothing."""
+        unknown = sorted(set(words) - set(KNOWN))
+        if unknown:
+            raise UsageError(f"hostfs: unknown option '{unknown[0]}'", f"known are {', '.join(KNOWN)}")
+        for flag in ("append", "squash"):
+            if words.get(flag):
+                raise UsageError(f"hostfs: {flag}={words[flag]} means nothing", f"say {flag} alone")
+        mapping = Mapping(
+            ranges=_ranges(words["map"].split("\n")) if "map" in words else (),
+            uid=_number("uid", words["uid"]) if "uid" in words else None,
+            gid=_number("gid", words["gid"]) if "gid" in words else None,
+            squash="squash" in words,
+        )
+        hide = tuple(words["hide"].split("\n")) if "hide" in words else ()
+        return ViewOptions(mapping if mapping != Mapping() else None, "append" in words, hide)
+
+    def applied(self, filesystem: Filesystem) -> Filesystem:
+        """`filesystem`, shown so."""
+        if self.hide:
+            filesystem = Hidden(filesystem, patterns(self.hide))
+        if self.append:
+            filesystem = AppendOnly(filesystem)
+        if self.mapping is not None:
+            filesystem = Identity(filesystem, self.mapping)
+        return filesystem
+
+
+def _number(option: str, text: str) -> int:
+    if not text.isdecimal() or int(text) > ID_MAX:
+        raise UsageError(f"hostfs: {option}={text} is no number of a user or group", f"for example {option}=1000")
+    return int(text)
+
+
+def _ranges(texts: list[str]) -> tuple[Range, ...]:
+    ranges = []
+    for text in texts:
+        parts = text.split(":")
+        if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+            raise UsageError(
+                f"hostfs: map={text} means nothing", "write map=GUEST:HOST:COUNT, for example map=0:1000:1"
+            )
+        guest, host, count = map(int, parts)
+        if not count or max(guest, host) + count - 1 > ID_MAX:
+            raise UsageError(f"hostfs: map={text} holds no number, or too high ones", f"the highest is {ID_MAX}")
+        ranges.append(Range(guest, host, count))
+    _check_apart([(one.guest, one.count) for one in ranges])
+    _check_apart([(one.host, one.count) for one in ranges])
+    return tuple(ranges)
+
+
+def _check_apart(ranges: list[tuple[int, int]]) -> None:
+    end = 0
+    for start, count in sorted(ranges):
+        if start < end:
+            raise UsageError(f"hostfs: two maps for the number {start}", "let them not overlap")
+        end = start + count

@@ -1,0 +1,61 @@
+"""The kind of source `hostfs:DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from hostfs.export import Cache
+from hostfs.filesystem import HostFilesystem
+from hostfs.options import ViewOptions
+from umlfs.errors import UmlError, UsageError
+from umlfs.filesystem import Filesystem
+from umlfs.sources import OpenOptions
+
+_CLAIM: Final = 50
+"""Any directory will do, so a kind that recognises its own format in one has the better claim."""
+
+
+class HostKind:
+    """Directories of the host. Options: `cache=always|auto|never` (see `Cache`), `uid=`, `gid=`, `map=GUEST:HOST:COUNT`
+    and `squash` (see `Mapping`), `append` (see `AppendOnly`), `hide=PATTERN` (see `Hidden`)."""
+
+    def claims(self, path: Path) -> int:
+        """50 for a directory, else 0."""
+        return _CLAIM if path.is_dir() else 0
+
+    async def open(self, argument: str, options: OpenOptions) -> Filesystem:
+        """Export the directory `argument`. UsageError for an unknown option or what is no directory that we may
+        search."""
+        view = ViewOptions.parsed(options.extra)
+        usual = Cache.ALWAYS if options.snapshot else Cache.AUTO
+        cache = _cache(options.extra.get("cache", usual.value))
+        filesystem = _export(argument, options.read_only, cache)
+        if filesystem.made_up:
+            await filesystem.close()
+            raise UsageError(f"{argument}: the host's kernel makes it up", "a guest mounts its own")
+        filesystem.leave_aside(options.aside)
+        return view.applied(filesystem)
+
+
+def _export(argument: str, read_only: bool, cache: Cache) -> HostFilesystem:
+    if not argument:
+        raise UsageError("hostfs: no directory named", "write hostfs:DIR")
+    try:
+        return HostFilesystem(argument, read_only=read_only, cache=cache)
+    except NotADirectoryError:
+        raise UsageError(f"{argument}: not a directory", "name a directory, or say what kind it is") from None
+    except FileNotFoundError:
+        raise UsageError(f"{argument}: no such directory", "name an existing one") from None
+    except OSError as error:
+        raise UmlError(f"{argument}: {error.strerror}", "use a directory that you may read") from None
+
+
+def _cache(word: str) -> Cache:
+    try:
+        return Cache(word)
+    except ValueError:
+        raise UsageError(f"hostfs: cache={word} means nothing", "say cache=always, auto or never") from None
+
+
+kind: Final = HostKind()
