@@ -1,0 +1,1 @@
+"""A Filesystem of plain host files with true ownership kept beside them."""

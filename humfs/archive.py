@@ -1,0 +1,139 @@
+"""Archives into a humfs and out of it: which kind one is, and the state that an import leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from humfs.export import Exporter
+from humfs.filesystem import HumFilesystem
+from humfs.image import Files, Packed, add_image, find_image, is_packed_image
+from humfs.importer import Importer
+from humfs.tarball import Forward, add_tar
+from humfs.volume import Progress, Volume, no_progress
+from umlfs.errors import UmlError, UsageError
+
+STANDARD: Final = "-"
+"""The name that means standard input, or output."""
+_BUFFER: Final = 1 << 20
+_LOOK: Final = 32 * tarfile.BLOCKSIZE
+"""How far to look for the first name."""
+_EXTENSIONS: Final = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+Warn = Callable[[str], None]
+
+
+def no_warning(line: str) -> None:
+    """Say nothing."""
+
+
+async def import_archive(root: Path, archive: str, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
+    """Put an archive into the humfs `root`, over what it has; returns the number of members.
+
+    An archive is a tar file (compressed or not), `-` for one on standard input, or an image: an OCI layout, packed
+    or not, or what `docker save` writes. Broken off, what was imported stays, and the next open tells of it. As with
+    tar, the host has what was imported, but not yet on its disk. UmlError for what is no archive, is damaged, or
+    does not fit.
+    """
+    volume = Volume(root, progress=progress)
+    filesystem = HumFilesystem(volume)
+    try:
+        volume.mark()
+        volume.store.set_meta(importing=1)
+        volume.store.commit()
+        importer = Importer(filesystem, warn)
+        with contextlib.ExitStack() as stack:
+            image, stream = _open(archive, stack)
+            if image is not None:
+                count = await add_image(importer, image, progress)
+            else:
+                count = await add_tar(importer, stream, progress)
+        importer.finish()
+        volume.store.set_meta(importing=0)
+    finally:
+        await filesystem.close(durable=False)
+    return count
+
+
+def _open(archive: str, stack: contextlib.ExitStack) -> tuple[Files | None, BinaryIO]:
+    """The image, or else the stream to read as tar."""
+    if archive == STANDARD:
+        return _look(sys.stdin.buffer, stack)
+    path = Path(archive)
+    if path.is_dir():
+        image = find_image(path)
+        if image is None:
+            raise UsageError(f"{archive}: a directory, but no OCI image layout", "name a tar file or a layout")
+        return image, sys.stdin.buffer
+    try:
+        return _look(stack.enter_context(open(path, "rb")), stack)
+    except OSError as error:
+        raise UmlError(f"{archive}: {error.strerror}", None) from None
+
+
+def _look(stream: BinaryIO, stack: contextlib.ExitStack) -> tuple[Files | None, BinaryIO]:
+    """Tell an image from a tree by its first member."""
+    seekable = stream.seekable()
+    ahead = Forward(stream)
+    beginning = ahead.peek(_LOOK)
+    if seekable:
+        stream.seek(0)
+    if not is_packed_image(_first_name(beginning)):
+        return None, stream if seekable else cast(BinaryIO, ahead)
+    if not seekable:
+        stream = stack.enter_context(_spooled(ahead))
+    return Packed(stream), stream
+
+
+def _first_name(data: bytes) -> str:
+    """The first name in a tar archive that begins with `data`, but for the root's own; empty if it does not show."""
+    while len(data) >= tarfile.BLOCKSIZE:
+        try:
+            info = tarfile.TarInfo.frombuf(data[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            return ""
+        is_root = info.type == tarfile.DIRTYPE and os.path.normpath(info.name) == "."
+        if info.type not in _EXTENSIONS and not is_root:
+            return info.name
+        size = 0 if is_root else info.size
+        data = data[tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE :]
+    return ""
+
+
+@contextlib.contextmanager
+def _spooled(stream: Forward) -> Iterator[BinaryIO]:
+    """A file with all of the stream: an image is not read in the order that it is packed in."""
+    with tempfile.TemporaryFile() as file:
+        while data := stream.read(_BUFFER):
+            file.write(data)
+        file.seek(0)
+        yield cast(BinaryIO, file)
+
+
+def export_archive(root: Path, archive: str, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
+    """Write everything in the humfs `root` as a tar file, `-` for standard output; returns the number of members.
+
+    What tar cannot hold (sockets) is left out, and `warn` told. An unfinished file is removed.
+    """
+    with contextlib.ExitStack() as stack:
+        volume = Volume(root, progress=progress)
+        stack.callback(volume.close)
+        if archive == STANDARD:
+            return Exporter(volume, sys.stdout.buffer, warn, progress).run()
+        temporary = Path(f"{archive}.{os.getpid()}")
+        try:
+            with open(temporary, "wb") as output:
+                count = Exporter(volume, output, warn, progress).run()
+            os.replace(temporary, archive)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise UmlError(f"{archive}: {error.strerror}", None) from error
+            raise
+        return count

@@ -1,0 +1,449 @@
+"""The core of `HumFilesystem`: from inode numbers to inodes in memory, what creation inherits, and who is still in use.
+
+Everything here is synchronous and runs on the loop. A row takes a few microseconds; the host's file of an inode is
+looked at once, when the inode is read into memory, since nobody else changes it while it is open. What may wait for
+the host's disk goes to a thread: contents (see `humfs.files`), syncing, and a directory seen for the first time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import trio
+
+from humfs import acl
+from humfs import store as sql
+from humfs.durability import Durability
+from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode, InodeCache
+from humfs.journal import Change
+from humfs.store import Row
+from humfs.volume import Volume
+from umlfs.filesystem import FOREVER, ROOT, Attr, Caller, Entry, Filesystem, Traits
+from umlfs.syscalls import How, failure, open_cached
+
+log = logging.getLogger(__name__)
+
+NAME_MAX: Final = 255
+BYTES_PER_INODE: Final = 4096
+"""There may be one inode for so many bytes of the filesystem: empty files take the host's space too."""
+INODES_LEAST: Final = 1024
+WARM_MAX: Final = 4096
+"""How many directories are remembered as being in the host's caches."""
+_SLOW_FREE: Final = 1 << 15
+"""A file of so many blocks takes the host long enough to free for a thread."""
+_SET_ID_GROUP: Final = stat.S_ISGID | stat.S_IXGRP
+_PATH: Final = How(os.O_PATH | os.O_NOFOLLOW)
+_RELATIME: Final = 24 * 3600 * 10**9
+
+LABEL: Final = b"security.selinux"
+"""Programs such as ls ask for it with each file, unless they hear once that there are none."""
+
+ABSENT: Final = Entry(0, Attr(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), FOREVER)
+
+
+def check_name(name: bytes) -> None:
+    """EINVAL unless `name` is one path component that leads downwards; ENAMETOOLONG if it is none of the host's."""
+    if not name or b"/" in name or b"\0" in name or name == b"." or name == b"..":
+        raise failure(errno.EINVAL)
+    if len(name) > NAME_MAX:
+        raise failure(errno.ENAMETOOLONG)
+
+
+class Core(Filesystem):
+    """What all operations share."""
+
+    def __init__(self, volume: Volume, *, read_only: bool = False, atime: str = "relatime") -> None:
+        """Serve `volume`, which is closed with the filesystem. `atime` is relatime, noatime or strictatime."""
+        self.volume = volume
+        self.store = volume.store
+        self.host = volume.host
+        acl = bool(self.store.meta["posix_acl"])
+        self.traits = Traits(read_only=read_only, writeback=not read_only, kills_set_id=True, posix_acl=acl)
+        self._read_only = read_only
+        self._atime = "noatime" if read_only else atime
+        self._cache = InodeCache()
+        self._inodes = self._cache.inodes
+        self._lookups: dict[int, int] = {}
+        """What `forget` has to give back, of each number."""
+        self._orphans: set[int] = set()
+        """Inodes without a name that are still in use."""
+        self._dirty: dict[int, Inode] = {}
+        self._warm: dict[int, None] = {}
+        self._used_inodes = self.store.select("SELECT count(*) FROM inode")[0][0]
+        self._inodes_max = max(INODES_LEAST, volume.superblock.total // BYTES_PER_INODE)
+        self._durability = Durability(volume, self._flush)
+        self._space_turn = trio.Lock()
+        self._labelled = bool(self.store.select("SELECT 1 FROM xattr WHERE name = ? LIMIT 1", LABEL))
+        """Some file has a SELinux label."""
+        self._closed = False
+
+    # Inodes -----------------------------------------------------------------------------------
+
+    def _node(self, ino: int) -> Inode:
+        """The inode of that number. ESTALE if there is none."""
+        inode = self._inodes.get(ino)
+        return inode if inode is not None else self._load(ino)
+
+    def _load(self, ino: int) -> Inode:
+        row = self.store.get(ino) if 0 < ino < 1 << 63 else None
+        if row is None:
+            raise failure(errno.ESTALE)
+        if ino == ROOT:
+            return self._remember(row, ROOT, b".")
+        place = self.store.name_of(ino)
+        parent, name = place if place is not None else (ORPHANAGE, b"%d" % ino)
+        return self._remember(row, parent, name)
+
+    def _remember(self, row: Row, parent: int, name: bytes) -> Inode:
+        """The inode of a row that was just read, found as `name` in `parent`."""
+        inode = self._inodes.get(row[0])
+        if inode is not None:
+            return inode
+        inode = Inode(row, parent, name)
+        if inode.is_file:
+            self._measure(inode, self.host.stat(inode))
+        self._cache.add(inode)
+        if len(self._inodes) > self._cache._most:
+            self._put_out()
+        return inode
+
+    def _put_out(self) -> None:
+        surplus = list(self._cache.surplus())
+        dirty = [inode for inode in surplus if inode.dirty]
+        if dirty:
+            self.store.put_inodes([inode.values() for inode in dirty])
+            for inode in dirty:
+                inode.dirty = False
+                del self._dirty[inode.ino]
+
+    def _directory(self, ino: int) -> Inode:
+        """The directory of that number, for names to be changed in. ENOTDIR, or ENOENT if it was removed."""
+        inode = self._inodes.get(ino) or self._load(ino)
+        if not inode.is_directory:
+            raise failure(errno.ENOTDIR)
+        if not inode.nlink:
+            raise failure(errno.ENOENT)
+        return inode
+
+    def _child(self, parent: int, name: bytes) -> Inode | None:
+        """What `name` leads to, if anything."""
+        row = self.store.find(parent, name)
+        return None if row is None else self._inodes.get(row[0]) or self._remember(row, parent, name)
+
+    def _existing(self, parent: int, name: bytes) -> Inode:
+        inode = self._child(parent, name)
+        if inode is None:
+            raise failure(errno.ENOENT)
+        return inode
+
+    def _entry(self, inode: Inode) -> Entry:
+        """Give the inode to the consumer; counts a lookup."""
+        ino = inode.ino
+        self._lookups[ino] = self._lookups.get(ino, 0) + 1
+        return Entry(ino, inode.attr(), FOREVER, FOREVER)
+
+    # The host's caches ------------------------------------------------------------------------
+
+    async def _warm_up(self, directory: int, name: bytes) -> None:
+        """Have a directory that is seen for the first time in the host's caches, without the loop waiting."""
+        if len(self._warm) >= WARM_MAX:
+            self._warm.clear()
+        self._warm[directory] = None
+        fd = self.host.directories.get(directory)
+        try:
+            os.close(open_cached(fd, name, _PATH))
+        except BlockingIOError:
+            await trio.to_thread.run_sync(_read_ahead, os.dup(fd))
+        except OSError:
+            return  # the operation will meet it again
+
+    # Changes ----------------------------------------------------------------------------------
+
+    async def _changing(self) -> None:
+        """Before any change: EROFS if none are allowed, EIO or ENOSPC if they could not be kept."""
+        durability = self._durability
+        if durability.gate is not None:
+            await durability.gate.wait()
+        if self._read_only:
+            raise failure(errno.EROFS)
+        if durability.failure is not None:
+            raise failure(durability.failure.errno or errno.EIO)
+        if not self.volume.marked:
+            self.volume.mark()
+
+    def _apply(self, *changes: Change) -> None:
+        """Change rows. What the host has done already cannot be undone in general, so a failure ends all changes:
+        the next open compares host and rows."""
+        try:
+            self.store.apply(*changes)
+        except OSError as error:
+            log.error("%s: %s", self.volume.root, error)
+            self._durability.failure = error
+            raise
+        self._durability.changed()
+
+    def _touch(self, inode: Inode, now: int) -> None:
+        """Contents or names in it changed."""
+        inode.mtime_ns = inode.ctime_ns = now
+        self._soil(inode)
+
+    def _soil(self, inode: Inode) -> None:
+        """Its row is to be written with the next commit."""
+        if not inode.dirty:
+            inode.dirty = True
+            self._dirty[inode.ino] = inode
+            self._durability.changed()
+
+    def _names_changed(self, directory: Inode, now: int) -> None:
+        self._touch(directory, now)
+        self._durability.names_changed(directory.ino)
+
+    def _flush(self) -> None:
+        """Write what is only in memory to the rows."""
+        if self._dirty:
+            self.store.put_inodes([inode.values() for inode in self._dirty.values()])
+            for inode in self._dirty.values():
+                inode.dirty = False
+            self._dirty.clear()
+
+    def _measure(self, inode: Inode, found: os.stat_result) -> None:
+        """Take over size and space from the host's file."""
+        if found.st_blocks != inode.blocks:
+            self.volume.used += (found.st_blocks - inode.blocks) << 9
+            inode.blocks = found.st_blocks
+        elif found.st_size == inode.size:
+            return
+        if found.st_size != inode.size:
+            inode.size = found.st_size
+        if not self._read_only:
+            self._soil(inode)
+
+    def _drop_set_id(self, inode: Inode) -> None:
+        """As the kernel does when a file is written to; file capabilities go too."""
+        mode = inode.mode & ~stat.S_ISUID
+        if mode & _SET_ID_GROUP == _SET_ID_GROUP:
+            mode &= ~stat.S_ISGID
+        if mode != inode.mode:
+            inode.mode = mode
+            self._apply((sql.PUT_INODE, inode.values()))
+        self._drop_capabilities(inode)
+
+    def _drop_capabilities(self, inode: Inode) -> None:
+        if inode.xattrs and self.store.xattr(inode.ino, b"security.capability") is not None:
+            self._remove_xattr(inode, b"security.capability")
+
+    def _remove_xattr(self, inode: Inode, name: bytes) -> None:
+        value = self.store.xattr(inode.ino, name)
+        if value is not None:
+            self._apply((sql.DELETE_XATTR, (inode.ino, name)))
+            self.volume.used -= len(name) + len(value)
+
+    # Creation ---------------------------------------------------------------------------------
+
+    def _room_for_inode(self, blocks: int) -> None:
+        """ENOSPC unless there is room for one more inode that takes `blocks`."""
+        if self._used_inodes >= self._inodes_max or self.volume.used + (blocks << 9) > self.volume.superblock.total:
+            raise failure(errno.ENOSPC)
+
+    def _inherit(
+        self, directory: Inode, mode: int, umask: int, caller: Caller
+    ) -> tuple[int, int, int, list[tuple[bytes, bytes]]]:
+        """Mode, uid, gid and access control lists of what `caller` creates in `directory` with `mode`."""
+        gid = caller.gid
+        if directory.mode & stat.S_ISGID:
+            gid = directory.gid
+            if stat.S_ISDIR(mode):
+                mode |= stat.S_ISGID
+        if stat.S_ISLNK(mode):
+            return mode, caller.uid, gid, []
+        inherits = directory.xattrs and self.traits.posix_acl
+        default = self.store.xattr(directory.ino, acl.DEFAULT) if inherits else None
+        if default is None:
+            return mode & ~(umask & 0o777), caller.uid, gid, []
+        entries, mode = acl.inherit(acl.decode(default), mode)
+        lists = [] if acl.is_minimal(entries) else [(acl.ACCESS, acl.encode(entries))]
+        if stat.S_ISDIR(mode):
+            lists.append((acl.DEFAULT, default))
+        return mode, caller.uid, gid, lists
+
+    def _born(
+        self,
+        directory: Inode,
+        name: bytes,
+        mode: int,
+        rdev: int,
+        found: os.stat_result,
+        owner: tuple[int, int],
+        lists: list[tuple[bytes, bytes]],
+    ) -> Inode:
+        """The inode of a file that was just made on the host."""
+        now = time.time_ns()
+        is_directory = stat.S_ISDIR(mode)
+        ino = self.store.next_ino
+        self.store.next_ino += 1
+        row: Row = (
+            ino,
+            mode,
+            *owner,
+            rdev,
+            2 if is_directory else 1,
+            4096 if is_directory else found.st_size,
+            DIRECTORY_BLOCKS if is_directory else 0,
+            now,
+            now,
+            now,
+            1 if lists else 0,
+            found.st_ino,
+        )
+        changes: list[Change] = [(sql.ADD_INODE, row), (sql.ADD_NAME, (directory.ino, name, ino))]
+        changes += ((sql.PUT_XATTR, (ino, xattr, value)) for xattr, value in lists)
+        if is_directory:
+            directory.nlink += 1
+            changes.append((sql.PUT_INODE, directory.values()))
+        self._apply(*changes)
+        self._used_inodes += 1
+        if is_directory:
+            self.volume.used += DIRECTORY_BLOCKS << 9
+            self.volume.changed.add(ino)
+            self._warm[ino] = None
+        self.volume.used += sum(len(xattr) + len(value) for xattr, value in lists)
+        self._names_changed(directory, now)
+        inode = Inode(row, directory.ino, name)
+        self._cache.add(inode)
+        if len(self._inodes) > self._cache._most:
+            self._put_out()
+        return inode
+
+    # The end of an inode ----------------------------------------------------------------------
+
+    def _in_use(self, inode: Inode) -> bool:
+        return bool(inode.busy) or inode.ino in self._lookups
+
+    def _unlinked(self, inode: Inode) -> list[Change]:
+        """The rows to change when the last name of `inode` is gone; its file, if it has one, is in the orphanage."""
+        inode.nlink = 0
+        inode.ctime_ns = time.time_ns()
+        if self._in_use(inode):
+            inode.parent, inode.name = ORPHANAGE, b"%d" % inode.ino
+            self._orphans.add(inode.ino)
+            return [(sql.PUT_INODE, inode.values())]
+        return self._gone(inode)
+
+    def _gone(self, inode: Inode) -> list[Change]:
+        """The rows to change when nobody uses `inode` any more. Its space is free."""
+        ino = inode.ino
+        self.volume.used -= inode.blocks << 9
+        self._used_inodes -= 1
+        self._inodes.pop(ino, None)
+        self._dirty.pop(ino, None)
+        self._orphans.discard(ino)
+        fd = self.host.release(inode)
+        if fd >= 0:
+            self._close(fd, inode.blocks)
+        changes: list[Change] = [(sql.DELETE_INODE, (ino,))]
+        if inode.xattrs:
+            self.volume.used -= sum(len(name) + len(value) for name, value in self.store.xattrs(ino))
+            changes.append((sql.DELETE_XATTRS, (ino,)))
+        return changes
+
+    @staticmethod
+    def _close(fd: int, blocks: int) -> None:
+        """Close what may be the last descriptor of a file without names."""
+        if blocks < _SLOW_FREE:
+            os.close(fd)
+        else:
+            trio.lowlevel.spawn_system_task(trio.to_thread.run_sync, os.close, fd)
+
+    def _free(self, ino: int) -> None:
+        """Nobody uses an orphan any more."""
+        try:
+            inode = self._node(ino)
+            if inode.busy:
+                return  # the thread's end comes here again
+            if not inode.is_directory:
+                if inode.blocks >= _SLOW_FREE:
+                    self.host.file(inode)  # so that freeing it is up to the close
+                os.unlink(inode.name, dir_fd=self.host.orphans)
+            self._apply(*self._gone(inode))
+        except OSError as error:
+            log.warning("%s: orphan %d: %s", self.volume.root, ino, error)
+            self._orphans.discard(ino)
+
+    @contextlib.contextmanager
+    def _busy(self, inode: Inode) -> Iterator[None]:
+        """A thread uses the inode's descriptor."""
+        inode.busy += 1
+        try:
+            yield
+        finally:
+            inode.busy -= 1
+            if not inode.busy and inode.ino in self._orphans and inode.ino not in self._lookups:
+                self._free(inode.ino)
+
+    def forget(self, ino: int, count: int) -> None:
+        left = self._lookups.get(ino)
+        if left is None:
+            return
+        if left > count:
+            self._lookups[ino] = left - count
+            return
+        del self._lookups[ino]
+        if ino in self._orphans:
+            self._free(ino)
+
+    def disconnect(self) -> None:
+        self._lookups.clear()
+        if not self._closed:
+            for ino in list(self._orphans):
+                self._free(ino)
+
+    # The whole --------------------------------------------------------------------------------
+
+    async def syncfs(self) -> None:
+        """Contents too: the host's whole filesystem is synced."""
+        await self._sync_contents()
+        await self._durability.sync()
+
+    async def _sync_contents(self) -> None:
+        from humfs.volume import sync_tree
+
+        await trio.to_thread.run_sync(sync_tree, self.host.directories.root)
+
+    async def close(self, *, durable: bool = True) -> None:
+        """The directory is noted as closed in order; everything is durable on return, unless that is not asked for."""
+        if self._closed:
+            return
+        self._durability.stop()
+        self.disconnect()
+        self._closed = True
+        clean = self._durability.failure is None
+        with trio.CancelScope(shield=True):
+            if clean:
+                self._flush()
+                self.store.commit()
+            await trio.to_thread.run_sync(functools.partial(self.volume.close, clean, durable=durable))
+
+
+def _read_ahead(fd: int) -> None:
+    """Have the host read the directory behind `fd` and the attributes of all that is in it; closes `fd`."""
+    try:
+        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            with os.scandir(own) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        entry.stat(follow_symlinks=False)
+        finally:
+            os.close(own)
+    except OSError:
+        return
+    finally:
+        os.close(fd)

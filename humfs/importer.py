@@ -1,0 +1,323 @@
+"""Filling a humfs from outside: files with any owner and type, made by an ordinary user.
+
+What is there already is replaced, directories excepted, which are added to: as tar does, and as the layers of an
+image lie on each other. A symlink on the way to a name is followed within the guest's own tree.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final
+
+from humfs import acl
+from humfs.filesystem import HumFilesystem
+from humfs.inodes import Inode
+from umlfs.errors import UmlError
+from umlfs.filesystem import ROOT, Caller
+from umlfs.syscalls import failure
+
+SYMLINKS_MAX: Final = 40
+"""How many symlinks a path may lead through, as in Linux."""
+CHUNK: Final = 1 << 20
+_HOLE: Final = 1 << 16
+"""Zeroes of this length and alignment are left out of a sparse file."""
+_ZEROES: Final = bytes(_HOLE)
+
+Path = tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class Member:
+    """One file to make."""
+
+    path: Path
+    mode: int
+    """Type and permission bits."""
+    uid: int = 0
+    gid: int = 0
+    rdev: int = 0
+    atime_ns: int | None = None
+    mtime_ns: int = 0
+    target: bytes = b""
+    """Of a symlink."""
+    xattrs: Sequence[tuple[bytes, bytes]] = ()
+    size: int = 0
+    contents: BinaryIO | None = None
+    """Of a regular file; or else"""
+    source: tuple[int, int] | None = None
+    """a descriptor and an offset in it, to be copied by the kernel."""
+    sparse: bool = False
+
+
+def split(path: bytes) -> Path:
+    """The components of a path from an archive: always within the root, `..` taken literally as far as it goes."""
+    parts: list[bytes] = []
+    for part in path.split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part and part != b".":
+            if b"\0" in part:
+                raise failure(errno.EINVAL)
+            parts.append(part)
+    return tuple(parts)
+
+
+def show(path: Path) -> str:
+    return "/" + b"/".join(path).decode("utf-8", "backslashreplace")
+
+
+@dataclass
+class Importer:
+    """Puts members into `filesystem`. Call `finish` at the end: directories get their times then."""
+
+    filesystem: HumFilesystem
+    warn: Callable[[str], None] = lambda line: None
+    _known: dict[Path, int] = field(default_factory=lambda: {(): ROOT})
+    _times: dict[int, tuple[int | None, int]] = field(default_factory=dict)
+
+    # Ways -------------------------------------------------------------------------------------
+
+    def find(self, path: Path) -> Inode | None:
+        """The inode at `path`, the last component not followed if it is a symlink."""
+        if not path:
+            return self.filesystem._node(ROOT)
+        try:
+            parent = self._parent(path, make=False)
+        except OSError:
+            return None
+        return self.filesystem._child(parent, path[-1])
+
+    def _parent(self, path: Path, make: bool) -> int:
+        """The directory that is to have the last component of `path`; with `make`, it is made if missing."""
+        directory = path[:-1]
+        known = self._known.get(directory)
+        if known is None:
+            known = self._resolve(directory, make)
+            self._known[directory] = known
+        return known
+
+    def _resolve(self, path: Path, make: bool) -> int:
+        """Walk down to the directory at `path`."""
+        fs = self.filesystem
+        trail: list[int] = []
+        at = ROOT
+        pending = list(reversed(path))
+        links = 0
+        while pending:
+            name = pending.pop()
+            if name == b"..":
+                at = trail.pop() if trail else ROOT
+                continue
+            inode = fs._child(at, name)
+            if inode is None:
+                if not make:
+                    raise failure(errno.ENOENT)
+                inode, _ = fs._make(at, name, stat.S_IFDIR | 0o755, 0, 0, Caller())
+            if stat.S_ISLNK(inode.mode):
+                links += 1
+                if links > SYMLINKS_MAX:
+                    raise failure(errno.ELOOP)
+                target = os.readlink(inode.name, dir_fd=fs.host.place(inode))
+                if target.startswith(b"/"):
+                    trail, at = [], ROOT
+                pending += [part for part in reversed(target.split(b"/")) if part not in (b"", b".")]
+            elif inode.is_directory:
+                trail.append(at)
+                at = inode.ino
+            else:
+                raise failure(errno.ENOTDIR)
+        return at
+
+    # Making -----------------------------------------------------------------------------------
+
+    async def add(self, member: Member) -> int:
+        """Make it, in place of what is there; returns its inode number."""
+        try:
+            return await self._add(member)
+        except OSError as error:
+            raise _explained(error, member.path, self.filesystem) from error
+
+    async def _add(self, member: Member) -> int:
+        if not member.path:
+            self._dress(self.filesystem._node(ROOT), member)
+            return ROOT
+        parent = self._parent(member.path, make=True)
+        name = member.path[-1]
+        inode: Inode | None = None
+        fd = -1
+        try:
+            inode, fd = self._new(parent, name, member)
+        except FileExistsError:
+            inode = self.filesystem._existing(parent, name)
+            if not (inode.is_directory and stat.S_ISDIR(member.mode)):
+                await self._remove(parent, name, inode)
+                inode, fd = self._new(parent, name, member)
+        try:
+            if member.size and fd >= 0:
+                self._fill(inode, fd, member)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        self._dress(inode, member)
+        return inode.ino
+
+    def _new(self, parent: int, name: bytes, member: Member) -> tuple[Inode, int]:
+        caller = Caller(member.uid, member.gid)
+        return self.filesystem._make(parent, name, member.mode, member.rdev, 0, caller, member.target)
+
+    def _fill(self, inode: Inode, fd: int, member: Member) -> None:
+        """Copy the contents."""
+        fs = self.filesystem
+        if not member.sparse and fs.volume.used + member.size > fs.volume.superblock.total:
+            raise failure(errno.ENOSPC)
+        if member.source is not None:
+            _copy(fd, *member.source, member.size)
+        elif member.contents is not None:
+            _pour(fd, member.contents, member.size, member.sparse)
+        fs._measure(inode, os.fstat(fd))
+        if fs.volume.used > fs.volume.superblock.total:
+            raise failure(errno.ENOSPC)
+
+    def _dress(self, inode: Inode, member: Member) -> None:
+        """Give it the member's metadata, whatever it inherited."""
+        fs = self.filesystem
+        inode.mode = stat.S_IFMT(inode.mode) | stat.S_IMODE(member.mode)
+        inode.uid, inode.gid = member.uid, member.gid
+        if inode.xattrs:
+            for name, _ in fs.store.xattrs(inode.ino):
+                fs._remove_xattr(inode, name)
+        if inode.is_directory:
+            self._times[inode.ino] = (member.atime_ns, member.mtime_ns)
+        else:
+            inode.mtime_ns = member.mtime_ns
+            inode.atime_ns = member.mtime_ns if member.atime_ns is None else member.atime_ns
+        fs._soil(inode)
+        for name, value in member.xattrs:
+            if name in (acl.ACCESS, acl.DEFAULT):
+                fs.store.set_meta(posix_acl=1)
+            fs.put_xattr(inode, name, value)
+
+    async def link(self, path: Path, target: Path) -> None:
+        """Make `path` another name of the file at `target`."""
+        try:
+            old = self.find(target)
+            if old is None:
+                raise failure(errno.ENOENT)
+            parent = self._parent(path, make=True)
+            there = self.filesystem._child(parent, path[-1])
+            if there is old:
+                return
+            if there is not None:
+                await self._remove(parent, path[-1], there)
+            entry = await self.filesystem.link(old.ino, parent, path[-1])
+            self.filesystem.forget(entry.ino, 1)
+        except OSError as error:
+            raise _explained(error, path, self.filesystem) from error
+
+    # Removing ---------------------------------------------------------------------------------
+
+    async def remove(self, path: Path) -> None:
+        """Remove what is at `path`, with all that is in it; nothing there is no error."""
+        inode = self.find(path)
+        if inode is not None and path:
+            await self._remove(self._parent(path, make=False), path[-1], inode)
+
+    async def clear(self, path: Path, keep: set[int]) -> None:
+        """Remove what is in the directory at `path`, but the inodes of `keep` and the directories that lead to them."""
+        inode = self.find(path)
+        if inode is not None and inode.is_directory:
+            await self._clear(inode.ino, keep)
+
+    async def _clear(self, ino: int, keep: set[int]) -> bool:
+        """True if nothing is left."""
+        empty = True
+        for name, child in list(self._names(ino)):
+            inode = self.filesystem._node(child)
+            if child in keep:
+                empty = False
+            elif inode.is_directory:
+                if await self._clear(child, keep):
+                    await self._remove(ino, name, inode)
+                else:
+                    empty = False
+            else:
+                await self.filesystem.unlink(ino, name)
+        return empty
+
+    async def _remove(self, parent: int, name: bytes, inode: Inode) -> None:
+        fs = self.filesystem
+        if not inode.is_directory:
+            await fs.unlink(parent, name)
+            return
+        for below, child in list(self._names(inode.ino)):
+            await self._remove(inode.ino, below, fs._node(child))
+        self._times.pop(inode.ino, None)
+        self._known = {(): ROOT}
+        await fs.rmdir(parent, name)
+
+    def _names(self, ino: int) -> Iterator[tuple[bytes, int]]:
+        after = 0
+        while rows := self.filesystem.store.entries(ino, after, 1000):
+            yield from ((row[1], row[2]) for row in rows)
+            after = rows[-1][0]
+
+    # The end ----------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Give directories the times that they should have, now that no more names are made in them."""
+        for ino, (atime_ns, mtime_ns) in self._times.items():
+            inode = self.filesystem._node(ino)
+            inode.mtime_ns = mtime_ns
+            inode.atime_ns = mtime_ns if atime_ns is None else atime_ns
+            self.filesystem._soil(inode)
+        self._times.clear()
+
+
+def _copy(fd: int, source: int, offset: int, size: int) -> None:
+    while size:
+        count = os.sendfile(fd, source, offset, size)
+        if not count:
+            raise failure(errno.EIO)
+        offset += count
+        size -= count
+
+
+def _pour(fd: int, contents: BinaryIO, size: int, sparse: bool) -> None:
+    left = size
+    while left:
+        data = contents.read(min(left, CHUNK))
+        if not data:
+            raise failure(errno.EIO)
+        left -= len(data)
+        if sparse:
+            _write_sparsely(fd, data)
+        else:
+            _write(fd, data)
+    if sparse:
+        os.ftruncate(fd, size)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _write_sparsely(fd: int, data: bytes) -> None:
+    for start in range(0, len(data), _HOLE):
+        part = data[start : start + _HOLE]
+        if part == _ZEROES[: len(part)]:
+            os.lseek(fd, len(part), os.SEEK_CUR)
+        else:
+            _write(fd, part)
+
+
+def _explained(error: OSError, path: Path, filesystem: HumFilesystem) -> UmlError:
+    total = filesystem.volume.superblock.total
+    if error.errno == errno.ENOSPC and filesystem.volume.used >= total - (64 << 20):
+        return UmlError(f"{show(path)}: no room, the filesystem has {total} bytes", "create a larger one with --size")
+    return UmlError(f"{show(path)}: {os.strerror(error.errno or errno.EIO)}", None)

@@ -1,0 +1,389 @@
+"""Names: lookup, listings, and everything that makes, moves or removes a name.
+
+The host goes first, then the rows. A kill between the two is found at the next open: the host's directory has
+changed, and the journal does not know of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import time
+from typing import Final
+
+from humfs import store as sql
+from humfs.core import ABSENT, Core, check_name
+from humfs.host import DIRECTORY_MODE, FILE_MODE
+from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode
+from humfs.journal import Change
+from humfs.reconcile import adopted
+from umlfs import syscalls
+from umlfs.filesystem import ROOT, Caller, DirSink, Entry, Opened
+from umlfs.syscalls import failure
+
+NOREPLACE: Final = 1
+EXCHANGE: Final = 2
+WHITEOUT: Final = 4
+
+BATCH: Final = 128
+"""Rows of a listing read at once."""
+_DOTS: Final = 2
+"""Offsets 1 and 2 follow `.` and `..`; a name's is its row's id and this."""
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Names(Core):
+    """The operations on names and directories."""
+
+    async def lookup(self, parent: int, name: bytes) -> Entry:
+        row = self.store.find(parent, name) if len(name) <= 255 else None
+        if row is None:
+            check_name(name)
+            directory = self._node(parent)
+            if not directory.is_directory:
+                raise failure(errno.ENOTDIR)
+            return ABSENT
+        inode = self._inodes.get(row[0])
+        if inode is None:
+            if parent not in self._warm:
+                await self._warm_up(parent, name)
+            inode = self._remember(row, parent, name)
+        return self._entry(inode)
+
+    # Making -----------------------------------------------------------------------------------
+
+    def _make(
+        self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller, target: bytes = b""
+    ) -> tuple[Inode, int]:
+        """Make a file of any type. Returns a descriptor too, of a regular file; else -1."""
+        check_name(name)
+        directory = self._directory(parent)
+        self._room_for_inode(DIRECTORY_BLOCKS if stat.S_ISDIR(mode) else 0)
+        mode, uid, gid, lists = self._inherit(directory, mode, umask, caller)
+        place = self.host.directories.get(parent)
+        fd = -1
+        try:
+            if stat.S_ISDIR(mode):
+                os.mkdir(name, DIRECTORY_MODE, dir_fd=place)
+            elif stat.S_ISLNK(mode):
+                os.symlink(target, name, dir_fd=place)
+            else:
+                fd = os.open(name, _CREATE, FILE_MODE, dir_fd=place)
+        except FileExistsError:
+            self._adopt(directory, name, place)
+            raise
+        try:
+            found = os.fstat(fd) if fd >= 0 else os.stat(name, dir_fd=place, follow_symlinks=False)
+            return self._born(directory, name, mode, rdev, found, (uid, gid), lists), fd
+        except OSError:
+            if fd >= 0:
+                os.close(fd)
+            with contextlib.suppress(OSError):
+                (os.rmdir if stat.S_ISDIR(mode) else os.unlink)(name, dir_fd=place)
+            raise
+
+    def _adopt(self, directory: Inode, name: bytes, place: int) -> None:
+        """The host has the name. If the rows do not, it was put there by hand just now: take it in."""
+        if self.store.find(directory.ino, name) is not None:
+            return
+        found = os.stat(name, dir_fd=place, follow_symlinks=False)
+        if found.st_dev != self.host.device:
+            return
+        meta = self.store.meta
+        ino = self.store.next_ino
+        self.store.next_ino += 1
+        row = adopted(ino, found, meta["default_uid"], meta["default_gid"])
+        if stat.S_ISDIR(found.st_mode):
+            directory.nlink += 1
+        self._apply(
+            (sql.ADD_INODE, row),
+            (sql.ADD_NAME, (directory.ino, name, ino)),
+            (sql.PUT_INODE, directory.values()),
+        )
+        self._used_inodes += 1
+        self.volume.used += row[7] << 9
+        self._names_changed(directory, time.time_ns())
+
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
+        await self._changing()
+        if not stat.S_IFMT(mode):
+            mode |= stat.S_IFREG
+        if not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
+            rdev = 0
+        inode, fd = self._make(parent, name, mode & 0o177777, rdev, umask, caller)
+        os.close(fd)
+        return self._entry(inode)
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Entry:
+        await self._changing()
+        inode, _ = self._make(parent, name, stat.S_IFDIR | mode & 0o7777, 0, umask, caller)
+        return self._entry(inode)
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Entry:
+        await self._changing()
+        inode, _ = self._make(parent, name, stat.S_IFLNK | 0o777, 0, 0, caller, target)
+        return self._entry(inode)
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
+    ) -> tuple[Entry, Opened]:
+        await self._changing()
+        check_name(name)
+        if not flags & os.O_EXCL:
+            there = self._child(self._directory(parent).ino, name)
+            if there is not None:
+                return await self._open_existing(there, flags)
+        inode, fd = self._make(parent, name, stat.S_IFREG | mode & 0o7777, 0, umask, caller)
+        self.host.hold(inode, fd)
+        return self._entry(inode), Opened(keep_cache=True)
+
+    async def _open_existing(self, inode: Inode, flags: int) -> tuple[Entry, Opened]:
+        if not inode.is_file:
+            raise failure(errno.EISDIR if inode.is_directory else errno.EINVAL)
+        if flags & os.O_TRUNC:
+            os.ftruncate(fd := self.host.file(inode), 0)
+            self._touch(inode, time.time_ns())
+            self._measure(inode, os.fstat(fd))
+        return self._entry(inode), Opened(keep_cache=True)
+
+    async def readlink(self, ino: int) -> bytes:
+        inode = self._node(ino)
+        if not stat.S_ISLNK(inode.mode):
+            raise failure(errno.EINVAL)
+        return os.readlink(inode.name, dir_fd=self.host.place(inode))
+
+    async def link(self, ino: int, new_parent: int, new_name: bytes) -> Entry:
+        await self._changing()
+        check_name(new_name)
+        inode = self._node(ino)
+        directory = self._directory(new_parent)
+        if inode.is_directory:
+            raise failure(errno.EPERM)
+        if not inode.nlink:
+            raise failure(errno.ENOENT)
+        source = os.dup(self.host.place(inode))
+        try:
+            place = self.host.directories.get(new_parent)
+            os.link(inode.name, new_name, src_dir_fd=source, dst_dir_fd=place, follow_symlinks=False)
+        except FileExistsError:
+            self._adopt(directory, new_name, place)
+            raise
+        finally:
+            os.close(source)
+        now = time.time_ns()
+        inode.nlink += 1
+        inode.ctime_ns = now
+        self._apply((sql.ADD_NAME, (new_parent, new_name, ino)), (sql.PUT_INODE, inode.values()))
+        self._names_changed(directory, now)
+        return self._entry(inode)
+
+    # Removing ---------------------------------------------------------------------------------
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        await self._changing()
+        check_name(name)
+        directory = self._directory(parent)
+        inode = self._existing(parent, name)
+        if inode.is_directory:
+            raise failure(errno.EISDIR)
+        place = self.host.directories.get(parent)
+        if inode.nlink > 1 or not self._in_use(inode):
+            os.unlink(name, dir_fd=place)
+        else:
+            os.rename(name, b"%d" % inode.ino, src_dir_fd=place, dst_dir_fd=self.host.orphans)
+        self._apply((sql.DELETE_NAME, (parent, name)), *self._name_lost(inode, parent, name))
+        self._names_changed(directory, time.time_ns())
+
+    def _name_lost(self, inode: Inode, parent: int, name: bytes) -> list[Change]:
+        """The rows to change besides the name's when a file loses a name; `inode` is reached by another then."""
+        if inode.nlink <= 1:
+            return self._unlinked(inode)
+        inode.nlink -= 1
+        inode.ctime_ns = time.time_ns()
+        if (inode.parent, inode.name) == (parent, name):
+            for other in self.store.select("SELECT parent, name FROM dentry WHERE ino = ? LIMIT 2", inode.ino):
+                if other != (parent, name):
+                    inode.parent, inode.name = other
+        return [(sql.PUT_INODE, inode.values())]
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        await self._changing()
+        check_name(name)
+        directory = self._directory(parent)
+        inode = self._existing(parent, name)
+        if not inode.is_directory:
+            raise failure(errno.ENOTDIR)
+        os.rmdir(name, dir_fd=self.host.directories.get(parent))
+        directory.nlink -= 1
+        self._apply(
+            (sql.DELETE_NAME, (parent, name)), (sql.PUT_INODE, directory.values()), *self._directory_lost(inode)
+        )
+        self._names_changed(directory, time.time_ns())
+
+    def _directory_lost(self, inode: Inode) -> list[Change]:
+        self.host.directories.drop(inode.ino)
+        self.volume.changed.discard(inode.ino)
+        self._warm.pop(inode.ino, None)
+        return self._unlinked(inode)
+
+    # Moving -----------------------------------------------------------------------------------
+
+    async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
+        await self._changing()
+        check_name(name)
+        check_name(new_name)
+        if flags & ~(NOREPLACE | EXCHANGE | WHITEOUT) or (flags & EXCHANGE and flags & (NOREPLACE | WHITEOUT)):
+            raise failure(errno.EINVAL)
+        source, target = self._directory(parent), self._directory(new_parent)
+        moved = self._existing(parent, name)
+        replaced = self._child(new_parent, new_name)
+        if flags & EXCHANGE:
+            if replaced is None:
+                raise failure(errno.ENOENT)
+            self._exchange(source, name, moved, target, new_name, replaced)
+            return
+        if replaced is not None and flags & NOREPLACE:
+            raise failure(errno.EEXIST)
+        if replaced is moved:
+            return  # two names of one file: both stay
+        self._move(source, name, moved, target, new_name, replaced)
+        if flags & WHITEOUT:
+            _, fd = self._make(parent, name, stat.S_IFCHR, 0, 0, Caller())
+            os.close(fd)
+
+    def _both(self, source: Inode, target: Inode) -> tuple[int, int]:
+        """Descriptors of both directories; the first is the caller's to close."""
+        fd = os.dup(self.host.directories.get(source.ino))
+        try:
+            return fd, self.host.directories.get(target.ino)
+        except OSError:
+            os.close(fd)
+            raise
+
+    def _exchange(
+        self, source: Inode, name: bytes, moved: Inode, target: Inode, new_name: bytes, replaced: Inode
+    ) -> None:
+        fd, new_fd = self._both(source, target)
+        try:
+            syscalls.rename(fd, name, new_fd, new_name, EXCHANGE)
+        finally:
+            os.close(fd)
+        if moved is replaced:
+            return
+        now = time.time_ns()
+        self._renamed(moved, source, name, target, new_name, now)
+        self._renamed(replaced, target, new_name, source, name, now)
+        self._apply(
+            (sql.TURN_NAME, (replaced.ino, source.ino, name)),
+            (sql.TURN_NAME, (moved.ino, target.ino, new_name)),
+            *_links(source, target, moved.is_directory or replaced.is_directory),
+        )
+
+    def _move(
+        self, source: Inode, name: bytes, moved: Inode, target: Inode, new_name: bytes, replaced: Inode | None
+    ) -> None:
+        now = time.time_ns()
+        fd, new_fd = self._both(source, target)
+        try:
+            if replaced is None:
+                # A name that was put there by hand is not to be replaced unseen.
+                syscalls.rename(fd, name, new_fd, new_name, NOREPLACE)
+            else:
+                self._replace(fd, name, new_fd, new_name, replaced)
+        except FileExistsError:
+            self._adopt(target, new_name, new_fd)
+            raise
+        finally:
+            os.close(fd)
+        changes: list[Change] = []
+        if replaced is not None:
+            changes.append((sql.DELETE_NAME, (target.ino, new_name)))
+            if replaced.is_directory:
+                target.nlink -= 1
+                changes += self._directory_lost(replaced)
+            else:
+                changes += self._name_lost(replaced, target.ino, new_name)
+        self._renamed(moved, source, name, target, new_name, now)
+        changes.append((sql.MOVE_NAME, (target.ino, new_name, source.ino, name)))
+        self._apply(*changes, *_links(source, target, moved.is_directory))
+
+    def _replace(self, fd: int, name: bytes, new_fd: int, new_name: bytes, replaced: Inode) -> None:
+        """Rename onto an existing name, at no moment without one of the two. What was there may still be in use."""
+        if replaced.is_directory or replaced.nlink > 1 or not self._in_use(replaced):
+            os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
+            return
+        orphan = b"%d" % replaced.ino
+        os.link(new_name, orphan, src_dir_fd=new_fd, dst_dir_fd=self.host.orphans, follow_symlinks=False)
+        try:
+            os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
+        except OSError:
+            os.unlink(orphan, dir_fd=self.host.orphans)
+            raise
+
+    def _renamed(self, inode: Inode, source: Inode, name: bytes, target: Inode, new_name: bytes, now: int) -> None:
+        """`inode` went from one name to another."""
+        if inode.parent != ORPHANAGE and (inode.is_directory or (inode.parent, inode.name) == (source.ino, name)):
+            inode.parent, inode.name = target.ino, new_name
+        inode.ctime_ns = now
+        self._soil(inode)
+        if inode.is_directory and source is not target:
+            source.nlink -= 1
+            target.nlink += 1
+        self._names_changed(source, now)
+        self._names_changed(target, now)
+
+    # Listings ---------------------------------------------------------------------------------
+
+    async def opendir(self, ino: int) -> Opened:
+        raise failure(errno.ENOSYS)
+
+    async def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> None:
+        if not self._node(ino).is_directory:
+            raise failure(errno.ENOTDIR)
+        await self._durability.sync()
+
+    async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
+        directory = self._node(ino)
+        if not directory.is_directory:
+            raise failure(errno.ENOTDIR)
+        if offset < 1 and not add(b".", 1, ino, stat.S_IFDIR, None):
+            return
+        if offset < _DOTS and not add(b"..", _DOTS, self._above(directory), stat.S_IFDIR, None):
+            return
+        after = max(offset - _DOTS, 0)
+        while rows := self.store.entries(ino, after, BATCH):
+            if plus and ino not in self._warm:
+                await self._warm_up(ino, rows[0][1])
+            for row in rows:
+                if not self._give(ino, row, add, plus):
+                    return
+            after = rows[-1][0]
+            if len(rows) < BATCH:
+                return
+
+    @staticmethod
+    def _above(directory: Inode) -> int:
+        return directory.parent or directory.ino if directory.ino != ROOT else ROOT
+
+    def _give(self, ino: int, row: tuple[int, ...], add: DirSink, plus: bool) -> bool:
+        position, name, *_ = row
+        number, mode = row[2], row[3]
+        if not plus:
+            return add(name, position + _DOTS, number, mode & 0o170000, None)  # type: ignore[arg-type]
+        inode = self._inodes.get(number)
+        if inode is None:
+            try:
+                inode = self._remember(row[2:], ino, name)  # type: ignore[arg-type]
+            except OSError:
+                return add(name, position + _DOTS, number, mode & 0o170000, None)  # type: ignore[arg-type]
+        if add(name, position + _DOTS, number, mode & 0o170000, entry := self._entry(inode)):  # type: ignore[arg-type]
+            return True
+        self.forget(entry.ino, 1)
+        return False
+
+
+def _links(source: Inode, target: Inode, changed: bool) -> list[Change]:
+    """The rows of both directories, if their numbers of links changed."""
+    return [(sql.PUT_INODE, directory.values()) for directory in (source, target)] if changed else []

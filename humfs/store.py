@@ -1,0 +1,319 @@
+"""The metadata store: the rows of `metadata.sqlite`, written in one open transaction that is committed now and then.
+
+Everything runs on one connection, from one thread at a time. A statement takes a few microseconds: pages are in
+SQLite's cache, and a commit only appends them to the WAL. What waits for the disk (`sync_log`, `checkpoint`) is for a
+thread and uses descriptors and a connection of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from humfs import journal, schema
+from humfs.journal import Change, Journal
+from umlfs.errors import UmlError
+from umlfs.syscalls import failure
+
+COLUMNS: Final = (
+    "ino",
+    "mode",
+    "uid",
+    "gid",
+    "rdev",
+    "nlink",
+    "size",
+    "blocks",
+    "atime_ns",
+    "mtime_ns",
+    "ctime_ns",
+    "xattrs",
+    "host_ino",
+)
+"""The columns of a `Row`."""
+Row = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int | None]
+
+ADD_INODE: Final = 0
+"""Parameters: a `Row`."""
+PUT_INODE: Final = 1
+"""Parameters: a `Row` without its number, then the number."""
+DELETE_INODE: Final = 2
+ADD_NAME: Final = 3
+"""Parameters: parent, name, inode."""
+DELETE_NAME: Final = 4
+"""Parameters: parent, name."""
+MOVE_NAME: Final = 5
+"""Parameters: new parent, new name, parent, name."""
+TURN_NAME: Final = 6
+"""Parameters: inode, parent, name."""
+PUT_XATTR: Final = 7
+"""Parameters: inode, name, value."""
+DELETE_XATTR: Final = 8
+"""Parameters: inode, name."""
+DELETE_XATTRS: Final = 9
+"""Parameter: inode."""
+
+_ALL: Final = ", ".join(COLUMNS)
+_JOINED: Final = ", ".join(f"i.{column}" for column in COLUMNS)
+_SET: Final = ", ".join(f"{column} = ?" for column in COLUMNS[1:])
+STATEMENTS: Final = (
+    f"INSERT INTO inode ({_ALL}) VALUES ({', '.join('?' * len(COLUMNS))})",
+    f"UPDATE inode SET {_SET} WHERE ino = ?",
+    "DELETE FROM inode WHERE ino = ?",
+    "INSERT INTO dentry (parent, name, ino) VALUES (?, ?, ?)",
+    "DELETE FROM dentry WHERE parent = ? AND name = ?",
+    "UPDATE dentry SET parent = ?, name = ? WHERE parent = ? AND name = ?",
+    "UPDATE dentry SET ino = ? WHERE parent = ? AND name = ?",
+    "INSERT OR REPLACE INTO xattr (ino, name, value) VALUES (?, ?, ?)",
+    "DELETE FROM xattr WHERE ino = ? AND name = ?",
+    "DELETE FROM xattr WHERE ino = ?",
+)
+"""What changes rows, by number: the journal names a statement by its place here, so these are part of the format."""
+
+_GET: Final = f"SELECT {_ALL} FROM inode WHERE ino = ?"
+_FIND: Final = f"SELECT {_JOINED} FROM dentry d JOIN inode i ON i.ino = d.ino WHERE d.parent = ? AND d.name = ?"
+_LIST: Final = (
+    f"SELECT d.id, d.name, {_JOINED} FROM dentry d INDEXED BY dentry_in_order JOIN inode i ON i.ino = d.ino "
+    "WHERE d.parent = ? AND d.id > ? ORDER BY d.id LIMIT ?"
+)
+_NAME: Final = "SELECT parent, name FROM dentry WHERE ino = ? LIMIT 1"
+
+CACHE_KIB: Final = 32 * 1024
+"""SQLite's page cache; a transaction that outgrows it spills into the WAL."""
+_SETTINGS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",  # a commit is not durable by itself: `sync_log` makes it so
+    "PRAGMA wal_autocheckpoint = 0",
+    f"PRAGMA cache_size = -{CACHE_KIB}",
+    "PRAGMA trusted_schema = OFF",
+)
+
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL})
+
+
+def _as_oserror(error: sqlite3.Error) -> OSError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return failure(errno.ENOSPC if code in _FULL else errno.EIO)
+
+
+def connect(path: Path | str) -> sqlite3.Connection:
+    """A connection with our settings. UmlError if it is no database."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    try:
+        for setting in _SETTINGS:
+            connection.execute(setting)
+        schema.prepare(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise UmlError(f"{path}: {error}", "restore it from a copy, or see 'uml humfs check'") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class Store:
+    """The rows of one humfs directory."""
+
+    def __init__(self, root: Path) -> None:
+        """Open (and if need be create) the database in `root`, and apply what the journal has beyond it."""
+        self.path = root / schema.FILE
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        self.connection = connect(self.path)
+        self._execute = self.connection.execute
+        self.in_transaction = False
+        self.uncommitted = False
+        """Rows were changed since the last commit."""
+        self.unsynced = False
+        """Commits may not be on the disk yet."""
+        self.journaling = True
+        """Changes go to the journal too: all but those of a comparison, which is done again if it is broken off."""
+        self._log_fd = -1
+        self._journal: Journal | None = None
+        try:
+            self.meta: dict[str, int] = dict(self._execute("SELECT key, value FROM meta").fetchall())
+            self.sequence = self.meta["sequence"]
+            self.next_ino = self.meta["next_ino"]
+            self.replayed = self._replay(root / journal.FILE)
+            """How many records of the journal were applied: more than 0 means that the last server died."""
+            self._journal = Journal(root / journal.FILE)
+            self.begin()
+            self._execute("UPDATE meta SET value = value WHERE key = 'clean'")
+            self.commit()
+            self._log_fd = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        except (sqlite3.Error, KeyError) as error:
+            self.close()
+            raise UmlError(f"{self.path}: {error}", "restore it from a copy, or see 'uml humfs check'") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _replay(self, path: Path) -> int:
+        count = 0
+        for sequence, changes in journal.read(path, self.sequence):
+            self.begin()
+            for statement, values in changes:
+                self._execute(STATEMENTS[statement], values)
+                if statement == ADD_INODE and isinstance(values[0], int):
+                    self.next_ino = max(self.next_ino, values[0] + 1)
+            self.sequence = sequence
+            self.uncommitted = True
+            count += 1
+        self.commit()
+        return count
+
+    # Writing ----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin a transaction unless one is open."""
+        if not self.in_transaction:
+            self._execute("BEGIN IMMEDIATE")
+            self.in_transaction = True
+
+    def apply(self, *changes: Change) -> None:
+        """Make the changes of one operation; a kill leaves all of them or none. OSError ENOSPC or EIO."""
+        try:
+            if not self.in_transaction:
+                self.begin()
+            execute = self._execute
+            for statement, values in changes:
+                execute(STATEMENTS[statement], values)
+        except sqlite3.Error as error:
+            raise _as_oserror(error) from error
+        self.uncommitted = True
+        self.sequence += 1
+        if self._journal is not None and self.journaling:
+            try:
+                self._journal.append(self.sequence, changes)
+            except OSError:
+                self.commit()  # what the journal cannot hold, the database may
+
+    def put_inodes(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Write what need not survive a kill to the journal's exactness: times and sizes (`PUT_INODE` parameters)."""
+        try:
+            self.begin()
+            self.connection.executemany(STATEMENTS[PUT_INODE], rows)
+        except sqlite3.Error as error:
+            raise _as_oserror(error) from error
+        self.uncommitted = True
+
+    def commit(self) -> None:
+        """Commit what is open. A kill cannot undo it from now on; `sync_log` makes it safe from a power cut."""
+        if not self.in_transaction:
+            return
+        try:
+            self.set_meta(sequence=self.sequence, next_ino=self.next_ino)
+            self._execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _as_oserror(error) from error
+        self.in_transaction = False
+        if self.uncommitted:
+            self.unsynced = True
+        self.uncommitted = False
+        if self._journal is not None:
+            self._journal.clear()
+
+    def rollback(self) -> None:
+        """Undo what is open."""
+        if self.in_transaction:
+            self._execute("ROLLBACK")
+            self.in_transaction = False
+
+    def set_meta(self, **values: int) -> None:
+        """Change rows of `meta` in the open transaction; those that are as they should be are left alone."""
+        changed = {key: value for key, value in values.items() if self.meta.get(key) != value}
+        if not changed:
+            return
+        self.begin()
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO meta (value, key) VALUES (?, ?)", [(value, key) for key, value in changed.items()]
+        )
+        self.meta.update(changed)
+
+    def add_repairs(self, lines: Sequence[str]) -> None:
+        """Write down what was mended."""
+        if not lines:
+            return
+        self.begin()
+        now = time.time_ns()
+        kept = lines[-schema.REPAIRS_KEPT :]
+        self.connection.executemany("INSERT INTO repair (at_ns, what) VALUES (?, ?)", [(now, line) for line in kept])
+        self._execute(
+            "DELETE FROM repair WHERE id <= (SELECT max(id) FROM repair) - ?",
+            (schema.REPAIRS_KEPT,),
+        )
+        self.uncommitted = True
+
+    @property
+    def journal_size(self) -> int:
+        return self._journal.size if self._journal is not None else 0
+
+    # Reading ----------------------------------------------------------------------------------
+
+    def get(self, ino: int) -> Row | None:
+        """The inode of that number."""
+        row: Row | None = self._execute(_GET, (ino,)).fetchone()
+        return row
+
+    def find(self, parent: int, name: bytes) -> Row | None:
+        """The inode that `name` in `parent` leads to."""
+        row: Row | None = self._execute(_FIND, (parent, name)).fetchone()
+        return row
+
+    def entries(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
+        """Names in `parent` whose id is above `after`, in the order of ids: id, name, and the columns of a `Row`."""
+        return self._execute(_LIST, (parent, after, limit)).fetchall()
+
+    def name_of(self, ino: int) -> tuple[int, bytes] | None:
+        """Parent and name of one name of the inode; None if it has none."""
+        found: tuple[int, bytes] | None = self._execute(_NAME, (ino,)).fetchone()
+        return found
+
+    def xattr(self, ino: int, name: bytes) -> bytes | None:
+        found = self._execute("SELECT value FROM xattr WHERE ino = ? AND name = ?", (ino, name)).fetchone()
+        return None if found is None else found[0]
+
+    def xattrs(self, ino: int) -> list[tuple[bytes, bytes]]:
+        """Names and values of all extended attributes."""
+        return self._execute("SELECT name, value FROM xattr WHERE ino = ? ORDER BY name", (ino,)).fetchall()
+
+    def select(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows of any SELECT."""
+        return self._execute(sql, parameters).fetchall()
+
+    # The disk ---------------------------------------------------------------------------------
+
+    def sync_log(self) -> None:
+        """Have all commits so far on the disk. Waits; may be called in a thread while others use the store."""
+        os.fdatasync(self._log_fd)
+
+    def log_size(self) -> int:
+        """Bytes of the WAL."""
+        return os.fstat(self._log_fd).st_size
+
+    def checkpoint(self) -> None:
+        """Move the WAL into the database, so that it starts anew. Waits; may be called in a thread as long as nobody
+        writes and no transaction is open."""
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=1)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close the database. What is not committed is left to the journal."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if self._log_fd >= 0:
+            os.close(self._log_fd)
+            self._log_fd = -1
+        if self.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._execute("ROLLBACK")
+            self.in_transaction = False
+        self.connection.close()
