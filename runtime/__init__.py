@@ -1,0 +1,31 @@
+"""Machines: a genuine UML kernel wired to our devices, as tasks of one trio nursery.
+
+    import trio
+    from runtime import run
+
+    done = trio.run(run, ["uname", "-a"])
+    print(done.returncode, done.stdout)
+
+Names are imported when they are first used: the command line has its start to think of.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.equipment import HostMount
+    from runtime.machine import Machine, Options
+    from runtime.throwaway import run
+
+__all__ = ["HostMount", "Machine", "Options", "run"]
+
+_MACHINE = "runtime.machine"
+_HOMES = {"HostMount": "runtime.equipment", "Machine": _MACHINE, "Options": _MACHINE, "run": "runtime.throwaway"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, when it is: most commands need no machine, and it takes longer to import than they
+    take to run."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

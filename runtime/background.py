@@ -1,0 +1,88 @@
+"""A process that goes on in the background once it has said that it is ready."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from umlfs.errors import UmlError
+
+Work = Callable[[Callable[[], None]], None]
+"""Gets a function to be called once it is ready, and goes on after that."""
+
+
+def start(work: Work) -> int:
+    """Run `work` in a process of its own, a session leader; returns its pid once it says that it is ready.
+
+    Its failure until then is raised here: UmlError. From then on its standard streams are /dev/null. To be called
+    while this process has no other thread and no event loop.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        _detach(work, writer)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader, "rb") as told:
+        content = told.read()
+    if not content:
+        raise UmlError("the process in the background ended without a word", "'--foreground' shows what it says")
+    answer = json.loads(content)
+    if "pid" in answer:
+        return int(answer["pid"])
+    raise UmlError(answer["what"], answer["way_out"], status=answer["status"])
+
+
+def _detach(work: Work, writer: int) -> NoReturn:
+    """Become a process whose parent is nobody's concern, and work there."""
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os._exit(_run(work, writer))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def _run(work: Work, writer: int) -> int:
+    told = False
+
+    def ready() -> None:
+        nonlocal told
+        told = True
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os.close(null)
+        os.chdir("/")
+        _tell(writer, {"pid": os.getpid()})
+
+    try:
+        work(ready)
+    except BaseException as error:
+        if not told:
+            _tell(writer, _failure(error))
+        return 1
+    return 0
+
+
+def _tell(writer: int, answer: dict[str, object]) -> None:
+    os.write(writer, json.dumps(answer).encode())
+    os.close(writer)
+
+
+def _failure(error: BaseException) -> dict[str, object]:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, UmlError):
+        return {"what": error.what, "way_out": error.way_out, "status": error.status}
+    if os.environ.get("UML_DEBUG"):
+        traceback.print_exception(error, file=sys.stderr)
+    return {"what": str(error) or type(error).__name__, "way_out": None, "status": 1}

@@ -1,0 +1,44 @@
+"""`uml doctor`: what this host lacks, and the command that mends it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from runtime.cli.failure import printable
+from runtime.doctor import Check, can_run, diagnose
+
+
+@click.command("doctor")
+@click.option("--kernel", metavar="FILE", help="The UML kernel to look at, instead of the installed one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: ok, and the list of checks.")
+def command(kernel: str | None, as_json: bool) -> int:
+    """Say what this host lacks, and what mends it.
+
+    One line for each thing that guests need. The exit status is 0 if `uml run` can work here, else 1: what only
+    other commands need may be missing then.
+
+    \b
+    Example:
+      uml doctor
+      uml doctor --json | jq '.checks[] | select(.ok | not)'
+    """
+    checks = diagnose(kernel)
+    if as_json:
+        click.echo(json.dumps({"ok": can_run(checks), "checks": [asdict(check) for check in checks]}, indent=2))
+    else:
+        for check in checks:
+            _show(check)
+    return 0 if can_run(checks) else 1
+
+
+def _show(check: Check) -> None:
+    word = (
+        click.style("ok     ", fg="green")
+        if check.ok
+        else click.style("missing", fg="red" if check.required else "yellow")
+    )
+    mend = f"; mend: {check.mend}" if check.mend else ""
+    click.echo(f"{word}  {check.name:<11}  {printable(f'{check.found}; for {check.purpose}{mend}')}")

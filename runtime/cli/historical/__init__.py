@@ -1,0 +1,1 @@
+"""Programs of uml-utilities under their old names, with their usage, exit statuses and messages."""

@@ -1,0 +1,79 @@
+"""`uml mount`: any source, at a directory of this host."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from runtime.cli.failure import printable
+from umlfs.errors import UsageError
+
+_ENDLESS = 1 << 14
+"""The width of what is no terminal: a line for each mount, whatever is in it."""
+
+
+@click.command("mount")
+@click.argument("source", metavar="[SRC", required=False)
+@click.argument("mountpoint", metavar="MOUNTPOINT]", required=False)
+@click.option("-o", "options", multiple=True, metavar="OPTS", help="Options with commas between; docs/mounting.md.")
+@click.option("--foreground", is_flag=True, help="Serve in this process, until Ctrl-C or an unmount.")
+@click.option("--json", "as_json", is_flag=True, help="List the mounts as JSON.")
+def command(
+    source: str | None, mountpoint: str | None, options: tuple[str, ...], foreground: bool, as_json: bool
+) -> None:
+    """Mount SRC at the directory MOUNTPOINT; without arguments, list what is mounted.
+
+    SRC is a directory, an image, or anything else that umlfs knows (hostfs:DIR, humfs:DIR, raw:FILE, nbd://…).
+    A disk or an image shows as a directory with the file 'disk' and one for each partition. Works without root
+    where /dev/fuse can be opened. Returns when the mount answers; it is served in the background.
+
+    \b
+    Example:
+      uml mount ./project /mnt/project -o ro
+      uml mount raw:disk.img ~/image && fsck.ext4 -n ~/image/part1
+      uml mount
+    """
+    if source is None:
+        _list(as_json)
+        return
+    if mountpoint is None:
+        raise UsageError("no mount point named", "write 'uml mount SRC MOUNTPOINT'")
+    mount(source, mountpoint, options, foreground)
+
+
+def mount(source: str, mountpoint: str, words: tuple[str, ...], foreground: bool = False) -> None:
+    """Mount, and say on standard error what a person should know."""
+    import trio
+
+    from runtime import mounts
+    from runtime.mount_options import parse
+
+    options = parse(words)
+    if foreground:
+        mounts.check(source, mountpoint)
+        trio.run(mounts.serve, source, mountpoint, options, lambda: None)
+        return
+    for remark in mounts.start(source, mountpoint, options).remarks:
+        print(f"uml: {printable(remark)}", file=sys.stderr)
+
+
+def _list(as_json: bool) -> None:
+    from runtime.mounts import listing
+
+    found = listing()
+    if as_json:
+        click.echo(json.dumps([line.fields() for line in found], indent=2))
+        return
+    if not found:
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("SOURCE", "MOUNTED AT", "PID", "SINCE", "REQUESTS", "", box=None, pad_edge=False)
+    for line in found:
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in line.cells()))
+    on_terminal = Console().is_terminal
+    Console(width=None if on_terminal else _ENDLESS).print(table)

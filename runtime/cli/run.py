@@ -1,0 +1,92 @@
+"""`uml run`: a command in a throwaway guest."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from runtime.cli.failure import printable
+
+
+@click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.option("--root", default="hostfs:/", metavar="SRC", help="The root: a directory with a userland in it.  [/]")
+@click.option("--mount", "mounts", multiple=True, metavar="DIR=SRC[:ro]", help="Put SRC at DIR in the guest.")
+@click.option("--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING.")
+@click.option(
+    "--ubd-driver",
+    type=click.Choice(["virtio", "native"]),
+    default="virtio",
+    help="Who serves the disks: umlfs, or the kernel's own driver.  [virtio]",
+)
+@click.option("--mem", default="256M", metavar="SIZE", help="Memory of the guest.  [256M]")
+@click.option("--rw", is_flag=True, help="Let changes to the root go through to SRC.")
+@click.option("--pwd", metavar="DIR", help="Start in DIR.  [the current directory, where the guest has it]")
+@click.option("--env", "variables", multiple=True, metavar="K=V", help="Set a variable, or pass K on with its value.")
+@click.option("--user", metavar="NAME", help="Run as this user of the guest, a name or a number.  [root]")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
+@click.option("--kernel", metavar="FILE", help="The UML kernel.  [the installed one]")
+@click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the guest's boot log on standard error.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
+def command(
+    root: str,
+    mounts: tuple[str, ...],
+    ubds: tuple[str, ...],
+    ubd_driver: str,
+    mem: str,
+    rw: bool,
+    pwd: str | None,
+    variables: tuple[str, ...],
+    user: str | None,
+    timeout: float | None,
+    kernel: str | None,
+    dry_run: bool,
+    verbose: bool,
+    words: tuple[str, ...],
+) -> int:
+    """Run a command in a throwaway guest, by default on a private snapshot of this host's /.
+
+    The command may write anywhere: the guest keeps that in its memory and forgets it, except below --mount and with
+    --rw. Standard input, output and error, the exit status and Ctrl-C are the command's own. Without a command,
+    an interactive shell.
+
+    \b
+    Example:
+      uml run -- uname -a
+      uml run --mount /src=. --pwd /src -- make check
+      tar c . | uml run -- sh -c 'cd /tmp && tar x && ls'
+    """
+    import trio
+
+    from runtime import foreground, processes
+    from runtime import words as reading
+    from runtime.machine import Options
+    from runtime.memory import parse_size
+    from umlfs.ubd import parse as parse_ubd
+
+    on_terminal = foreground.wants_terminal()
+    options = Options(
+        root=root,
+        writable=rw,
+        mounts=[reading.mount(text) for text in mounts],
+        ubds=[parse_ubd(text) for text in ubds],
+        native_ubd=ubd_driver == "native",
+        memory=parse_size(mem),
+        kernel=kernel,
+        terminal=on_terminal,
+        on_log=_show_log if verbose else None,
+    )
+    environment = {**foreground.environment(root, user, on_terminal), **reading.variables(variables)}
+    if dry_run:
+        from runtime.plan import plan
+
+        click.echo("\n".join(plan(options, words)))
+        return 0
+    run = foreground.Foreground(options, timeout)
+    with processes.reaping():
+        return trio.run(lambda: run.run(words, directory=reading.directory(pwd), environment=environment, user=user))
+
+
+def _show_log(line: bytes) -> None:
+    print(printable(line.decode(errors="replace")), file=sys.stderr, flush=True)

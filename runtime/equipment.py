@@ -1,0 +1,217 @@
+"""What a machine is equipped with: every source opened, as a device, and what the guest is to do with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from runtime import guest
+from umlfs import probe, sources
+from umlfs.block import BlockDevice
+from umlfs.cow.scratch import Scratch
+from umlfs.errors import UmlError, UsageError
+from umlfs.filesystem import Filesystem
+from umlfs.serve import virtioblk, virtiofs
+from umlfs.serve.vhost_user import VirtioDevice
+from umlfs.ubd import Spec
+from umlfs.ubd.device import open_ubd
+from umlfs.ubd.native import native_argument
+
+BASE_MODULES: Final = ("fuse", "virtiofs", "overlay")
+BLOCK_MODULE: Final = "virtio_blk"
+
+
+@dataclass(frozen=True, slots=True)
+class HostMount:
+    """A source of the host at a place in the guest."""
+
+    place: str
+    """An absolute path in the guest."""
+    source: str
+    """A `SRC` word, see `umlfs.sources`."""
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Disk:
+    """A block device that is open already, as a disk of the guest. It stays the caller's, who closes it."""
+
+    name: str
+    """What the guest finds in /dev; not longer than a serial number may be."""
+    device: BlockDevice
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of the guest and where its back end listens."""
+
+    device: VirtioDevice
+    kind: int
+    """The virtio device ID."""
+    socket: Path
+
+    @property
+    def argument(self) -> str:
+        """The word for the kernel's command line."""
+        return f"virtio_uml.device={self.socket}:{self.kind}"
+
+
+@dataclass(slots=True)
+class Equipment:
+    """All devices, in the order in which the kernel is told of them."""
+
+    directory: Path
+    """Where the sockets go."""
+    devices: list[Device] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
+    """Further words for the kernel: devices that its own drivers take."""
+    links: list[guest.Link] = field(default_factory=list)
+    """Further names of disks in the guest."""
+    mounts: list[guest.Mount] = field(default_factory=list)
+    root: guest.Mount = field(default_factory=lambda: guest.Mount("root", "/"))
+    btrfs: bool = False
+    """Some disk may hold btrfs: the kernel must not leave out its driver, which takes most of a second to start."""
+    writes_disks: bool = False
+    """The guest may write to a disk: it must let go of its filesystems before it ends."""
+    _disks: int = 0
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The kernel modules that the guest needs, outermost last."""
+        return (*BASE_MODULES, BLOCK_MODULE) if self._disks else BASE_MODULES
+
+    def add_filesystem(self, tag: str, filesystem: Filesystem, *, read_only: bool = False) -> None:
+        """One more virtio-fs device."""
+        self._add(virtiofs.VirtioFs(tag, filesystem, read_only=read_only), virtiofs.DEVICE_ID)
+
+    def add_disk(self, name: str, device: BlockDevice, *, serial: str, read_only: bool, discard: bool = True) -> str:
+        """One more virtio-blk device, called `name` in messages; returns what the guest's kernel calls it."""
+        disk = virtioblk.VirtioBlk(device, serial=serial, read_only=read_only, discard=discard, name=name)
+        self._add(disk, virtioblk.DEVICE_ID)
+        self._disks += 1
+        self.writes_disks |= not disk.read_only
+        return _disk_name(self._disks - 1)
+
+    def _add(self, device: VirtioDevice, kind: int) -> None:
+        self.devices.append(Device(device, kind, self.directory / str(len(self.devices))))
+
+    # From sources -----------------------------------------------------------------------------
+
+    async def open_root(self, stack: contextlib.AsyncExitStack, word: str, *, writable: bool) -> None:
+        """Open the source of the root. UmlError, UsageError."""
+        opened = await _open(stack, word, read_only=not writable, snapshot=not writable)
+        if isinstance(opened, Filesystem):
+            self.add_filesystem("root", opened, read_only=not writable)
+            self.root = guest.Mount("root", "/", options="rw" if writable else "ro")
+            return
+        self.root = await self._mount_of(stack, opened, "/", word, read_only=not writable)
+
+    async def open_mounts(self, stack: contextlib.AsyncExitStack, mounts: Sequence[HostMount]) -> None:
+        """Open the sources of further mounts. UmlError, UsageError."""
+        for number, mount in enumerate(mounts):
+            opened = await _open(stack, mount.source, read_only=mount.read_only)
+            options = "ro" if mount.read_only else "rw"
+            place = posixpath.normpath(mount.place)
+            if isinstance(opened, Filesystem):
+                tag = f"mount{number}"
+                self.add_filesystem(tag, opened, read_only=mount.read_only)
+                self.mounts.append(guest.Mount(tag, place, options=options))
+            else:
+                mounted = await self._mount_of(stack, opened, place, mount.source, read_only=mount.read_only)
+                self.mounts.append(mounted)
+
+    async def add_disks(self, disks: Sequence[Disk]) -> None:
+        """Attach devices that are open already. OSError, UsageError."""
+        for each in disks:
+            self._note_btrfs(await probe.probe(each.device))
+            disk = self.add_disk(each.name, each.device, serial=each.name, read_only=each.read_only)
+            self.links.append(guest.Link(each.name, disk, len(self.devices) - 1))
+
+    async def open_ubds(self, stack: contextlib.AsyncExitStack, specs: Sequence[Spec], *, native: bool) -> None:
+        """Open ubd devices, or with `native` leave them to the kernel's own driver. UmlError, UsageError."""
+        units = [spec.unit for spec in specs]
+        for spec in specs:
+            if units.count(spec.unit) > 1:
+                raise UsageError(f"{spec}: Device is already configured", "give each unit once")
+        for spec in specs:
+            if native:
+                self.arguments.append(await native_argument(spec))
+                self.btrfs = True  # who knows what it holds
+                self.writes_disks |= not spec.read_only
+                continue
+            device = await open_ubd(spec)
+            stack.push_async_callback(_close, device)
+            self._note_btrfs(await probe.probe(device))
+            disk = self.add_disk(
+                spec.name,
+                device,
+                serial=spec.serial or spec.name,
+                read_only=spec.read_only,
+                discard=not spec.no_trim,
+            )
+            self.links.append(guest.Link(spec.name, disk, len(self.devices) - 1))
+
+    async def _mount_of(
+        self, stack: contextlib.AsyncExitStack, device: BlockDevice, place: str, word: str, *, read_only: bool
+    ) -> guest.Mount:
+        """The mount of the filesystem on `device`; with `read_only` the device stays as it is.
+
+        Even then the guest may write, for as long as it lives: a filesystem that was not unmounted has to replay its
+        journal before it makes sense.
+        """
+        kind = await self._filesystem_on(device, word)
+        if read_only:
+            device = Scratch(device)
+            stack.push_async_callback(device.close)
+        keeps = self.writes_disks
+        disk = self.add_disk(place, device, serial="", read_only=False)
+        self.writes_disks = keeps or not read_only
+        return guest.Mount(f"/dev/{disk}", place, kind, "ro" if read_only else "rw")
+
+    async def _filesystem_on(self, device: BlockDevice, word: str) -> str:
+        """What the guest is to mount `device` as. UmlError if that is nothing."""
+        kind = await probe.probe(device)
+        if kind == probe.PARTITIONED:
+            raise UmlError(f"{word}: a disk with partitions, not a filesystem", "attach it with --ubd")
+        if kind is None:
+            raise UmlError(f"{word}: no filesystem in it that the guest could mount", "attach it with --ubd")
+        self._note_btrfs(kind)
+        return kind
+
+    def _note_btrfs(self, kind: str | None) -> None:
+        """A disk that holds nothing known yet, or partitions, may be or become btrfs."""
+        self.btrfs |= kind in (None, probe.PARTITIONED, "btrfs")
+
+
+def _disk_name(number: int) -> str:
+    """What the virtio_blk driver calls its disk `number`: vda to vdz, vdaa and so on."""
+    name = ""
+    while number >= 0:
+        name = chr(ord("a") + number % 26) + name
+        number = number // 26 - 1
+    return f"vd{name}"
+
+
+async def _open(
+    stack: contextlib.AsyncExitStack, word: str, *, read_only: bool, snapshot: bool = False
+) -> Filesystem | BlockDevice:
+    try:
+        opened = await sources.parse(word).open(sources.OpenOptions(read_only=read_only, snapshot=snapshot))
+    except OSError as error:
+        raise UmlError(f"{word}: {os.strerror(error.errno or 0)}", "use a source that you may open") from error
+    stack.push_async_callback(_close, opened)
+    return opened
+
+
+async def _close(opened: Filesystem | BlockDevice) -> None:
+    """Close it even if the machine was cancelled: what was not written yet would be lost."""
+    with trio.CancelScope(shield=True):
+        await opened.close()

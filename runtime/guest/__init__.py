@@ -1,0 +1,196 @@
+"""What runs inside the guest: shell scripts for busybox's ash, and the lines that the host writes for them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import cpio
+
+CONTROL_TAG = "umlfs"
+HERE = "/run/umlfs"
+"""Where the agent has its things in the guest's root."""
+DEVICE_LINKS = {
+    b"fd": b"/proc/self/fd",
+    b"stdin": b"/proc/self/fd/0",
+    b"stdout": b"/proc/self/fd/1",
+    b"stderr": b"/proc/self/fd/2",
+}
+"""What every system has in its /dev but the kernel does not make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of a guest's fstab."""
+
+    device: str
+    place: str
+    """The mount point, an absolute path in the guest's root."""
+    kind: str = "virtiofs"
+    options: str = "rw"
+
+    def line(self, below: str = "") -> str:
+        return f"{_escape(self.device)} {_escape(below + self.place)} {self.kind} {self.options} 0 0\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A further name of a disk, and of its partitions."""
+
+    name: str
+    """`ubda`"""
+    disk: str
+    """What the kernel calls it at boot: `vda`."""
+    device: int
+    """The number of its virtio-uml device, which is the disk's for as long as the guest lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What a guest is to make of its devices."""
+
+    root: Mount
+    """The root filesystem; its place is ignored."""
+    overlay: bool
+    """The root is only read: changes go to memory."""
+    mounts: Sequence[Mount] = ()
+    links: Sequence[Link] = ()
+    hostname: str = "umlfs"
+
+    @property
+    def writes(self) -> bool:
+        """Whether something is written that outlives the guest."""
+        return not self.overlay or any("ro" not in mount.options.split(",") for mount in self.mounts)
+
+
+def _escape(text: str) -> str:
+    """A field of an fstab, in the escapes that glibc's getmntent knows."""
+    return "".join(f"\\{ord(c):03o}" if c in " \t\n\\" else c for c in text)
+
+
+def script(name: str) -> str:
+    """The text of one of the scripts beside this file."""
+    return Path(__file__).with_name(name).read_text("utf-8")
+
+
+def archive(boot: Boot, load_modules: str) -> bytes:
+    """What goes into the initramfs for this boot, after busybox, the modules and `init.sh`."""
+    root = "/root" if not boot.overlay else "/lower"
+    first = [
+        Mount("proc", "/proc", "proc"),
+        Mount("dev", "/dev", "devtmpfs"),
+        Mount(CONTROL_TAG, HERE + "/control"),
+        Mount(boot.root.device, root, boot.root.kind, boot.root.options),
+    ]
+    if boot.overlay:
+        first.append(Mount("root", "/root", "overlay", "lowerdir=/lower,upperdir=/upper,workdir=/work,xino=on"))
+    rest = [
+        Mount("proc", "/proc", "proc"),
+        Mount("sys", "/sys", "sysfs"),
+        Mount("dev", "/dev", "devtmpfs"),
+        Mount("devpts", "/dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666"),
+        Mount("shm", "/dev/shm", "tmpfs", "mode=1777"),
+        # The initramfs is a tmpfs: what it has in /run goes along.
+        Mount("/run", "/run", "none", "rbind"),
+        Mount("/bin/busybox", HERE + "/busybox", "none", "bind"),
+    ]
+    texts = {
+        "fstab.root": "".join(mount.line() for mount in first),
+        "fstab": "".join(mount.line("/root") for mount in rest),
+        "places.sh": _places(boot),
+        "modules.sh": load_modules,
+        "links.sh": "".join(f"link {link.name} {link.disk}\n" for link in boot.links),
+        "mounts.sh": _mounts(boot) if boot.mounts else "",
+        "fstab.mounts": "".join(mount.line() for mount in sorted(boot.mounts, key=lambda mount: mount.place)),
+        "agent.sh": f"settle={'sync' if boot.writes else ':'}\n{script('agent.sh')}",
+    }
+    here = HERE.lstrip("/").encode()
+    entries = [cpio.directory(name) for name in (b"lower", b"root", b"run", b"upper", b"work")]
+    entries += [cpio.directory(here, 0o700), cpio.directory(here + b"/control", 0o700)]
+    entries += [cpio.file(here + b"/busybox", b"", 0o600)]
+    entries += [cpio.directory(here + b"/dev/" + name) for name in (b"pts", b"shm")]
+    entries += [cpio.symlink(here + b"/dev/" + name, target) for name, target in DEVICE_LINKS.items()]
+    entries += [
+        cpio.file(here + b"/" + name.encode(), text.encode(errors="surrogateescape"), 0o600)
+        for name, text in texts.items()
+    ]
+    if boot.links:
+        rules = "".join(map(udev_rule, boot.links)).encode()
+        entries += [cpio.directory(name) for name in (b"run/udev", b"run/udev/rules.d")]
+        entries.append(cpio.file(b"run/udev/rules.d/60-ubd.rules", rules))
+    return cpio.archive(entries)
+
+
+def udev_rule(link: Link) -> str:
+    """What tells a guest's udev of the name. Neither the kernel's names (given out anew when drivers are bound
+    again) nor serial numbers (anybody's choice) say for sure which disk it is; its place among the devices does."""
+    return f'SUBSYSTEM=="block", KERNELS=="virtio-uml.{link.device}", SYMLINK+="{link.name}%n"\n'
+
+
+def _places(boot: Boot) -> str:
+    """The script that sees to it that what every guest mounts has its place, and makes what is not on any disk."""
+    lines = [_have((f"/root/{name}" for name in ("proc", "sys", "dev", "run", "tmp")), make=boot.overlay)]
+    lines.append(f"cp -RP {HERE}/dev/. /dev")
+    lines.append(f"echo {shlex.quote(boot.hostname)} >/proc/sys/kernel/hostname")
+    if boot.overlay:
+        lines.append(f"[ ! -f /root/etc/hosts ] || echo 127.0.1.1 {shlex.quote(boot.hostname)} >>/root/etc/hosts")
+    return "\n".join(lines) + "\n"
+
+
+def _mounts(boot: Boot) -> str:
+    """The script that mounts what this guest has besides, from inside its root: symlinks lead where they should."""
+    mount = f'mount -a -T {HERE}/fstab.mounts 2>{HERE}/errors || fail "$(cat {HERE}/errors)"\n'
+    return _have((mount.place for mount in boot.mounts), make=boot.overlay) + mount
+
+
+def _have(places: Iterable[str], *, make: bool) -> str:
+    """A script for which `places` are directories afterwards. What is missing is made where that changes nothing
+    but the overlay; else the boot fails."""
+    lines = ["set --"]
+    lines += [f'[ -d {place} ] || set -- "$@" {place}' for place in map(shlex.quote, places)]
+    lines.append(_MAKE if make else _MISSING)
+    return "\n".join(lines) + "\n"
+
+
+_MAKE = f'[ $# = 0 ] || mkdir -m 1777 -p "$@" 2>{HERE}/errors || fail "$(cat {HERE}/errors)"'
+_MISSING = '[ $# = 0 ] || fail "${1#/root}: no such directory in the root; make it, or leave out --rw"'
+
+
+def explain(report: str) -> str:
+    """What init's report of a failed boot means, in one line: busybox's words with the guest's own names."""
+    line = report.strip().splitlines()[0] if report.strip() else "the guest gave no reason"
+    failed = _FAILED_MOUNT.match(line) or _FAILED_MKDIR.match(line)
+    if failed is None:
+        return line
+    place = failed["place"].removeprefix("/root") or "/"
+    return f"{place}: the guest cannot mount anything there: {failed['why']}; make it a directory first"
+
+
+_FAILED_MOUNT = re.compile(r"mount: mounting .* on (?P<place>/.*) failed: (?P<why>.*)")
+_FAILED_MKDIR = re.compile(r"mkdir: can't create directory '(?P<place>/.*)': (?P<why>.*)")
+
+
+def job_script(
+    command: Sequence[str],
+    *,
+    number: int,
+    directory: str,
+    must_enter: bool,
+    environment: Mapping[str, str],
+    user: str | None,
+) -> bytes:
+    """The script of a job: becomes `command`, or a shell if that is empty. With `must_enter` it fails where
+    `directory` does not exist; else it then starts in `/`."""
+    quote = shlex.quote
+    lines = [f"__control={HERE}/control __number={number}", script("job.sh")]
+    who = user if user is not None else "root"
+    lines.append(f"be {quote(who)} || fail {quote(who + ': no such user in the guest')}")
+    otherwise = f"fail {quote(directory + ': no such directory in the guest')}" if must_enter else "cd /"
+    lines.append(f"cd -- {quote(directory)} 2>/dev/null || {otherwise}")
+    lines.append("unset OLDPWD SHLVL TERM")
+    lines += [f"export {name}={quote(value)}" for name, value in environment.items()]
+    lines.append("become " + " ".join(map(quote, command)) if command else "shell")
+    return "\n".join(lines).encode(errors="surrogateescape") + b"\n"

@@ -1,0 +1,101 @@
+# The guest's agent, process 1 of a machine: takes jobs from the control filesystem, one after the other, and gives
+# each its pipes or its terminal. Run by busybox's ash, whose applets need no files. A fork costs milliseconds
+# in UML, so there are few. The host puts a line before this: `settle` is the command that writes back what outlives
+# the guest.
+
+here=/run/umlfs
+control=$here/control
+# What the kernel made of its command line is not for commands.
+unset mem uml_dir
+ulimit -Hn 524288
+
+# The boot failed because of $*: tell the host, which ends us.
+fail() {
+    echo "$*" >$control/report && sleep 60
+    exit 1
+}
+
+# Pass signals on to the process group of job $1 until the host says that it is over.
+signals() {
+    while read -r name; do
+        until read -r pid <"$here/pid"; do :; done
+        kill -s "$name" -- "-$pid"
+    done <"$control/$1/signals" 2>/dev/null
+}
+
+# End what the command left running: it would keep its pipes open. $* are to live.
+reap() {
+    for process in /proc/[0-9]*; do
+        case " 1 $* " in
+        *" ${process#/proc/} "*) ;;
+        *) kill -KILL "${process#/proc/}" ;;
+        esac
+    done 2>/dev/null
+}
+
+# Run job $1 with what the host has for its input ($2), output ($3) and errors ($4): a pipe or null; `output` for
+# errors that go where the output goes. A here-document is a pipe, and its other end can be opened by /proc: that
+# makes one without a process, as FIFOs would, but can be opened anew by /dev/stdin without waiting for anyone.
+with_pipes() {
+    job=$control/$1
+    pumps=
+    exec 3</dev/null 6>/dev/null 8>/dev/null
+    if [ "$2" = pipe ]; then
+        exec 3<<-END
+	END
+        exec 4>/proc/self/fd/3
+        # Not cat: it would have the kernel gather 16 MiB first, for all that it sees is a file.
+        dd bs=64k <"$job/stdin" >&4 2>/dev/null 3<&- 4>&- 6>&- 8>&- &
+        exec 4>&-
+    fi
+    if [ "$3" = pipe ]; then
+        exec 5<<-END
+	END
+        exec 6>/proc/self/fd/5
+        cat <&5 >"$job/stdout" 2>/dev/null 3<&- 5<&- 6>&- 8>&- &
+        pumps=$!
+        exec 5<&-
+    fi
+    case $4 in
+    output) exec 8>&6 ;;
+    pipe)
+        exec 7<<-END
+	END
+        exec 8>/proc/self/fd/7
+        cat <&7 >"$job/stderr" 2>/dev/null 3<&- 6>&- 7<&- 8>&- &
+        pumps="$pumps $!"
+        exec 7<&-
+        ;;
+    esac
+    (exec setsid $here/busybox sh "$job/script" <&3 >&6 2>&8 3<&- 6>&- 8>&-)
+    status=$?
+    exec 3<&- 6>&- 8>&-
+    reap $pumps
+    [ ! "$pumps" ] || wait $pumps
+}
+
+# Run job $1 on terminal $2.
+on_terminal() {
+    (exec setsid -c $here/busybox sh "$control/$1/script" <>"$2" >&0 2>&1)
+    status=$?
+    reap
+}
+
+. $here/mounts.sh
+while read -r number input output errors <$control/next; do
+    : >$here/pid
+    signals "$number" &
+    case $input in
+    /dev/*) on_terminal "$number" "$input" ;;
+    *) with_pipes "$number" "$input" "$output" "$errors" ;;
+    esac
+    $settle
+    echo "exit $status" >"$control/$number/status"
+done
+
+# No more jobs: let go of every filesystem, so that those on disks are left clean. What is open stays mounted.
+reap
+exec 9>$control/report
+umount -a -r 2>/dev/null
+echo settled >&9
+while :; do sleep 60; done

@@ -1,0 +1,175 @@
+"""Finding the UML kernel and the modules that belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache as memoized
+from pathlib import Path
+
+from runtime import cache
+from umlfs.errors import UmlError
+
+PACKAGED_MODULES = Path("/usr/lib/uml/modules")
+"""Where Debian's user-mode-linux package keeps them."""
+
+HOST_MODULES = Path("/lib/modules")
+"""Where `make modules_install` puts those of a self-built kernel."""
+
+NAMES = ("linux.uml", "linux")
+
+INSTALL = "install one with `apt install user-mode-linux`, or name one with --kernel FILE"
+OTHER = "name a User-mode Linux kernel with --kernel FILE"
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds that a kernel gets for `--version`, which takes milliseconds: no kernel at all hangs for longer."""
+
+_VERSION = re.compile(r"\d+\.\d+[\w.+~-]*\Z")
+_MARK = b"User Mode Linux"
+"""What the guest reads as vendor_id in its /proc/cpuinfo: text that every UML kernel holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A UML kernel on this host."""
+
+    path: Path
+    """The executable, absolute."""
+    version: str
+    """What `uname -r` says in the guest."""
+    modules: Path | None
+    """The directory of the modules of exactly this version (with modules.dep in it), None if there is none."""
+
+
+def find_kernel(path: str | os.PathLike[str] | None = None) -> Kernel:
+    """The kernel at `path`; by default `$UML_KERNEL`, else `linux.uml` or `linux` in PATH.
+
+    UmlError if there is none, or what was named is no User-mode Linux kernel that can be run.
+    Blocks for some milliseconds the first time, to ask the kernel for its version; later that is cached.
+    """
+    named = os.fspath(path) if path is not None else os.environ.get("UML_KERNEL") or None
+    return _named(named) if named is not None else _in_path()
+
+
+def _named(name: str) -> Kernel:
+    found = Path(name)
+    if "/" not in name and not found.exists():
+        found = Path(shutil.which(name) or name)
+    return _open(found.absolute())
+
+
+def _in_path() -> Kernel:
+    complaint = UmlError("no User-mode Linux kernel (linux.uml) in PATH", INSTALL)
+    for name in NAMES:
+        found = shutil.which(name)
+        try:
+            if found is not None:
+                return _open(Path(found).absolute())
+        except UmlError as error:
+            # A program that only happens to be called `linux` is no kernel gone wrong.
+            complaint = error if name == NAMES[0] else complaint
+    raise complaint
+
+
+def _open(path: Path) -> Kernel:
+    """The kernel at `path`, all checks done; a cached version says that this very file passed them before."""
+    _check_access(path)
+    key = f"kernel-{identity(path)}"
+    version = (cache.load(key, 256) or b"").decode("ascii", "replace")
+    if not _VERSION.match(version):
+        _check_content(path)
+        version = _version(path)
+        if cache.store(key, version.encode()):
+            cache.prune("kernel-*", keep=8)
+    return Kernel(path, version, _modules(path, version))
+
+
+def _check_access(path: Path) -> None:
+    if not path.exists():
+        raise UmlError(f"{path}: no such kernel", INSTALL)
+    if not path.is_file():
+        raise UmlError(f"{path}: not a kernel but a {'directory' if path.is_dir() else 'special file'}", OTHER)
+    if not os.access(path, os.X_OK):
+        raise UmlError(f"{path}: the kernel is not executable", f"try `chmod +x {path}`")
+
+
+def _check_content(path: Path) -> None:
+    """UmlError unless `path` is a UML kernel by its looks: nothing else is to be run."""
+    try:
+        with open(path, "rb") as file:
+            complaint = _complaint(file.fileno(), file.read(0x206))
+    except OSError as error:
+        raise UmlError(f"{path}: cannot read the kernel: {error.strerror}", OTHER) from error
+    if complaint:
+        raise UmlError(f"{path}: {complaint}", OTHER)
+
+
+def _complaint(fd: int, head: bytes) -> str | None:
+    if head[0x202:0x206] == b"HdrS":
+        return "a kernel for a bare machine (bzImage), not a User-mode Linux kernel"
+    if head.startswith(b"#!"):
+        return "a script, not a User-mode Linux kernel"
+    if not head.startswith(b"\x7fELF"):
+        return "not an executable program, so not a User-mode Linux kernel"
+    with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as content:
+        return None if content.find(_MARK) >= 0 else "a program, but not a User-mode Linux kernel"
+
+
+def _version(path: Path) -> str:
+    version = ask(path, "--version").strip()
+    if not _VERSION.match(version):
+        raise UmlError(f"{path}: not a User-mode Linux kernel: it calls its version {version[:40]!r}", OTHER)
+    return version
+
+
+def identity(path: Path) -> str:
+    """A short name for the very file at `path`, another one after any change to it."""
+    status = os.stat(path)
+    text = f"{os.path.realpath(path)}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}"
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:24]
+
+
+def ask(path: Path, option: str) -> str:
+    """What the kernel prints for `option` (`--version`, `--showconfig`); UmlError if it fails."""
+    try:
+        done = subprocess.run(
+            [path, option], stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_TIMEOUT, cwd="/"
+        )
+    except subprocess.TimeoutExpired:
+        raise UmlError(f"{path}: no answer to {option} in {ANSWER_TIMEOUT:.0f} s", OTHER) from None
+    except OSError as error:
+        raise UmlError(f"{path}: cannot be run: {error.strerror}", OTHER) from error
+    if done.returncode != 0:
+        raise UmlError(f"{path}: fails when asked for {option} (status {done.returncode})", OTHER)
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _modules(path: Path, version: str) -> Path | None:
+    """A self-built kernel's own modules come before the packaged ones: version strings of builds are alike."""
+    beside = Path(os.path.realpath(path)).parent
+    for parent in (beside / "modules", beside / "lib/modules", PACKAGED_MODULES, HOST_MODULES):
+        if (parent / version / "modules.dep").is_file():
+            return parent / version
+    return None
+
+
+def other_versions(kernel: Kernel) -> list[str]:
+    """The versions that there are modules for, beside the kernel or packaged: for an error's text."""
+    beside = Path(os.path.realpath(kernel.path)).parent / "modules"
+    found: set[str] = set()
+    for parent in (beside, PACKAGED_MODULES):
+        if parent.is_dir():
+            found.update(entry.name for entry in parent.iterdir() if (entry / "modules.dep").is_file())
+    return sorted(found)
+
+
+@memoized
+def configuration(path: Path) -> dict[str, str]:
+    """The options that the kernel was built with, as its `--showconfig` tells: `{"CONFIG_FUSE_FS": "m", …}`."""
+    lines = (line.partition("=") for line in ask(path, "--showconfig").splitlines() if line.startswith("CONFIG_"))
+    return {name: value for name, _, value in lines}

@@ -1,0 +1,115 @@
+"""The guest's memory: how much, and the directory of the host that its file lies in.
+
+UML keeps the memory of a guest in an unlinked sparse file, which it maps executable, in `$TMPDIR`, `$TMP` or
+`$TEMP`, else in /dev/shm or /tmp. A full filesystem there kills the guest with SIGBUS in the middle of its work,
+and one mounted noexec stops it at once: so the place is chosen and tried here, before the kernel starts.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from umlfs.errors import UmlError, UsageError
+
+DEFAULT: Final = 256 << 20
+"""Bytes of guest memory unless told otherwise; the host gives only what the guest touches."""
+MINIMUM: Final = 32 << 20
+"""Bytes. The stock kernel takes 11 MiB of it. With our initramfs and an overlay it runs `true` in 22 MiB, and aborts
+with 20; in 32 MiB a command has 10 to itself."""
+
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE: Final = re.compile(r"([0-9]{1,18})([kmgt]?)(i?b)?\Z", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of guest memory from `256M`, `1g`, `262144k` or a number of bytes.
+
+    UsageError for what is no size, is too little for a guest to run in, or more than this host has.
+    """
+    found = _SIZE.match(text.strip())
+    if found is None or (found[3] and not found[2]):
+        raise UsageError(f"{text!r} is not a size of memory", "write it like 256M or 2G")
+    size = int(found[1]) * _UNITS[found[2].lower()]
+    if size < MINIMUM:
+        hint = f"; did you mean {found[1]}M?" if not found[2] and int(found[1]) << 20 >= MINIMUM else ""
+        raise UsageError(f"{text}: too little memory for a guest", f"give it at least {MINIMUM >> 20}M{hint}")
+    total = host_memory()
+    if size > total:
+        raise UsageError(f"{text}: more memory than this host has", f"give the guest less than {total >> 20}M")
+    return size & -mmap.PAGESIZE
+
+
+def host_memory() -> int:
+    """Bytes of memory that this host has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_directory(needed: int | None = None) -> Path:
+    """The directory for the file of a guest's memory: give it to the kernel as `TMPDIR`.
+
+    The first of `$TMPDIR`, `$TMP`, `$TEMP`, /dev/shm and /tmp that can be written and mapped executable, and
+    has `needed` bytes (by default the least that a guest can do with) free; one held in memory (tmpfs) goes
+    before all that are on a disk, where the host would write the guest's memory out. UmlError if none will do.
+    """
+    needed = MINIMUM if needed is None else needed
+    candidates = _candidates()
+    volatile = _volatile_devices()
+    complaints: list[str] = []
+    for path in sorted(candidates, key=lambda path: not _is_on(path, volatile)):
+        complaint = _complaint(path, needed)
+        if complaint is None:
+            return path
+        complaints.append(f"{path} {complaint}")
+    raise UmlError(
+        f"no place for the guest's {needed >> 20} MiB of memory: {', '.join(complaints)}",
+        "set TMPDIR to a directory with that much room on a tmpfs without noexec, or lessen --mem",
+    )
+
+
+def _candidates() -> list[Path]:
+    named = [os.environ.get(name, "") for name in ("TMPDIR", "TMP", "TEMP")]
+    # The kernel appends the file's name to this text and starts in our directory: only absolute paths are sure.
+    texts = [os.path.abspath(text) for text in named if text]
+    return [Path(text) for text in dict.fromkeys([*texts, "/dev/shm", "/tmp"])]
+
+
+def _volatile_devices() -> set[str]:
+    """The device numbers (`0:25`) of filesystems that are held in memory."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return set()
+    return {line[2] for line in lines if line[line.index("-") + 1] in ("tmpfs", "ramfs")}
+
+
+def _is_on(path: Path, devices: set[str]) -> bool:
+    try:
+        device = os.stat(path).st_dev
+    except OSError:
+        return False
+    return f"{os.major(device)}:{os.minor(device)}" in devices
+
+
+def _complaint(path: Path, needed: int) -> str | None:
+    """What makes `path` unfit, or None."""
+    if any(character.isspace() for character in str(path)):
+        return "has a space in its name"
+    try:
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.truncate(mmap.PAGESIZE)
+            mmap.mmap(file.fileno(), mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+        status = os.statvfs(path)
+    except PermissionError as error:
+        mapped = error.filename is None
+        return "is mounted noexec" if mapped else "cannot be written"
+    except OSError as error:
+        return f"cannot be used ({error.strerror})"
+    free = status.f_bavail * status.f_frsize
+    # A tmpfs with no limit of its own (size=0) says that it has no blocks at all.
+    return f"has only {free >> 20} MiB free" if status.f_blocks and free < needed else None

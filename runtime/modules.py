@@ -1,0 +1,133 @@
+"""Which module files a guest needs, in the order of loading."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from runtime.kernel import INSTALL, Kernel, configuration, other_versions
+from umlfs.errors import UmlError
+
+OPTIONS: Final = {
+    "ext4": "CONFIG_EXT4_FS",
+    "fuse": "CONFIG_FUSE_FS",
+    "nbd": "CONFIG_BLK_DEV_NBD",
+    "overlay": "CONFIG_OVERLAY_FS",
+    "virtio_blk": "CONFIG_VIRTIO_BLK",
+    "virtio_console": "CONFIG_VIRTIO_CONSOLE",
+    "virtio_net": "CONFIG_VIRTIO_NET",
+    "virtiofs": "CONFIG_VIRTIO_FS",
+}
+"""The build options of the modules that guests here need: what tells whether they are built in when the kernel
+came without a modules directory."""
+
+MODULE_MAX: Final = 64 << 20
+"""No module comes near it: a compressed file that yields more is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module that is a file of its own."""
+
+    name: str
+    path: Path
+    needs: tuple[str, ...]
+    """The names of all modules that it needs, as modules.dep orders them: each before what that one needs."""
+
+
+def module_name(path: str) -> str:
+    """The module's name from its path in modules.dep: `kernel/fs/fuse/virtio-fs.ko.xz` is `virtio_fs`."""
+    return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
+
+
+def resolve(kernel: Kernel, names: Sequence[str]) -> list[Module]:
+    """The modules `names` and all they depend on, each once, dependencies first: the order of loading.
+
+    What is built into the kernel needs no file and is left out. UmlError for a module that the kernel does not
+    have.
+    """
+    wanted = [name.replace("-", "_") for name in names]
+    if kernel.modules is None:
+        for name in wanted:
+            _require_builtin(kernel, name)
+        return []
+    table = _dependencies(kernel.modules)
+    found: dict[str, Module] = {}
+    for name in wanted:
+        if name in table:
+            _add(name, kernel.modules, table, found)
+        elif name not in _builtin(kernel.modules):
+            raise UmlError(f"kernel {kernel.version} has no module {name}", "choose another kernel with --kernel FILE")
+    return list(found.values())
+
+
+def _require_builtin(kernel: Kernel, name: str) -> None:
+    if configuration(kernel.path).get(OPTIONS.get(name, "")) == "y":
+        return
+    others = other_versions(kernel)
+    there = f"there are some for {', '.join(others)}" if others else "there are none"
+    raise UmlError(
+        f"no modules for kernel {kernel.version} ({kernel.path}), which needs {name}: {there}",
+        f"put them into {kernel.path.parent / 'modules' / kernel.version}, or {INSTALL}",
+    )
+
+
+def _builtin(directory: Path) -> set[str]:
+    path = directory / "modules.builtin"
+    return {module_name(line) for line in _lines(path)} if path.is_file() else set()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError as error:
+        raise UmlError(f"{path}: {error.strerror}", INSTALL) from error
+
+
+def _dependencies(directory: Path) -> dict[str, str]:
+    """The lines of modules.dep (thousands) by the names of the modules (of which a guest needs five)."""
+    return {module_name(line.partition(":")[0]): line for line in _lines(directory / "modules.dep")}
+
+
+def _add(name: str, directory: Path, table: dict[str, str], found: dict[str, Module]) -> None:
+    module = _parse(directory, table[name])
+    for needed in reversed(module.needs):
+        if needed not in table:
+            raise UmlError(f"module {name} needs {needed}, which is not there", "run `depmod` for this kernel")
+        found.setdefault(needed, _parse(directory, table[needed]))
+    found.setdefault(name, module)
+
+
+def _parse(directory: Path, line: str) -> Module:
+    path, _, needs = line.partition(":")
+    return Module(module_name(path), directory / path, tuple(map(module_name, needs.split())))
+
+
+def read_module(path: Path) -> bytes:
+    """The module's contents, decompressed; UmlError if it cannot be read."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UmlError(f"{path}: cannot read the module: {error.strerror}", INSTALL) from error
+    try:
+        content = _decompress(path, raw)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise UmlError(f"{path}: the module is damaged: {error}", INSTALL) from error
+    if not content.startswith(b"\x7fELF") or len(content) > MODULE_MAX:
+        raise UmlError(f"{path}: the file is not a kernel module", INSTALL)
+    return content
+
+
+def _decompress(path: Path, raw: bytes) -> bytes:
+    if path.suffix == ".gz":
+        return gzip.decompress(raw)
+    if path.suffix == ".xz":
+        return lzma.decompress(raw)
+    if path.suffix == ".zst":
+        raise UmlError(f"{path}: modules compressed by zstd cannot be used", f"run `unzstd {path}` and `depmod`")
+    return raw

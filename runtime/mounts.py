@@ -1,0 +1,179 @@
+"""Sources mounted on the host: one process for each mount."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from runtime import background
+from runtime.mount_options import MountOptions
+from runtime.mount_table import Mount, Status, clear_dead, find, table
+from umlfs import sources
+from umlfs.block import BlockDevice
+from umlfs.errors import UmlError, UsageError
+from umlfs.filesystem import Filesystem
+
+READ_AHEAD_KB: Final = 1024
+
+
+def check(source: str, mountpoint: str) -> None:
+    """Refuse what cannot be mounted, before anything is started; a dead mount of ours is taken away first.
+
+    UmlError or UsageError.
+    """
+    if clear_dead(mountpoint):
+        check(source, mountpoint)
+        return
+    present = find(mountpoint)
+    if present is not None:
+        raise UmlError(
+            f"{mountpoint}: {present.source} is mounted there already", f"'uml umount {mountpoint}' unmounts it"
+        )
+    if not os.path.isdir(mountpoint):
+        why = "not a directory" if os.path.lexists(mountpoint) else "no such directory"
+        raise UsageError(f"{mountpoint}: {why}", "a mount point is a directory that is there")
+    sources.parse(source)
+
+
+def start(source: str, mountpoint: str, options: MountOptions) -> Status:
+    """Mount in the background; returns what the mount tells of itself, so it answers. UmlError if it does not."""
+    check(source, mountpoint)
+
+    def work(ready: Callable[[], None]) -> None:
+        trio.run(serve, source, mountpoint, options, ready)
+
+    pid = background.start(work)
+    mount = find(mountpoint)
+    try:
+        if mount is None:
+            raise UmlError(f"{mountpoint}: unmounted again already", "somebody else may have done it")
+        return mount.status()
+    except OSError as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        raise UmlError(
+            f"{mountpoint}: the mount does not answer: {error.strerror}", "'--foreground' shows why"
+        ) from None
+
+
+async def serve(source: str, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
+    """Mount, call `ready`, and serve until unmounted, or told to end by SIGTERM or SIGINT.
+
+    UmlError if it cannot be mounted.
+    """
+    from umlfs.serve.pyfuse import Adapter, mount
+
+    _raise_limit()
+    path = _resolved(mountpoint)
+    filesystem = await _open(source, options, path)
+    since = time.time()
+
+    def status(adapter: Adapter) -> bytes:
+        return Status(source, os.getpid(), since, adapter.requests, filesystem.remarks()).encoded()
+
+    async def mounted(task_status: trio.TaskStatus[object]) -> None:
+        await mount(filesystem, path, options.kernel, source=source, status=status, task_status=task_status)
+        nursery.cancel_scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+            await nursery.start(mounted)
+            _read_ahead(path)
+            ready()
+    finally:
+        with trio.CancelScope(shield=True):
+            await filesystem.close()
+
+
+def _read_ahead(mountpoint: Path) -> None:
+    """Have the kernel read ahead as much as one request takes. It begins with 128 KiB, and only root may change it."""
+    for mount in table():
+        if mount.path == str(mountpoint):
+            device = f"{os.major(mount.device)}:{os.minor(mount.device)}"
+            with contextlib.suppress(OSError):
+                Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(f"{READ_AHEAD_KB}\n")
+
+
+def _raise_limit() -> None:
+    """Let this process have as many descriptors as it may: each file open through a mount takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _resolved(path: str) -> Path:
+    return Path(os.path.realpath(path))
+
+
+async def _open(source: str, options: MountOptions, mountpoint: Path) -> Filesystem:
+    aside = (mountpoint, *(Path(mount.path) for mount in table()))
+    opened = await sources.parse(source).open(
+        sources.OpenOptions(read_only=options.read_only, extra=options.source, aside=aside)
+    )
+    if isinstance(opened, BlockDevice):
+        from umlfs.serve.blockfiles import BlockFiles
+
+        return await BlockFiles.of(opened)
+    return opened
+
+
+async def _cancel_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+# What is mounted ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A mount of ours, with what it told or why it did not."""
+
+    mount: Mount
+    status: Status | None
+    trouble: str = ""
+
+    def fields(self) -> dict[str, object]:
+        """For a program to read."""
+        known = None if self.status is None else asdict(self.status)
+        return {"source": self.mount.source, "mountpoint": self.mount.path, "trouble": self.trouble or None} | (
+            known or {"pid": None, "since": None, "requests": None, "remarks": []}
+        )
+
+    def cells(self) -> list[str]:
+        """For a person to read."""
+        if self.status is None:
+            return [self.mount.source, self.mount.path, "", "", "", self.trouble]
+        since = datetime.fromtimestamp(self.status.since).isoformat(" ", "seconds")
+        status = self.status
+        remarks = "; ".join(status.remarks)
+        return [status.source, self.mount.path, str(status.pid), since, str(status.requests), remarks]
+
+
+def listing() -> list[Listed]:
+    """Our mounts; dead ones are taken away instead. Blocks, for each that does not answer for some seconds."""
+    found = []
+    for mount in table():
+        if not mount.ours:
+            continue
+        try:
+            found.append(Listed(mount, mount.status()))
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                clear_dead(mount.path)
+            else:
+                found.append(Listed(mount, None, f"does not answer: {error.strerror}"))
+    return found

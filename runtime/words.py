@@ -1,0 +1,43 @@
+"""Words of the command line to what they mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from runtime.equipment import HostMount
+from umlfs.errors import UsageError
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def mount(text: str) -> HostMount:
+    """`DIR=SRC`, and `:ro` after it for read-only. UsageError if it is not of that form."""
+    place, equals, source = text.partition("=")
+    if not equals or not place or not source:
+        raise UsageError(f"--mount {text}: not of the form DIR=SRC[:ro]", "for example --mount /src=./project:ro")
+    read_only = source.endswith(":ro")
+    return HostMount(place, source.removesuffix(":ro"), read_only)
+
+
+def directory(text: str | None) -> str | None:
+    """A directory of the guest. UsageError if it is a relative path: nothing says what it is relative to."""
+    if text is not None and not text.startswith("/"):
+        raise UsageError(f"--pwd {text}: not an absolute path", "for example --pwd /src")
+    return text
+
+
+def variables(texts: Iterable[str]) -> dict[str, str]:
+    """`K=V` each, or `K` alone for its present value (nothing if it has none). UsageError for a name that is none."""
+    result = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not _NAME.match(name):
+            raise UsageError(f"--env {text}: '{name}' is not the name of a variable", "write it as --env NAME=VALUE")
+        if equals:
+            result[name] = value
+        elif name in os.environ:
+            result[name] = os.environ[name]
+    return result
