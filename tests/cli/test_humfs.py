@@ -1,0 +1,123 @@
+"""`uml humfs`, from the command line."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from runtime import cli
+
+Run = pytest.CaptureFixture[str]
+
+
+def uml(*words: object) -> int:
+    return cli.invoke(["humfs", *map(str, words)])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    assert uml("create", tmp_path / "fs", "--size", "1G", "--owner", "5:6") == 0
+    (tmp_path / "fs/data/etc").mkdir()
+    (tmp_path / "fs/data/etc/passwd").write_text("root:x:0:0::/:\nwww:x:33:34::/:\n")
+    (tmp_path / "fs/data/etc/group").write_text("www:x:35:\n")
+    return tmp_path / "fs"
+
+
+def test_the_walk_through(root: Path, tmp_path: Path, capsys: Run) -> None:
+    (tmp_path / "hello").write_text("hello")
+    with tarfile.open(tmp_path / "in.tar", "w") as tar:
+        member = tar.gettarinfo(str(tmp_path / "hello"), "srv/hello")
+        member.uid = member.gid = 1234
+        with open(tmp_path / "hello", "rb") as file:
+            tar.addfile(member, file)
+    assert uml("import", root, tmp_path / "in.tar") == 0
+    assert uml("chown", root / "data/srv/hello", "www:www") == 0
+    capsys.readouterr()
+    assert uml("stat", root / "data/srv/hello", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["uid"], facts["gid"], facts["size"]) == (33, 35, 5)
+    assert uml("stat", root / "data/etc") == 0
+    assert "5:6" in capsys.readouterr().out
+    assert uml("export", root, tmp_path / "out.tar") == 0
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        found = tar.getmember("./srv/hello")
+        assert (found.uid, found.gid) == (33, 35)
+    assert uml("check", root) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_info(root: Path, capsys: Run) -> None:
+    assert uml("check", "--repair", root) == 0
+    capsys.readouterr()
+    assert uml("info", root) == 0
+    shown = capsys.readouterr().out
+    assert "sqlite, version 2" in shown
+    assert "state     clean" in shown
+    assert "/etc/passwd: found under data/ without metadata" in shown
+    assert uml("info", "--json", root) == 0
+    assert json.loads(capsys.readouterr().out)["default_gid"] == 6
+
+
+def test_check_says_what_it_found(root: Path, capsys: Run) -> None:
+    uml("check", "--repair", root)
+    with sqlite3.connect(root / "metadata.sqlite") as rows:
+        rows.execute("UPDATE inode SET nlink = 9 WHERE ino = 1")
+    rows.close()
+    capsys.readouterr()
+    assert uml("check", root) == 1
+    assert "wrong number of links" in capsys.readouterr().out
+    assert uml("check", "--json", root) == 1
+    assert json.loads(capsys.readouterr().out)["findings"][0]["kind"] == "links"
+    assert uml("check", "--repair", root) == 0
+    capsys.readouterr()
+    assert uml("check", root) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_settings(root: Path, capsys: Run) -> None:
+    assert uml("set", root, "--size", "2G", "--owner", "www", "--acl") == 0
+    capsys.readouterr()
+    assert uml("info", "--json", root) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["total"], facts["default_uid"], facts["default_gid"]) == (2 << 30, 33, 6)
+    assert facts["posix_acl"]
+    assert uml("check", root) == 0
+
+
+def test_convert(root: Path, capsys: Run) -> None:
+    assert uml("convert", root, "--to", "shadow_fs") == 0
+    assert (root / "file_metadata/etc/passwd").read_text() == "420 5 6\n"
+    assert uml("info", root) == 0
+    assert "shadow_fs, version 2" in capsys.readouterr().out
+    assert uml("convert", root, "--to", "sqlite") == 0
+    assert uml("check", root) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["create", "{root}", "--size", "1G"], 1, "not empty"),
+        (["create", "{root}/new", "--size", "1Q"], 2, "Bad filesystem size"),
+        (["create", "{root}/new", "--size", "1G", "--owner", "nobody-knows"], 2, "is no number"),
+        (["import", "{root}", "{root}/missing.tar"], 1, "No such file"),
+        (["import", "{root}", "{root}/data"], 2, "no OCI image layout"),
+        (["import", "{root}/nothing", "x.tar"], 1, "no superblock"),
+        (["check", "{root}/nothing"], 1, "no superblock"),
+        (["info", "{root}/nothing"], 1, "no superblock"),
+        (["stat", "/etc/passwd"], 2, "not in a humfs directory"),
+        (["stat", "{root}/data/missing"], 1, "no such file"),
+        (["chown", "{root}/data/etc", ":"], 2, "names no owner"),
+        (["chown", "{root}/data/etc", "nobody-knows"], 2, "not in the guest's /etc/passwd"),
+        (["convert", "{root}", "--to", "sqlite"], 1, "already"),
+    ],
+)
+def test_failures_are_one_line(root: Path, words: list[str], status: int, says: str, capsys: Run) -> None:
+    assert uml(*(word.format(root=root) for word in words)) == status
+    error = capsys.readouterr().err
+    assert error.startswith("uml: ")
+    assert error.count("\n") == 1
+    assert says in error

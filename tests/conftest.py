@@ -1,0 +1,130 @@
+"""What holds for every test: the long forms only on request, no unexpected warning in our logs, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from runtime.suite import FAILED_CHECKS
+from tests.ordinary import OrdinaryUser, ordinary_user
+
+LOGGERS = ("umlfs", "hostfs", "humfs", "runtime")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the slow tests too, and the long form of the others")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Some open a thousand files, and so must servers that they start; logins often allow 1,024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 20000)), hard))
+    profile = "long" if config.getoption("--long") else "short"
+    examples = {"short": 50, "long": 2000}[profile]
+    hypothesis.settings.register_profile(profile, max_examples=examples, deadline=None, **_repeatability())
+    hypothesis.settings.load_profile(profile)
+
+
+def _repeatability() -> dict[str, Any]:
+    """In CI every run tries the same examples; elsewhere those that failed are kept for the next run, if possible."""
+    if os.environ.get("CI"):
+        return {"derandomize": True, "database": None}
+    return {} if os.access(Path(__file__).parent.parent, os.W_OK) else {"database": None}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests out, unless --long asks for them."""
+    if config.getoption("--long"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Repeat which checks failed before pytest: they have scrolled away."""
+    if failed := os.environ.get(FAILED_CHECKS):
+        terminalreporter.section("failed before the tests", red=True)
+        terminalreporter.line(failed)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A failed check fails the run."""
+    if os.environ.get(FAILED_CHECKS) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether to run the long form of a test."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
+def user() -> Iterator[OrdinaryUser]:
+    """An ordinary user, to run commands as; created (and removed at the end) where the tests run as root."""
+    with ordinary_user() as somebody:
+        yield somebody
+
+
+class _Records(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.name}: {record.getMessage()}")
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_warnings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test in which our code logs a warning or worse, unless it is marked `logs_warnings`."""
+    records = _Records()
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(records)
+    yield
+    for name in LOGGERS:
+        logging.getLogger(name).removeHandler(records)
+    if records.lines and not request.node.get_closest_marker("logs_warnings"):
+        pytest.fail("unexpected in the log:\n" + "\n".join(records.lines))
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        # The one that listed the directory is closed by now.
+        with contextlib.suppress(FileNotFoundError):
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+def _children() -> set[str]:
+    found: set[str] = set()
+    for task in os.listdir("/proc/self/task"):
+        # A thread may end meanwhile, as pytest's watchdog of the test before does; its children pass to the others.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.update(Path(f"/proc/self/task/{task}/children").read_text().split())
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(no_unexpected_warnings: None) -> Iterator[None]:
+    """Fail a test that leaves a file descriptor open or a child process alive (or not waited for)."""
+    descriptors, children = _descriptors(), _children()
+    yield
+    if set(_descriptors()) - set(descriptors):
+        gc.collect()
+    left = [f"fd {fd} -> {to}" for fd, to in _descriptors().items() if fd not in descriptors]
+    left += [f"process {pid}" for pid in _children() - children]
+    if left:
+        pytest.fail("left behind:\n" + "\n".join(left))

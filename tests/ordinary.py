@@ -1,0 +1,100 @@
+"""An ordinary user of this machine, for what must work without root."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests import needs
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("umlfs", "hostfs", "humfs", "runtime")
+TOOLS = ("ruff*", "*mypy*", "pip*", "Cython*", "setuptools*", "pkg_resources", "*pytest*", "*hypothesis*")
+"""What the `uml` command itself never imports, by far the most of what is installed."""
+
+
+@dataclass(frozen=True)
+class OrdinaryUser:
+    """Somebody without privileges, with a home that is empty at first."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+    python: Path
+    """An interpreter that this user can run."""
+    path: Sequence[Path]
+    """Where it finds the project and all that the project imports."""
+
+    def command(self, *args: str | Path) -> list[str]:
+        """The command that runs `args` as this user, in their home, with a small environment of their own."""
+        drop = []
+        if os.geteuid() == 0:
+            drop = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
+        return [*drop, "env", "-i", "-C", str(self.home), *self.environment(), *map(str, args)]
+
+    def environment(self) -> list[str]:
+        """The user's environment, as `name=value`."""
+        return [f"HOME={self.home}", f"USER={self.name}", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"]
+
+    def uml(self, *args: str | Path) -> list[str]:
+        """The command that runs the project's `uml` as this user."""
+        path = f"PYTHONPATH={':'.join(map(str, self.path))}"
+        return self.command(path, self.python, "-P", "-c", "from runtime.cli import main; main()", *args)
+
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run one of this user's commands, with no input."""
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+@contextmanager
+def ordinary_user() -> Iterator[OrdinaryUser]:
+    """The caller if that is an ordinary user, else one who is created for the time of the context."""
+    with TemporaryDirectory(prefix="uml-user-", dir="/tmp") as text:
+        directory = Path(text)
+        home = directory / "home"
+        home.mkdir()
+        if os.geteuid() != 0:
+            name = pwd.getpwuid(os.getuid()).pw_name
+            yield OrdinaryUser(name, os.getuid(), os.getgid(), home, Path(sys.executable), [ROOT])
+            return
+        directory.chmod(0o755)
+        name = f"umltest{os.getpid()}"
+        with _created(name, home) as (uid, gid):
+            os.chown(home, uid, gid)
+            yield OrdinaryUser(name, uid, gid, home, _python(), _copied(directory / "lib"))
+
+
+@contextmanager
+def _created(name: str, home: Path) -> Iterator[tuple[int, int]]:
+    options = ["--no-create-home", "--home-dir", str(home), "--no-log-init", "--user-group", "--shell", "/bin/sh"]
+    subprocess.run([needs.program("useradd"), *options, name], check=True)
+    try:
+        entry = pwd.getpwnam(name)
+        yield entry.pw_uid, entry.pw_gid
+    finally:
+        subprocess.run([needs.program("userdel"), name], check=True, capture_output=True)
+
+
+def _python() -> Path:
+    """Our interpreter, or the system's where ours lies in root's home."""
+    ours = Path(sys.executable).resolve()
+    return ours if ours.is_relative_to("/usr") else needs.path("/usr/bin/python3")
+
+
+def _copied(directory: Path) -> list[Path]:
+    """Copies of the project and of what it imports: the checkout may lie where only root can go."""
+    installed = sysconfig.get_path("platlib")
+    shutil.copytree(installed, directory / "installed", ignore=shutil.ignore_patterns(*TOOLS))
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, directory / "project" / name)
+    return [directory / "project", directory / "installed"]

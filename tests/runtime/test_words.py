@@ -1,0 +1,56 @@
+"""Words of the command line, and places in a guest."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime import words
+from runtime.equipment import HostMount
+from runtime.places import check_places
+from umlfs.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "mount"),
+    [
+        ("/src=.", HostMount("/src", ".")),
+        ("/src=./a=b", HostMount("/src", "./a=b")),
+        ("/src=hostfs:/x:ro", HostMount("/src", "hostfs:/x", True)),
+        ("/a b=c d:ro", HostMount("/a b", "c d", True)),
+        ("/src=x:rw", HostMount("/src", "x:rw")),
+    ],
+)
+def test_mounts(text: str, mount: HostMount) -> None:
+    assert words.mount(text) == mount
+
+
+@pytest.mark.parametrize("text", ["", "/src", "=x", "/src=", "="])
+def test_no_mounts(text: str) -> None:
+    with pytest.raises(UsageError, match="not of the form DIR=SRC"):
+        words.mount(text)
+
+
+def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESENT", "a=b")
+    monkeypatch.delenv("ABSENT", raising=False)
+    assert words.variables(["A=", "B=x=y", "PRESENT", "ABSENT", "A=2"]) == {"A": "2", "B": "x=y", "PRESENT": "a=b"}
+    for text in ("", "=", "1A=x", "A-B", "A\n=x", "é=x"):
+        with pytest.raises(UsageError, match="is not the name of a variable"):
+            words.variables([text])
+
+
+def test_directories() -> None:
+    assert words.directory(None) is None
+    assert words.directory("/a b") == "/a b"
+    for text in ("", ".", "a"):
+        with pytest.raises(UsageError, match="not an absolute path"):
+            words.directory(text)
+
+
+def test_places() -> None:
+    check_places(["/src", "/src/below", "/run/user", "/dev/shm", "/tmp", "/a/../b"])
+    for place in ("", "src", ".", "/", "//", "/a/..", "/proc", "/dev/", "/run/../sys", "/run/umlfs", "/run/umlfs/x"):
+        with pytest.raises(UsageError, match="not a place to mount at"):
+            check_places(["/ok", place])
+    with pytest.raises(UsageError, match="two things"):
+        check_places(["/a/b", "/a/../a//b/"])

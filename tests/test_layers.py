@@ -1,0 +1,82 @@
+"""Who may import whom: nothing imports upwards, and a codec does no input or output."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ABOVE = {
+    "umlfs": {"hostfs", "humfs", "runtime"},
+    "hostfs": {"humfs", "runtime"},
+    "humfs": {"hostfs", "runtime"},
+    "runtime": set[str](),
+}
+"""For each package, those that it must not import."""
+
+INPUT_OUTPUT = {"trio", "socket", "asyncio", "selectors", "select", "subprocess"}
+CODEC_SUFFIX = "_wire.py"
+OTHER_CODECS: frozenset[str] = frozenset({"umlfs/cow/header.py", "umlfs/cow/bitmap.py", "umlfs/partitions.py"})
+"""Sans-IO modules whose names do not end in `_wire.py`, by their path from the root."""
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and absolute name of everything that the module imports, also inside functions."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(), path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{stem}.{alias.name}") for alias in node.names)
+
+
+def offences(paths: list[Path], forbidden: set[str]) -> list[str]:
+    """The imports in `paths` of the `forbidden` modules or of anything in them."""
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in paths
+        for line, name in imported(path)
+        if any(f"{name}.".startswith(f"{module}.") for module in forbidden)
+    ]
+
+
+def codecs() -> list[Path]:
+    named = {ROOT / name for name in OTHER_CODECS}
+    return sorted(named | {path for package in ABOVE for path in modules(package) if path.name.endswith(CODEC_SUFFIX)})
+
+
+@pytest.mark.parametrize("package", ABOVE)
+def test_nothing_imports_upwards(package: str) -> None:
+    assert modules(package)
+    assert offences(modules(package), ABOVE[package]) == []
+
+
+def test_the_command_line_is_outermost() -> None:
+    inner = [path for package in ABOVE for path in modules(package) if ROOT / "runtime/cli" not in path.parents]
+    assert offences(inner, {"runtime.cli", "click"}) == []
+
+
+def test_codecs_do_no_input_or_output() -> None:
+    assert offences(codecs(), INPUT_OUTPUT) == []
+
+
+def test_the_rule_sees_every_form_of_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    module = tmp_path / "umlfs" / "serve" / "x_wire.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("import a.b\nfrom c import d\nfrom . import e\nfrom ..f import g\ndef h():\n    import i\n")
+    assert {name for _, name in imported(module)} == {"a.b", "c.d", "umlfs.serve.e", "umlfs.f.g", "i"}
+    assert offences([module], {"a", "c.d", "umlfs.f", "um"}) == [
+        "umlfs/serve/x_wire.py:1 imports a.b",
+        "umlfs/serve/x_wire.py:2 imports c.d",
+        "umlfs/serve/x_wire.py:4 imports umlfs.f.g",
+    ]
