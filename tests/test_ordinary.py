@@ -6,7 +6,8 @@ from tests.ordinary import OrdinaryUser
 
 
 def test_is_unprivileged(user: OrdinaryUser) -> None:
-    done = user.run(user.command("sh", "-c", "id -u; pwd; grep CapEff /proc/self/status; touch file; ls"))
+    script = "id -u; pwd; grep CapEff /proc/self/status; mkdir mine && touch mine/file && ls mine && rm -r mine"
+    done = user.run(user.command("sh", "-c", script))
     assert done.stdout.split() == [str(user.uid), str(user.home), "CapEff:", "0" * 16, "file"]
     assert user.uid != 0
 
