@@ -73,16 +73,16 @@ class HostEnd:
         self._keyboard = trio.Lock()
         self._finishing = False
         self._idle = trio.CancelScope()
-        self._master, self.slave = os.openpty()
-        """`slave` is for the kernel to inherit."""
-        os.set_blocking(self._master, False)
+        self.master, self.slave = os.openpty()
+        """`slave` is for the kernel to inherit, `master` ours, without blocking."""
+        os.set_blocking(self.master, False)
         # Until the guest opens the line nothing else would: what is typed by then must not be echoed.
         tty.setraw(self.slave, termios.TCSANOW)
 
     def close(self) -> None:
         """Close both ends of the pty."""
-        trio.lowlevel.notify_closing(self._master)
-        os.close(self._master)
+        trio.lowlevel.notify_closing(self.master)
+        os.close(self.master)
         os.close(self.slave)
 
     # Output -----------------------------------------------------------------------------------
@@ -111,12 +111,12 @@ class HostEnd:
     async def _hear(self) -> bytes:
         while True:
             try:
-                return os.read(self._master, PIECE)
+                return os.read(self.master, PIECE)
             except BlockingIOError:
                 if self._finishing:
                     return b""
                 with trio.CancelScope() as self._idle:
-                    await trio.lowlevel.wait_readable(self._master)
+                    await trio.lowlevel.wait_readable(self.master)
 
     def _keep(self, data: bytes) -> None:
         self._kept += data
@@ -178,14 +178,14 @@ class HostEnd:
         async with self._keyboard:
             while rest:
                 try:
-                    rest = rest[os.write(self._master, rest) :]
+                    rest = rest[os.write(self.master, rest) :]
                 except BlockingIOError:
                     with trio.move_on_after(PATIENCE) as limit:
-                        await trio.lowlevel.wait_writable(self._master)
+                        await trio.lowlevel.wait_writable(self.master)
                     if limit.cancelled_caught and not still_there():
                         return
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the guest the size of the window. What is no size is none."""
         if 0 < rows <= SIZE_MAX and 0 < columns <= SIZE_MAX:
-            termios.tcsetwinsize(self._master, (rows, columns))
+            termios.tcsetwinsize(self.master, (rows, columns))

@@ -1,9 +1,9 @@
 """What `uml console` and a machine say to each other over the machine's socket `lines`.
 
-The client begins with a line of JSON, `{"line": "con1", "rows": 24, "columns": 80}`; without `line` it gets the machine's
-first, without a size the window stays as it is. The server answers with `{"line": "con1", "writer": true}`, or with
-`{"error": "what failed and why", "way_out": "..."}` and the end. From then on both send frames: a byte that says what it
-is, four of length (big endian), and the content.
+The client begins with a line of JSON, `{"line": "con1", "rows": 24, "columns": 80}`. Without `line` it gets the
+machine's first; without a size the window stays as it is. The server answers `{"line": "con1", "writer": true}`, or
+`{"error": "what failed and why", "way_out": "..."}` and the end. From then on both send frames: a byte that says what
+it is, four of length (big endian), and the content.
 """
 
 from __future__ import annotations

@@ -44,12 +44,12 @@ class Kind(StrEnum):
     SERIAL = "ssl"
 
     @property
-    def count(self) -> int:
+    def lines(self) -> int:
         """How many the kernel has."""
         return 16 if self is Kind.CONSOLE else 64
 
     @property
-    def title(self) -> str:
+    def heading(self) -> str:
         """What the kernel calls one."""
         return "Virtual Console" if self is Kind.CONSOLE else "Serial Line"
 
@@ -148,7 +148,7 @@ class Specs:
         for kind in Kind:
             default = self.default(kind)
             if default is not None and default != Pair():
-                found.update({Line(kind, number): default for number in range(kind.count)})
+                found.update({Line(kind, number): default for number in range(kind.lines)})
         found.update({line: pair for line, pair in self.lines.items() if pair is not None})
         return {line: found[line] for line in sorted(found) if self.lines.get(line, found[line]) is not None}
 
@@ -192,9 +192,9 @@ def parse(word: str) -> Setting:
 def _line(word: str, prefix: str, number: str) -> Line:
     kind = Kind(prefix)
     if not _NUMBER.match(number):
-        raise UsageError(f"{word}: Couldn't parse device number", f"{prefix}0 to {prefix}{kind.count - 1} exist")
-    if int(number) >= kind.count:
-        raise UsageError(f"{word}: Device number out of range", f"{prefix}0 to {prefix}{kind.count - 1} exist")
+        raise UsageError(f"{word}: Couldn't parse device number", f"{prefix}0 to {prefix}{kind.lines - 1} exist")
+    if int(number) >= kind.lines:
+        raise UsageError(f"{word}: Device number out of range", f"{prefix}0 to {prefix}{kind.lines - 1} exist")
     return Line(kind, int(number))
 
 

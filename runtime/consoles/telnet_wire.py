@@ -1,7 +1,7 @@
 """The server's side of telnet (RFC 854, 855, 856, 857, 858, 1073): bytes in, keys and window sizes out.
 
-The client is asked to be a plain terminal: we echo (the guest does), no line mode, eight bits both ways, and to tell the
-size of its window. One that does not care for any of that, or that is no telnet client at all, works too.
+The client is asked to be a plain terminal: we echo (the guest does), no line mode, eight bits both ways, and to tell
+the size of its window. One that does not care for any of that, or that is no telnet client at all, works too.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Telnet:
 
     def __init__(self) -> None:
         self.replies = bytearray()
-        """Protocol bytes for the client. Bounded by what was received: no command has an answer much longer than itself."""
+        """Protocol bytes for the client. Bounded by what was received: each command has one short answer at most."""
         self._state = _State.DATA
         self._verb = Command.NOP
         self._parameter = bytearray()
