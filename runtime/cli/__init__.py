@@ -19,6 +19,7 @@ from runtime.cli.failure import report
 from umlfs.errors import UsageError
 
 COMMANDS = {
+    "console": "runtime.cli.console",
     "cow": "runtime.cli.cow",
     "doctor": "runtime.cli.doctor",
     "humfs": "runtime.cli.humfs",

@@ -41,6 +41,8 @@ class Reader:
         self.patient = patient
         """The guest waits for this one however long it takes, as a program waits for a pipe."""
         self.absent = False
+        self.scope = trio.CancelScope()
+        """Around whatever is done with what was read: cancelled when the line ends while this reader is absent."""
         self.skipped = 0
         """Bytes that were never handed out, as they came while this reader took nothing."""
         self._end = end
@@ -101,6 +103,9 @@ class HostEnd:
         if self._log:
             await self._log.closed()
         self.ended = True
+        for reader in self._readers:
+            if reader.absent:
+                reader.scope.cancel()
         self._output.unpark_all()
 
     def finish(self) -> None:
@@ -167,10 +172,10 @@ class HostEnd:
 
     # Input ------------------------------------------------------------------------------------
 
-    async def type(self, data: bytes, still_there: Callable[[], bool] = _always) -> None:
+    async def type(self, data: bytes, still_there: Callable[[], bool] = _always) -> bool:
         """Give the guest `data`; waits until it takes it, or until `still_there` says that nobody waits any more.
 
-        Two who type at once take turns. Cancellation leaves a part typed.
+        Two who type at once take turns. Cancellation leaves a part typed, and so does False.
         """
         if self._log:
             await self._log.wrote(Direction.READ, data)
@@ -183,7 +188,8 @@ class HostEnd:
                     with trio.move_on_after(PATIENCE) as limit:
                         await trio.lowlevel.wait_writable(self.master)
                     if limit.cancelled_caught and not still_there():
-                        return
+                        return False
+        return True
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the guest the size of the window. What is no size is none."""

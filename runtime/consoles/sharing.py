@@ -67,7 +67,8 @@ class Connection:
             await self._stream.send_all(data)
 
     async def serve(self, tap: Tap, types: Callable[[], bool]) -> None:
-        """Show the line, and type while `types` says that it may, until the client or the line is gone."""
+        """Show the line, and type while `types` says that it may, until the client or the line is gone, or the client
+        sends what makes no sense. BrokenResourceError, in a group, if it breaks off."""
 
         async def receive() -> bytes:
             keys = b""
@@ -82,7 +83,10 @@ class Connection:
                 self._decoder.receive(data)
             return keys
 
-        await converse(tap, receive, lambda data: self.send(Frame(FrameKind.DATA, data).encode()), self._there)
+        try:
+            await converse(tap, receive, lambda data: self.send(Frame(FrameKind.DATA, data).encode()), self._there)
+        except* ProtocolError as group:
+            logger.debug("a client of %s: %s", tap.end.line, group.exceptions[0])
 
     def _take(self, frame: Frame, end: HostEnd, types: bool) -> bytes:
         """The keys in `frame`."""

@@ -223,7 +223,7 @@ def _channel(word: str, text: str) -> Channel:
     if expected and not argument:
         raise UsageError(f"{word}: '{name}' without its {expected}", f"write {name}:{expected}")
     if "\0" in argument:
-        raise UsageError(f"{word!r}: no path holds a NUL")
+        raise UsageError(f"{word}: no path holds a NUL")
     if name == "fd":
         _check_number(word, argument, DESCRIPTOR_MAX, "descriptor")
     if name == "port":

@@ -149,6 +149,9 @@ class Telnet:
             if self._state is _State.DATA:
                 position = self._plain(data, position, keys)
                 continue
+            if self._state is _State.PARAMETER:
+                position = self._parameter_bytes(data, position)
+                continue
             event = self._step(data[position], keys)
             position += 1
             if event is not None:
@@ -187,11 +190,6 @@ class Telnet:
             case _State.OPTION:
                 self._state = _State.DATA
                 self._negotiate(byte)
-            case _State.PARAMETER:
-                if byte == Command.IAC:
-                    self._state = _State.PARAMETER_COMMAND
-                else:
-                    self._add_parameter(byte)
             case _:
                 return self._end_parameter(byte, keys)
         return None
@@ -217,15 +215,24 @@ class Telnet:
         else:
             keys += KEYS.get(byte, b"")  # type: ignore[call-overload]
 
-    def _add_parameter(self, byte: int) -> None:
-        if len(self._parameter) <= SUBNEGOTIATION_MAX:
-            self._parameter.append(byte)
+    def _parameter_bytes(self, data: bytes, position: int) -> int:
+        """Take what is in a subnegotiation; returns where to go on."""
+        end = data.find(_IAC, position)
+        if end < 0:
+            end = len(data)
+        else:
+            self._state = _State.PARAMETER_COMMAND
+        self._add_parameter(data[position : min(end, position + SUBNEGOTIATION_MAX)])
+        return end + 1
+
+    def _add_parameter(self, data: bytes) -> None:
+        self._parameter += data[: SUBNEGOTIATION_MAX - len(self._parameter)]
 
     def _end_parameter(self, byte: int, keys: bytearray) -> Event | None:
         """After IAC within a subnegotiation: a doubled one is data, and whatever else ends it."""
         if byte == Command.IAC:
             self._state = _State.PARAMETER
-            self._add_parameter(byte)
+            self._add_parameter(_IAC)
             return None
         if byte != Command.SE:
             self._command(byte, keys)

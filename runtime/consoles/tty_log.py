@@ -7,6 +7,7 @@ Each record is a header of 24 bytes in the machine's byte order, and `len` bytes
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import struct
@@ -121,5 +122,6 @@ def _write_all(fd: int, data: bytes) -> None:
         while rest:
             rest = rest[os.write(fd, rest) :]
     except OSError:
-        os.ftruncate(fd, before)
+        with contextlib.suppress(OSError):  # a device
+            os.ftruncate(fd, before)
         raise

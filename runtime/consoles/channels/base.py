@@ -47,10 +47,9 @@ class Tap:
     types: bool
     shows: bool
 
-    async def type(self, data: bytes, still_there: Callable[[], bool] = lambda: True) -> None:
+    async def type(self, data: bytes, still_there: Callable[[], bool] = lambda: True) -> bool:
         """See `HostEnd.type`; dropped where the line's input is another channel."""
-        if self.types:
-            await self.end.type(data, still_there)
+        return not self.types or await self.end.type(data, still_there)
 
     @contextlib.contextmanager
     def reader(self, *, patient: bool = False) -> Iterator[Reader | _Nothing]:
@@ -65,6 +64,7 @@ class Tap:
 @dataclass(frozen=True, slots=True)
 class _Nothing:
     end: HostEnd
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     async def read(self) -> bytes:
         while not self.end.ended:
@@ -94,8 +94,8 @@ class Surroundings:
 
 
 async def show(tap: Tap, send: Callable[[bytes], Awaitable[object]], *, patient: bool = False) -> None:
-    """Send what the guest says, to the end of the line."""
-    with tap.reader(patient=patient) as reader:
+    """Send what the guest says, to the end of the line; not what an absent reader would still have to take then."""
+    with tap.reader(patient=patient) as reader, reader.scope:
         while data := await reader.read():
             await send(data)
 
@@ -110,8 +110,8 @@ async def converse(
     async with trio.open_nursery() as nursery:
 
         async def listen() -> None:
-            while data := await receive():
-                await tap.type(data, still_there)
+            while (data := await receive()) and await tap.type(data, still_there):
+                pass
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(listen)
@@ -134,9 +134,13 @@ def is_ours(client: trio.socket.SocketType) -> bool:
     return uid in (0, os.geteuid())
 
 
-def ignoring_departure() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def ignoring_departure() -> Iterator[None]:
     """A client may go at any moment: that is no failure."""
-    return contextlib.suppress(BrokenPipeError, ConnectionError, trio.BrokenResourceError, trio.ClosedResourceError)
+    try:
+        yield
+    except* (ConnectionError, trio.BrokenResourceError):
+        pass
 
 
 def refuse(client: trio.socket.SocketType, why: bytes) -> None:
