@@ -46,6 +46,8 @@ class Window:
             way_out = "name one that is installed with xterm=EMULATOR,-T,-e"
             raise UmlError(f"{line}=xterm: there is no program {xterm.emulator}", way_out)
         self._tap = tap
+        self._shown = 0
+        """How much the guest had said when the last window was closed."""
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = contextlib.ExitStack()
         path = surroundings.directory / f"xterm-{line}"
@@ -70,13 +72,11 @@ class Window:
             nursery.cancel_scope.cancel()
 
     async def _show_windows(self) -> None:
-        shown = 0
         while True:
-            while self._tap.end.said == shown:
+            while self._tap.end.said == self._shown:
                 await self._tap.end.wait_for_output()
             if not await self._show_window():
                 return
-            shown = self._tap.end.said
 
     async def _show_window(self) -> bool:
         """One window, until it is closed. False if it did not come to that."""
@@ -92,6 +92,7 @@ class Window:
             return False
         with client, ignoring_departure():
             await self._converse(Connection(client))
+        self._shown = self._tap.end.said
         with trio.move_on_after(END_SECONDS):
             await self._wait_for_process()
         self._end_process()
