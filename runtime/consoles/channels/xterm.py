@@ -65,17 +65,11 @@ class Window:
 
     async def run(self) -> None:
         """A window whenever there is something to show, until the line has ended."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._show_windows)
-            while not self._tap.end.ended:
-                await self._tap.end.wait_for_output()
-            nursery.cancel_scope.cancel()
-
-    async def _show_windows(self) -> None:
+        end = self._tap.end
         while True:
-            while self._tap.end.said == self._shown:
-                await self._tap.end.wait_for_output()
-            if not await self._show_window():
+            while end.said == self._shown and not end.ended:
+                await end.wait_for_output()
+            if end.said == self._shown or not await self._show_window():
                 return
 
     async def _show_window(self) -> bool:
