@@ -7,8 +7,10 @@ kernel sees the same pty, from its start to its end; channels and viewers come a
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
+import signal
 import termios
 import tty
 from collections.abc import Callable, Iterator
@@ -25,7 +27,22 @@ PIECE: Final = 16 << 10
 """The most that is read from the guest, or handed to a reader, at once."""
 PATIENCE: Final = 1.0
 """Seconds that the guest is held up for a reader that takes nothing: then that one counts as absent, until it reads."""
+FULL: Final = 4096
+"""A pty that is full holds at least so many bytes."""
 SIZE_MAX: Final = 0xFFFF
+
+
+def remind(slave: int) -> None:
+    """Tell the kernel that has `slave` that it can be written to again.
+
+    A UML kernel that filled a pty waits for SIGIO. It gets one, once, when we read, but the host makes room only a
+    little later: if the kernel looks before that, it waits for ever. So does it with its own `pts` channel.
+    """
+    owner = fcntl.fcntl(slave, fcntl.F_GETOWN)
+    # The kernel takes this flag back before it lets go of its handler: without it the signal would kill.
+    if owner > 0 and fcntl.fcntl(slave, fcntl.F_GETFL) & os.O_ASYNC:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(owner, signal.SIGIO)
 
 
 def _always() -> bool:
@@ -68,6 +85,8 @@ class HostEnd:
         self.ended = False
         """There is no more output to come."""
         self._log = log
+        self._reminded = 0
+        """How much had been said when the kernel was last told that there is room."""
         self._kept = bytearray()
         self._readers: set[Reader] = set()
         self._output = trio.lowlevel.ParkingLot()
@@ -120,6 +139,9 @@ class HostEnd:
             except BlockingIOError:
                 if self._finishing:
                     return b""
+                if self.said - self._reminded >= FULL:
+                    self._reminded = self.said
+                    remind(self.slave)
                 with trio.CancelScope() as self._idle:
                     await trio.lowlevel.wait_readable(self.master)
 

@@ -22,6 +22,7 @@ PIECE: Final = 16 << 10
 ACCEPT_AGAIN: Final = 0.1
 """Seconds until the next attempt to accept a client where the process has no descriptor left."""
 _CREDENTIALS: Final = struct.Struct("iII")
+_UNREAD: Final = 64 << 10
 _GONE: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
@@ -147,6 +148,8 @@ def refuse(client: trio.socket.SocketType, why: bytes) -> None:
     """Tell a client why it cannot be served, if it listens, and let it go. Never waits."""
     with contextlib.suppress(OSError):
         os.write(client.fileno(), why)
+        # What was sent and never read would make the end a reset, which takes the answer with it.
+        os.read(client.fileno(), _UNREAD)
     client.close()
 
 

@@ -18,6 +18,7 @@ from runtime.consoles.channels.base import (
     is_connected,
     refuse,
 )
+from runtime.consoles.channels.seats import Seats
 from runtime.consoles.spec import LOOPBACK, Channel
 from runtime.consoles.telnet_wire import Resized, Telnet
 from umlfs.serve.listening import tcp_listeners
@@ -31,9 +32,7 @@ class Server:
 
     def __init__(self, address: tuple[str, int]) -> None:
         """UmlError if nobody can listen there."""
-        self.taps: list[Tap] = []
-        self._taken: dict[int, str] = {}
-        """By the index of a tap, who has the line."""
+        self.seats = Seats()
         self._stack = contextlib.ExitStack()
         listeners = self._stack.enter_context(tcp_listeners(*address))
         self._listeners = [trio.socket.from_stdlib_socket(each) for each in listeners]
@@ -52,46 +51,25 @@ class Server:
         async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
             for listener in self._listeners:
                 nursery.start_soon(self._listen, listener, clients)
-            for tap in self.taps:
-                while not tap.end.ended:
-                    await tap.end.wait_for_output()
+            await self.seats.wait_for_end()
             nursery.cancel_scope.cancel()
 
     async def _listen(self, listener: trio.socket.SocketType, clients: trio.Nursery) -> None:
         while True:
             client = await accept(listener)
-            index = self._free()
+            index = await self.seats.take(client)
             if index is None:
-                refuse(client, self._refusal())
-                continue
-            # Taken from now on: the next client may be here before the task is.
-            self._taken[index] = _peer(client)
-            clients.start_soon(self._serve, client, index)
-
-    def _free(self) -> int | None:
-        """A line without a client, rather one where the guest has said something."""
-        free = [index for index in range(len(self.taps)) if index not in self._taken]
-        return min(free, key=lambda index: not self.taps[index].end.said, default=None)
-
-    def _refusal(self) -> bytes:
-        lines = ", ".join(f"{self.taps[index].end.line} is in use by {who}" for index, who in self._taken.items())
-        return f"{lines}; try again when that client has left\r\n".encode()
+                refuse(client, self.seats.refusal())
+            else:
+                clients.start_soon(self._serve, client, index)
 
     async def _serve(self, client: trio.socket.SocketType, index: int) -> None:
         try:
             with client, ignoring_departure():
                 _set_options(client)
-                await _converse(client, self.taps[index])
+                await _converse(client, self.seats.taps[index])
         finally:
-            del self._taken[index]
-
-
-def _peer(client: trio.socket.SocketType) -> str:
-    try:
-        host, port = client.getpeername()[:2]
-    except OSError:
-        return "a client that is about to leave"
-    return f"{host} port {port}"
+            self.seats.leave(index)
 
 
 def _set_options(client: trio.socket.SocketType) -> None:
@@ -141,5 +119,5 @@ def open_port(channel: Channel, tap: Tap, surroundings: Surroundings) -> tuple[S
     server = Server(channel.address) if new else found
     assert isinstance(server, Server)
     surroundings.ports[channel.address] = server
-    server.taps.append(tap)
+    server.seats.taps.append(tap)
     return server, new

@@ -16,6 +16,7 @@ from runtime.consoles.channels.base import (
     is_ours,
     refuse,
 )
+from runtime.consoles.channels.seats import Seats
 from runtime.consoles.spec import Channel
 from umlfs.serve.listening import unix_listener
 
@@ -27,7 +28,8 @@ class Socket:
         """UmlError if it cannot be made, or another server listens there."""
         self.description = str(channel)
         self._tap = tap
-        self._taken = False
+        self._seats = Seats()
+        self._seats.taps.append(tap)
         self._stack = contextlib.ExitStack()
         listener = self._stack.enter_context(unix_listener(channel.argument))
         self._listener = trio.socket.from_stdlib_socket(listener)
@@ -41,8 +43,7 @@ class Socket:
         """Serve clients until the line has ended."""
         async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, clients)
-            while not self._tap.end.ended:
-                await self._tap.end.wait_for_output()
+            await self._seats.wait_for_end()
             nursery.cancel_scope.cancel()
 
     async def _listen(self, clients: trio.Nursery) -> None:
@@ -50,17 +51,18 @@ class Socket:
             client = await accept(self._listener)
             if not is_ours(client):
                 refuse(client, f"{self._tap.end.line} belongs to another user\r\n".encode())
-            elif self._taken:
-                refuse(client, f"{self._tap.end.line} is in use; try again when that client has left\r\n".encode())
+                continue
+            index = await self._seats.take(client)
+            if index is None:
+                refuse(client, self._seats.refusal())
             else:
-                self._taken = True
-                clients.start_soon(self._serve, client)
+                clients.start_soon(self._serve, client, index)
 
-    async def _serve(self, client: trio.socket.SocketType) -> None:
+    async def _serve(self, client: trio.socket.SocketType, index: int) -> None:
         try:
             with client, ignoring_departure():
                 stream = trio.SocketStream(client)
                 there = is_connected(client)
                 await converse(self._tap, lambda: stream.receive_some(PIECE), stream.send_all, there)
         finally:
-            self._taken = False
+            self._seats.leave(index)

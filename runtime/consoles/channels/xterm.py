@@ -69,7 +69,7 @@ class Window:
         while True:
             while end.said == self._shown and not end.ended:
                 await end.wait_for_output()
-            if end.said == self._shown or not await self._show_window():
+            if end.ended or not await self._show_window():
                 return
 
     async def _show_window(self) -> bool:
