@@ -85,8 +85,8 @@ class HostEnd:
         self.ended = False
         """There is no more output to come."""
         self._log = log
-        self._reminded = 0
-        """How much had been said when the kernel was last told that there is room."""
+        self._read_since = 0
+        """Bytes since the kernel was last told that there is room."""
         self._kept = bytearray()
         self._readers: set[Reader] = set()
         self._output = trio.lowlevel.ParkingLot()
@@ -133,17 +133,28 @@ class HostEnd:
         self._idle.cancel()
 
     async def _hear(self) -> bytes:
+        """What was said next, up to `PIECE` bytes; nothing when all was heard after `finish`."""
         while True:
-            try:
-                return os.read(self.master, PIECE)
-            except BlockingIOError:
-                if self._finishing:
-                    return b""
-                if self.said - self._reminded >= FULL:
-                    self._reminded = self.said
-                    remind(self.slave)
-                with trio.CancelScope() as self._idle:
-                    await trio.lowlevel.wait_readable(self.master)
+            data = self._read()
+            if data or self._finishing:
+                return data
+            with trio.CancelScope() as self._idle:
+                await trio.lowlevel.wait_readable(self.master)
+
+    def _read(self) -> bytes:
+        """All that is there, up to `PIECE` bytes: a pty gives a quarter of that at a time."""
+        data = b""
+        try:
+            while len(data) < PIECE:
+                data += os.read(self.master, PIECE - len(data))
+        except BlockingIOError:
+            self._read_since += len(data)
+            if self._read_since >= FULL:
+                self._read_since = 0
+                remind(self.slave)
+        else:
+            self._read_since += len(data)
+        return data
 
     def _keep(self, data: bytes) -> None:
         self._kept += data
