@@ -856,14 +856,16 @@ static size_t add_entry(char *at, size_t room, int fd, const struct dirent64 *fo
     return size;
 }
 
-static void do_readdir(int plus)
+static void do_readdir(int node, int plus)
 {
     static char buffer[64 * 1024] __attribute__((aligned(16)));
     struct fuse_read_in *wanted = fixed(sizeof *wanted);
-    int fd = wanted ? file_of(wanted->fh) : -1;
+    int own = wanted && !wanted->fh;
+    int fd = !wanted ? -1 : own ? reopen(node, O_RDONLY | O_DIRECTORY, S_IFDIR) : file_of(wanted->fh);
     size_t size = 0, room = wanted && wanted->size < CONTENTS_MAX ? wanted->size : CONTENTS_MAX;
     if (fd < 0 || lseek(fd, wanted->offset, SEEK_SET) < 0) {
         answer_error(errno);
+        done_with(fd, own);
         return;
     }
     for (;;) {
@@ -871,6 +873,7 @@ static void do_readdir(int plus)
         /* ENOENT: the directory was removed, and is empty. */
         if (count < 0 && !size && errno != ENOENT) {
             answer_error(errno);
+            done_with(fd, own);
             return;
         }
         if (count <= 0)
@@ -886,6 +889,7 @@ static void do_readdir(int plus)
     }
 full:
     answer(size);
+    done_with(fd, own);
 }
 
 /* The whole ---------------------------------------------------------------------------------------------------- */
@@ -1024,8 +1028,8 @@ static void handle_node(int fd)
     case FUSE_LISTXATTR: do_getxattr(fd, 1); break;
     case FUSE_REMOVEXATTR: answer_result(string(0) ? removexattr(path_of(fd), string(0)) : (errno = EINVAL, -1)); break;
     case FUSE_OPENDIR: answer_opened(reopen(fd, O_RDONLY | O_DIRECTORY, S_IFDIR)); break;
-    case FUSE_READDIR: do_readdir(0); break;
-    case FUSE_READDIRPLUS: do_readdir(1); break;
+    case FUSE_READDIR: do_readdir(fd, 0); break;
+    case FUSE_READDIRPLUS: do_readdir(fd, 1); break;
     case FUSE_SYNCFS: answer_result(syncfs(nodes[head.nodeid].mount)); break;
     default: answer_error(ENOSYS);
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from umlfs.buffers import part, total
 from umlfs.filesystem import (
     FOREVER,
+    NAME_MAX,
     NO_HANDLE,
     ROOT,
     Attr,
@@ -33,6 +34,9 @@ from umlfs.stream.requests_wire import CONTENTS_MAX
 
 LISTING: Final = 128 * 1024
 """Bytes of a listing that are asked for at once."""
+_ENTRY_MAX: Final = wire.dirent_size(NAME_MAX, plus=True)
+PAGES_MAX: Final = 64
+"""Listings that are remembered while their readers take them piece by piece."""
 VALUE_MAX: Final = 65536
 """Bytes of an extended attribute, or of the names of all."""
 TARGET_MAX: Final = 4096
@@ -48,6 +52,8 @@ class _Page:
     changes: int
     """What `FuseStream._changes` was when it was read."""
     plus: bool
+    last: bool
+    """Nothing follows."""
 
 
 def _unsupported() -> OSError:
@@ -55,7 +61,11 @@ def _unsupported() -> OSError:
 
 
 class FuseStream(Filesystem):
-    """A filesystem whose server nobody else asks: all that was learned holds until it is changed through here."""
+    """A filesystem whose server nobody else asks: all that was learned holds until it is changed through here.
+
+    Two things are agreed upon besides FUSE. READ and READDIR need no handle where nothing is changed. And a listing
+    with room for another entry has come to its end: there is no need to ask for more.
+    """
 
     def __init__(self, connection: Connection, root: Entry, *, read_only: bool) -> None:
         """`root` is the other end's entry for the root."""
@@ -63,7 +73,8 @@ class FuseStream(Filesystem):
         self.traits = Traits(read_only=read_only, writeback=not read_only)
         self._root = root.ino
         self._root_ino = root.attr.ino
-        self._pages: dict[int, _Page] = {}
+        self._pages: dict[tuple[int, int], _Page] = {}
+        """By inode and handle."""
         self._changes = 0
         """How many requests may have changed what a listing tells."""
 
@@ -322,38 +333,49 @@ class FuseStream(Filesystem):
     # Directories ------------------------------------------------------------------------------
 
     async def opendir(self, ino: int) -> Opened:
+        if self.traits.read_only:
+            raise _unsupported()
         undo = self._release_answer(Opcode.RELEASEDIR)
         opened = self._opened((await self._ask(Opcode.OPENDIR, ino, wire.OPEN_IN.pack(0, 0), undo=undo)).data)
         opened.cache_directory = True
         return opened
 
     async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
-        page = self._pages.pop(handle, None)
+        key = (ino, handle)
+        page = self._pages.pop(key, None)
         if page is not None and (page.offset, page.changes, page.plus) != (offset, self._changes, plus):
             self._give_back(page.entries)
             page = None
-        while True:
+        while page is None or page.entries:
             if page is None:
                 page = await self._read_page(ino, handle, offset, plus)
-            if not page.entries:
-                return
             for index, each in enumerate(page.entries):
                 # There is nothing above the root.
                 number = self._root_ino if ino == ROOT and each.name == b".." else each.ino
                 if not add(each.name, each.offset, number, each.mode, each.entry):
-                    self._pages[handle] = _Page(offset, page.entries[index:], page.changes, plus)
+                    self._keep(key, replace(page, offset=offset, entries=page.entries[index:]))
                     return
                 offset = each.offset
+            if page.last:
+                return
             page = None
+
+    def _keep(self, key: tuple[int, int], page: _Page) -> None:
+        """Remember what was read and not taken. Who lists without a handle may never come back for it."""
+        self._pages[key] = page
+        if len(self._pages) > PAGES_MAX:
+            self._give_back(self._pages.pop(next(iter(self._pages))).entries)
 
     async def _read_page(self, ino: int, handle: int, offset: int, plus: bool) -> _Page:
         changes = self._changes
         body = requests.read(handle, offset, LISTING)
         opcode = Opcode.READDIRPLUS if plus else Opcode.READDIR
-        answer = await self._ask(
-            opcode, ino, body, limit=LISTING, undo=lambda data: self._give_back_listing(data, plus)
-        )
-        return _Page(offset, self._listing(answer.data, plus), changes, plus)
+
+        def undo(data: bytearray) -> None:
+            self._give_back(self._listing(data, plus))
+
+        data = (await self._ask(opcode, ino, body, limit=LISTING, undo=undo)).data
+        return _Page(offset, self._listing(data, plus), changes, plus, len(data) + _ENTRY_MAX <= LISTING)
 
     def _listing(self, data: bytearray, plus: bool) -> list[Listed]:
         try:
@@ -367,7 +389,7 @@ class FuseStream(Filesystem):
                 self.forget(each.entry.ino, 1)
 
     async def releasedir(self, ino: int, handle: int) -> None:
-        page = self._pages.pop(handle, None)
+        page = self._pages.pop((ino, handle), None)
         if page is not None:
             self._give_back(page.entries)
         self.connection.post(Opcode.RELEASEDIR, self._node(ino), wire.RELEASE_IN.pack(handle, 0, 0, 0))
