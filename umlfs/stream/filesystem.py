@@ -158,6 +158,9 @@ class FuseStream(Filesystem):
         self._pages.clear()
         self.connection.post(Opcode.DESTROY, 0)
 
+    def remarks(self) -> list[str]:
+        return [] if self.connection.broken is None else [self.connection.broken]
+
     async def close(self) -> None:
         """Does nothing: the connection is its owner's."""
 
