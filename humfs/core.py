@@ -371,7 +371,7 @@ class Core(Filesystem):
             if not inode.is_directory:
                 if inode.blocks >= _SLOW_FREE:
                     self.host.file(inode)  # so that freeing it is up to the close
-                os.unlink(inode.name, dir_fd=self.host.orphans)
+                self.host.drop_orphan(inode)
             self._apply(*self._gone(inode))
         except OSError as error:
             log.warning("%s: orphan %d: %s", self.volume.root, ino, error)
