@@ -419,9 +419,9 @@ class Core(Filesystem):
 
     async def close(self, *, durable: bool = True) -> None:
         """The directory is noted as closed in order; everything is durable on return, unless that is not asked for."""
+        await self._durability.stop()
         if self._closed:
             return
-        self._durability.stop()
         self.disconnect()
         self._closed = True
         clean = self._durability.failure is None

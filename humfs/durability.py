@@ -7,6 +7,7 @@ does that: after a power cut everything is compared, and what of these came too 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Durability:
         self._turn = trio.Lock()
         self._unsynced: set[int] = set()
         self._timer: trio.CancelScope | None = None
+        self._stopped = False
         self.gate: trio.Event | None = None
         """While the WAL is moved: changes wait for it."""
         self.failure: OSError | None = None
@@ -52,7 +54,7 @@ class Durability:
 
     def changed(self) -> None:
         """Something changed: its rows will be on the disk after `COMMIT_SECONDS`."""
-        if self._timer is None:
+        if self._timer is None and not self._stopped:
             self._timer = trio.CancelScope()
             trio.lowlevel.spawn_system_task(self._wait_and_sync, self._timer)
         if self._store.journal_size > JOURNAL_MAX:
@@ -73,6 +75,8 @@ class Durability:
         """Have the rows on the disk. Names and contents take the host's own time: to force them, as `sync` does, would
         hold up whoever changes more of them."""
         async with self._turn:
+            if self._stopped:
+                return
             try:
                 self._flush()
                 self._store.commit()
@@ -85,10 +89,12 @@ class Durability:
                 raise
 
     async def sync(self) -> None:
-        """Durable on return: all names and rows changed so far."""
+        """Durable on return: all names and rows changed so far. ESHUTDOWN after `stop`."""
         self._asked += 1
         mine = self._asked
         async with self._turn:
+            if self._stopped:
+                raise OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN))
             if self._served >= mine:
                 return
             serving = self._asked
@@ -127,9 +133,9 @@ class Durability:
         self._store.sync_log()
 
     async def _shorten_log(self) -> None:
-        if self._store.log_size() < LOG_MAX:
-            return
         async with self._turn:
+            if self._stopped or self._store.log_size() < LOG_MAX:
+                return
             self.gate = trio.Event()
             try:
                 self._flush()
@@ -139,8 +145,12 @@ class Durability:
                 self.gate.set()
                 self.gate = None
 
-    def stop(self) -> None:
-        """Wait for nothing any more."""
+    async def stop(self) -> None:
+        """Begin nothing any more, and wait for what is under way: the store can be closed then."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                pass
