@@ -167,9 +167,7 @@ class Directories(FileAccess):
             number = inode.key[1]
         return number if inode.key[0] == self._device else self._mixed_ino(inode.key[0], number)
 
-    def _give_plus(
-        self, inode: Inode, fd: int, entry_read: Dirent, add: DirSink, found: os.stat_result | None
-    ) -> bool:
+    def _give_plus(self, inode: Inode, fd: int, entry_read: Dirent, add: DirSink, found: os.stat_result | None) -> bool:
         name, following, number, kind = entry_read
         if found is None:
             try:

@@ -59,7 +59,7 @@ def command(
     """
     import trio
 
-    from runtime import foreground, processes
+    from runtime import foreground, open_files, processes
     from runtime import words as reading
     from runtime.machine import Options
     from runtime.memory import parse_size
@@ -83,6 +83,7 @@ def command(
 
         click.echo("\n".join(plan(options, words)))
         return 0
+    open_files.raise_limit()
     run = foreground.Foreground(options, timeout)
     with processes.reaping():
         return trio.run(lambda: run.run(words, directory=reading.directory(pwd), environment=environment, user=user))
