@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from hostfs.descriptors import READ
-from hostfs.export import WARM_SECONDS
+from hostfs.export import DIRECTORY, WARM_SECONDS
 from hostfs.files import FileAccess
 from hostfs.inodes import Inode
 from umlfs.filesystem import DirSink, Opened
@@ -47,23 +47,24 @@ class Directories(FileAccess):
             raise failure(errno.ENOSYS)
         inode = self._node(ino)
         if not inode.pseudo:
-            self._check_readable(inode, await self._reach(inode))
+            self._readable(inode, await self._reach(inode))
         return Opened()
 
     async def releasedir(self, ino: int, handle: int) -> None:
         pass
 
-    @staticmethod
-    def _check_readable(inode: Inode, fd: int) -> None:
+    def _readable(self, inode: Inode, fd: int) -> int:
+        """A descriptor of a directory to read from, given the one it holds. EACCES if we may not."""
         if inode.kind != stat.S_IFDIR:
             raise failure(errno.ENOTDIR)
-        if not inode.access & READ:
-            raise failure(errno.EACCES)
+        if not inode.access & READ:  # as it was when it was opened; its mode may have changed since
+            fd = self._opened(self._reopen, fd, DIRECTORY.open_flags)
+            self._descriptors.hold(inode, fd, READ)
+        return fd
 
     async def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> None:
         inode = self._node(ino)
-        fd = await self._reach(inode)
-        self._check_readable(inode, fd)
+        fd = self._readable(inode, await self._reach(inode))
         await self._in_thread(fd, os.fdatasync if data_only else os.fsync)
 
     async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
@@ -115,8 +116,7 @@ class Directories(FileAccess):
     ) -> tuple[list[Dirent], dict[bytes, os.stat_result]]:
         """The next entries from `offset`, the last one first, none at the end of the directory; and, as far as it is
         known by the way, what they are."""
-        fd = await self._reach(inode)
-        self._check_readable(inode, fd)
+        fd = self._readable(inode, await self._reach(inode))
         if not self._is_warm(inode):
             changes = self._changes_seen()
             listed = await self._in_thread(fd, lambda copy: _read_ahead(copy, offset, plus))
