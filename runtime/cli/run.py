@@ -11,7 +11,9 @@ from runtime.cli.failure import printable
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--root", default="hostfs:/", metavar="SRC", help="The root: a directory with a userland in it.  [/]")
-@click.option("--mount", "mounts", multiple=True, metavar="DIR=SRC[:ro]", help="Put SRC at DIR in the guest.")
+@click.option(
+    "--mount", "mounts", multiple=True, metavar="DIR=SRC[:ro][:cache=WHEN]", help="Put SRC at DIR in the guest."
+)
 @click.option("--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING.")
 @click.option(
     "--ubd-driver",

@@ -79,7 +79,7 @@ def test_cow(image: Path, mount: Mount, tmp_path: Path) -> None:
 @contextmanager
 def nbdkit(image: Path, socket: Path) -> Iterator[None]:
     pidfile = socket.with_suffix(".pid")
-    command = [needs.program("nbdkit"), "-f", "-U", socket, "-P", pidfile, "file", image]
+    command: list[str | Path] = [needs.program("nbdkit"), "-f", "-U", socket, "-P", pidfile, "file", image]
     with serving(command, pidfile):
         yield
 
@@ -87,7 +87,16 @@ def nbdkit(image: Path, socket: Path) -> Iterator[None]:
 @contextmanager
 def qemu_nbd(image: Path, socket: Path) -> Iterator[None]:
     pidfile = socket.with_suffix(".pid")
-    command = [needs.program("qemu-nbd"), "-t", "-k", socket, "-f", "raw", f"--pid-file={pidfile}", image]
+    command: list[str | Path] = [
+        needs.program("qemu-nbd"),
+        "-t",
+        "-k",
+        socket,
+        "-f",
+        "raw",
+        f"--pid-file={pidfile}",
+        image,
+    ]
     with serving(command, pidfile):
         yield
 
