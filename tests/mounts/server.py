@@ -37,11 +37,23 @@ def mounted(
         wait_for(mountpoint, server)
         yield server.pid
     finally:
-        if find(mountpoint) is not None:
-            umount(str(mountpoint), lazy=server.poll() is not None)
-        _, said = server.communicate(timeout=_SECONDS)
+        try:
+            if find(mountpoint) is not None:
+                umount(str(mountpoint), lazy=server.poll() is not None)
+            _, said = server.communicate(timeout=_SECONDS)
+        except BaseException:
+            _take_away(mountpoint, server)
+            raise
     assert server.returncode in (0, -9), said
     assert said == ""
+
+
+def _take_away(mountpoint: Path, server: subprocess.Popen[str]) -> None:
+    """Whatever went wrong: nothing is left."""
+    server.kill()
+    server.communicate()
+    if find(mountpoint) is not None:
+        umount(str(mountpoint), lazy=True)
 
 
 def wait_for(mountpoint: Path, server: subprocess.Popen[str]) -> Status:
