@@ -183,6 +183,7 @@ def test_two_that_lie_within_each_others_sources(source: Path) -> None:
         # The first goes first: it looks into the second, which is in use for that long.
         os.kill(pid, signal.SIGTERM)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert find(first) is None
 
 
 def test_read_only(source: Path, mountpoint: Path) -> None:
