@@ -24,7 +24,8 @@ from umlfs.ubd import Spec
 from umlfs.ubd.device import open_ubd
 from umlfs.ubd.native import native_argument
 
-BASE_MODULES: Final = ("fuse", "virtiofs", "overlay")
+OVERLAY_MODULE: Final = "overlay"
+BASE_MODULES: Final = ("fuse", "virtiofs", OVERLAY_MODULE)
 BLOCK_MODULE: Final = "virtio_blk"
 
 
@@ -100,7 +101,7 @@ class Equipment:
         self._add(disk, virtioblk.DEVICE_ID)
         self._disks += 1
         self.writes_disks |= not disk.read_only
-        return _disk_name(self._disks - 1)
+        return disk_name(self._disks - 1)
 
     def _add(self, device: VirtioDevice, kind: int) -> None:
         self.devices.append(Device(device, kind, self.directory / str(len(self.devices))))
@@ -193,7 +194,7 @@ class Equipment:
         self.btrfs |= kind in (None, probe.PARTITIONED, "btrfs")
 
 
-def _disk_name(number: int) -> str:
+def disk_name(number: int) -> str:
     """What the virtio_blk driver calls its disk `number`: vda to vdz, vdaa and so on."""
     name = ""
     while number >= 0:

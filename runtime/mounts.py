@@ -16,12 +16,10 @@ from typing import Final
 
 import trio
 
-from runtime import background
+from runtime import background, mount_source
 from runtime.mount_options import MountOptions
 from runtime.mount_table import Mount, Status, clear_dead, find, table
 from runtime.open_files import raise_limit
-from umlfs import sources
-from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 
@@ -46,7 +44,7 @@ def check(source: str, mountpoint: str) -> None:
     if not os.path.isdir(mountpoint):
         why = "not a directory" if os.path.lexists(mountpoint) else "no such directory"
         raise UsageError(f"{mountpoint}: {why}", "a mount point is a directory that is there")
-    sources.parse(source)
+    mount_source.check(source)
 
 
 def start(source: str, mountpoint: str, options: MountOptions) -> Status:
@@ -75,11 +73,18 @@ async def serve(source: str, mountpoint: str, options: MountOptions, ready: Call
 
     UmlError if it cannot be mounted.
     """
-    from umlfs.serve.pyfuse import Adapter, mount
-
     raise_limit()
     path = _resolved(mountpoint)
-    filesystem = await _open(source, options, path)
+    aside = (path, *(Path(mount.path) for mount in table()))
+    async with mount_source.opened(source, options, aside) as filesystem:
+        await _serve(filesystem, source, path, options, ready)
+
+
+async def _serve(
+    filesystem: Filesystem, source: str, path: Path, options: MountOptions, ready: Callable[[], None]
+) -> None:
+    from umlfs.serve.pyfuse import Adapter, mount
+
     since = time.time()
 
     def status(adapter: Adapter) -> bytes:
@@ -89,16 +94,12 @@ async def serve(source: str, mountpoint: str, options: MountOptions, ready: Call
         await mount(filesystem, path, options.kernel, source=source, status=status, task_status=task_status)
         nursery.cancel_scope.cancel()
 
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
-            await nursery.start(mounted)
-            _read_ahead(path)
-            _collect_seldom()
-            ready()
-    finally:
-        with trio.CancelScope(shield=True):
-            await filesystem.close()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
+        await nursery.start(mounted)
+        _read_ahead(path)
+        _collect_seldom()
+        ready()
 
 
 def _read_ahead(mountpoint: Path) -> None:
@@ -119,18 +120,6 @@ def _collect_seldom() -> None:
 
 def _resolved(path: str) -> Path:
     return Path(os.path.realpath(path))
-
-
-async def _open(source: str, options: MountOptions, mountpoint: Path) -> Filesystem:
-    aside = (mountpoint, *(Path(mount.path) for mount in table()))
-    opened = await sources.parse(source).open(
-        sources.OpenOptions(read_only=options.read_only, extra=options.source, aside=aside)
-    )
-    if isinstance(opened, BlockDevice):
-        from umlfs.serve.blockfiles import BlockFiles
-
-        return await BlockFiles.of(opened)
-    return opened
 
 
 async def _cancel_on_signal(scope: trio.CancelScope) -> None:
