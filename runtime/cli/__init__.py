@@ -22,11 +22,13 @@ COMMANDS = {
     "cow": "runtime.cli.cow",
     "doctor": "runtime.cli.doctor",
     "humfs": "runtime.cli.humfs",
+    "mconsole": "runtime.cli.mconsole",
     "mount": "runtime.cli.mount",
     "run": "runtime.cli.run",
     "serve": "runtime.cli.serve",
     "test": "runtime.cli.test",
     "umount": "runtime.cli.umount",
+    "watch": "runtime.cli.watch",
 }
 """Every command and the module that defines it."""
 

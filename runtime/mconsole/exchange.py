@@ -1,0 +1,104 @@
+"""One request and its reply on a socket of its own, without waiting: whoever uses it waits as they like.
+
+The socket is new for each request, so that a late answer to an earlier one finds nobody. Its name is abstract: no
+file is left. Everybody on the host may send to such a name, so answers count only from those who can be the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from runtime.mconsole.datagrams import new_socket, reachable, receive
+from runtime.mconsole.wire import TEXT_MAX, encode_request
+from umlfs.errors import UmlError, UsageError
+
+ANSWER_SECONDS: Final = 10.0
+"""How long a machine may be silent. It takes a millisecond; on a busy host with many guests a second or two."""
+
+FULL_SECONDS: Final = 0.01
+"""How long to wait before sending again where the machine's queue is full: nothing tells when it is not."""
+
+
+class Exchange:
+    """A request on its way to the socket at `path`. A context manager.
+
+    Entering raises UsageError for a request that is too long, UmlError if there is no such socket.
+    """
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self._stack = contextlib.ExitStack()
+        self._text = text
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            self.socket = stack.enter_context(new_socket())
+            try:
+                self._datagram = encode_request(self._text)
+            except ValueError as error:
+                raise UsageError(str(error), f"shorten it; 'log' alone splits what is over {TEXT_MAX}") from None
+            try:
+                self._address = stack.enter_context(reachable(self.path))
+                self._trusted = {os.geteuid(), 0, os.stat(self._address).st_uid}
+                self.socket.bind("")
+            except OSError as error:
+                raise explained(self.path, error) from error
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def send(self) -> bool:
+        """Send the request; False if the machine's queue is full just now. UmlError if it will not be taken."""
+        try:
+            self.socket.sendto(self._datagram, self._address)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise explained(self.path, error) from error
+        return True
+
+    def receive(self) -> bytes | None:
+        """The next datagram of the answer; None if there is none yet (wait until `socket` is readable)."""
+        while True:
+            try:
+                found = receive(self.socket)
+            except BlockingIOError:
+                return None
+            if found.uid in self._trusted:
+                return found.data
+
+
+_REASONS: Final = {
+    errno.ENOENT: ("no such machine", "'uml ps' lists those that run"),
+    errno.ENOTDIR: ("no such machine", "'uml ps' lists those that run"),
+    errno.ECONNREFUSED: ("nobody answers there any more", "the machine is gone; boot it again"),
+    errno.ENOTSOCK: ("not a socket", "name a machine, or its socket 'mconsole'"),
+    errno.EPROTOTYPE: ("not the socket of a management console", "name a machine, or its socket 'mconsole'"),
+    errno.EACCES: ("the machine is another user's", "ask as that user"),
+    errno.EPERM: ("the machine is another user's", "ask as that user"),
+}
+
+
+def explained(path: Path, error: OSError) -> UmlError:
+    """What `error` means when it comes from the socket at `path`."""
+    what, way_out = _REASONS.get(error.errno or 0, (error.strerror or str(error), None))
+    return UmlError(f"{path}: {what}", way_out)
+
+
+def silence(path: Path, seconds: float) -> UmlError:
+    """What to raise when no answer came for so long."""
+    return UmlError(f"{path}: no answer within {seconds:g} s", "the guest may hang; --timeout S waits longer")
+
+
+def nonsense(path: Path, why: Exception) -> UmlError:
+    """What to raise when the answer is none."""
+    return UmlError(f"{path}: {why}", "this is not the management console of a machine")
