@@ -28,4 +28,4 @@ def ask(path: Path, text: str, timeout: float = ANSWER_SECONDS) -> Reply:
                     raise nonsense(path, error) from None
                 if reply is not None:
                     return reply
-    raise silence(path, timeout)
+    raise silence(path, timeout, assembly.text)

@@ -44,4 +44,4 @@ async def collect(path: Path, text: str, timeout: float) -> tuple[list[bytes], R
                     raise nonsense(path, error) from None
                 if reply is not None:
                     return datagrams, reply
-    raise silence(path, timeout)
+    raise silence(path, timeout, assembly.text)

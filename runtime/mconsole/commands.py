@@ -108,7 +108,7 @@ class Session:
         raise Quit
 
     def _help(self, argument: str) -> int:
-        err = self._request("help")
+        err = self._request(f"help{argument}")
         self._show.say(LOCAL_HELP)
         return err
 

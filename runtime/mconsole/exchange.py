@@ -2,6 +2,10 @@
 
 The socket is new for each request, so that a late answer to an earlier one finds nobody. Its name is abstract: no
 file is left. Everybody on the host may send to such a name, so answers count only from those who can be the machine.
+
+The kernel does not wait for a full queue, and a queue is full with eleven datagrams: an answer of many pieces loses
+its end, even with a C program that does nothing but read. But there is no such limit for a socket that is connected
+to the one that sends. So the socket is connected where the kernel prints its answer, line by line.
 """
 
 from __future__ import annotations
@@ -22,6 +26,9 @@ ANSWER_SECONDS: Final = 10.0
 
 FULL_SECONDS: Final = 0.01
 """How long to wait before sending again where the machine's queue is full: nothing tells when it is not."""
+
+_PRINTED: Final = ("sysrq", "stack", "proc")
+"""Requests with an answer of many pieces."""
 
 
 class Exchange:
@@ -46,6 +53,8 @@ class Exchange:
                 self._address = stack.enter_context(reachable(self.path))
                 self._trusted = {os.geteuid(), 0, os.stat(self._address).st_uid}
                 self.socket.bind("")
+                if self._text.startswith(_PRINTED):
+                    self.socket.connect(self._address)
             except OSError as error:
                 raise explained(self.path, error) from error
             self._stack = stack.pop_all()
@@ -94,9 +103,14 @@ def explained(path: Path, error: OSError) -> UmlError:
     return UmlError(f"{path}: {what}", way_out)
 
 
-def silence(path: Path, seconds: float) -> UmlError:
-    """What to raise when no answer came for so long."""
-    return UmlError(f"{path}: no answer within {seconds:g} s", "the guest may hang; --timeout S waits longer")
+def silence(path: Path, seconds: float, begun: str = "") -> UmlError:
+    """What to raise when no answer came for so long, or nothing more of one that has `begun`."""
+    what = "the rest of the answer did not come" if begun else "no answer"
+    return UmlError(
+        f"{path}: {what} within {seconds:g} s",
+        "the guest may hang; --timeout S waits longer",
+        details=begun.rstrip("\n"),
+    )
 
 
 def nonsense(path: Path, why: Exception) -> UmlError:

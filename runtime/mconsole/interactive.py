@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from runtime.mconsole.commands import REQUESTS, Quit, Session
 
-NAME_SHOWN = 10
+NAME_SHOWN: Final = 11
 """How much of a machine's name the prompt has."""
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import sys
+import termios
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Self
@@ -14,6 +17,10 @@ REPLY_SECONDS: Final = 5.0
 
 RETRY_SECONDS: Final = 0.01
 
+SHARE: Final = 4096
+"""How much of the public socket's buffer one client may fill: all that may be served at a time fit into the 200 KiB
+that every host allows."""
+
 
 class Gone(Exception):
     """The client does not take replies any more."""
@@ -24,7 +31,7 @@ class Outlet:
 
     What waits in a client's queue counts against the socket it was sent from. So each client has a socket of its own
     here: those who do not read fill that, and delay nobody else. A client that has connected its socket to the
-    `public` one takes datagrams from that alone, and gets them from there.
+    `public` one takes datagrams from that alone, and gets them from there, a few at a time.
     """
 
     def __init__(self, address: str | bytes | None, public: socket.socket) -> None:
@@ -35,6 +42,7 @@ class Outlet:
         self._own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._own.setblocking(False)
         self._connected = False
+        self._before: int | None = None
         return self
 
     def __exit__(
@@ -70,9 +78,18 @@ class Outlet:
 
     async def _send_from_public(self, datagram: bytes, address: str | bytes) -> None:
         """Nothing tells when there is room: try again."""
+        if self._before is None:
+            self._before = _unread(self._public)
         while True:
             try:
+                if _unread(self._public) > self._before + SHARE:
+                    raise BlockingIOError
                 self._public.sendto(datagram, address)
                 return
             except BlockingIOError:
                 await trio.sleep(RETRY_SECONDS)
+
+
+def _unread(sender: socket.socket) -> int:
+    """How many bytes of its buffer what was sent and not read yet takes."""
+    return int.from_bytes(fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -19,12 +19,18 @@ LOOK_SECONDS: Final = 0.5
 """How long a new machine may go unnoticed. What it told meanwhile is kept for us."""
 
 
-async def watch(directory: Path, names: Collection[str], show: Callable[[Event], object]) -> None:
-    """Call `show` with all that happens from now on to the machines in `directory`, until cancelled.
+async def watch(
+    directory: Path,
+    names: Collection[str],
+    show: Callable[[Event], object],
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Call `show` with all that happens from its start on to the machines in `directory`, until cancelled.
 
     `names` are the umids of those that count; empty means all. The directory need not exist yet.
     """
     start = time.time()
+    task_status.started()
     followed: set[str] = set()
     seen: dict[str, float] = {}
 

@@ -162,7 +162,12 @@ class Assembly:
         self._pieces += 1
         if len(self._data) + self._pieces * _PIECE_COST > REPLY_MAX:
             raise Malformed(f"a reply of more than {REPLY_MAX >> 20} MiB")
-        return None if piece.more else Reply(self._err, text_of(bytes(self._data)))
+        return None if piece.more else Reply(self._err, self.text)
+
+    @property
+    def text(self) -> str:
+        """What there is so far."""
+        return text_of(bytes(self._data))
 
 
 # Notifications ----------------------------------------------------------------------------

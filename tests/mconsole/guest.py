@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -92,8 +92,8 @@ class Guest:
 
 
 @contextlib.contextmanager
-def booted(*words: str, notify: bool = False) -> Iterator[Guest]:
-    """A guest that is up; with `notify` the kernel tells the socket `notify` beside its directory, which is there."""
+def booted(*words: str, before: Sequence[str] = ()) -> Iterator[Guest]:
+    """A guest that is up. `words` are added to the kernel's command line, `before` comes before its command."""
     kernel = find_kernel()
     ours, theirs = socket.socketpair()
     with contextlib.ExitStack() as stack:
@@ -104,10 +104,9 @@ def booted(*words: str, notify: bool = False) -> Iterator[Guest]:
         arguments = [
             *("con=none", "ssl=none", "con0=null,fd:2", f"con1=fd:{theirs.fileno()}", "mem=48M"),
             *(f"uml_dir={keeper.directory}/", "umid=m", f"initrd={image}", *Tuning(30_000_000).arguments(), *words),
-            *([f"mconsole=notify:{keeper.directory}/notify"] if notify else []),
         ]
         process = keeper.spawn(
-            [kernel.path, *command_line(arguments)],
+            [*before, kernel.path, *command_line(arguments)],
             output=subprocess.PIPE,
             pass_fds=[theirs.fileno()],
             env={"TMPDIR": str(memory_directory(48 << 20)), "PATH": os.defpath, "HOME": str(keeper.directory)},

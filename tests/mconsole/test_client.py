@@ -43,6 +43,26 @@ async def test_replies(asking: Ask, tmp_path: Path) -> None:
         assert {len(each) for each in fake.heard} == {524}
 
 
+async def test_long_answers_lose_nothing(asking: Ask, tmp_path: Path) -> None:
+    """The kernel sends without waiting, and a socket's queue has room for eleven."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "s"))
+        server.setblocking(False)
+        replies: list[Reply] = []
+
+        async def one() -> None:
+            replies.append(await asking(tmp_path / "s", "sysrq t", LONG))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one)
+            await trio.lowlevel.wait_readable(server)
+            _, address = server.recvfrom(4096)
+            for number in range(100):
+                server.sendto(encode_piece(0, True, b"%d\n" % number), address)
+            server.sendto(encode_piece(0, False, b""), address)
+        assert replies == [Reply(0, "".join(f"{number}\n" for number in range(100)))]
+
+
 async def test_many_at_the_same_time(tmp_path: Path) -> None:
     with machine(tmp_path / "s") as fake:
         client, replies = Client(fake.path), []
@@ -67,9 +87,11 @@ async def test_long_path(asking: Ask, tmp_path: Path) -> None:
 async def test_silence_is_an_error(asking: Ask, tmp_path: Path) -> None:
     answers = {"begin": [encode_piece(0, True, b"begun")]}
     with machine(tmp_path / "s", lambda text: answers.get(text, [])) as fake:
-        for text in ("nothing", "begin"):
-            with pytest.raises(UmlError, match=r"no answer within 0.05 s; the guest may hang; --timeout"):
-                await asking(fake.path, text, SHORT)
+        with pytest.raises(UmlError, match=r"no answer within 0.05 s; the guest may hang; --timeout"):
+            await asking(fake.path, "nothing", SHORT)
+        with pytest.raises(UmlError, match=r"the rest of the answer did not come within 0.05 s") as failure:
+            await asking(fake.path, "begin", SHORT)
+        assert failure.value.details == "begun"
 
 
 async def test_a_full_queue_is_an_error(asking: Ask, tmp_path: Path) -> None:

@@ -208,6 +208,7 @@ async def test_clients_that_do_not_read(setting: Setting, connected: bool, monke
             await send(lazy, encode_request("big"), setting.path)
         assert await setting.client.request("version", LONG) == Reply(0, "version")
         assert await setting.client.request("big", LONG) == Reply(0, BIG)
+        assert await setting.client.request("sysrq x", LONG) == Reply(0, "sysrq x")
 
 
 async def test_floods_are_cut(setting: Setting) -> None:
