@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from pathlib import Path
 
@@ -14,18 +13,15 @@ def ask(path: Path, text: str, timeout: float = ANSWER_SECONDS) -> Reply:
     """The same as `runtime.mconsole.client.Client.request`. Blocks."""
     assembly = Assembly()
     with Exchange(path, text) as exchange:
-        poll = select.poll()
-        poll.register(exchange.socket, select.POLLIN)
         deadline = time.monotonic() + timeout
         while not exchange.send() and time.monotonic() < deadline:
             time.sleep(FULL_SECONDS)
-        while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            while (datagram := exchange.receive()) is not None:
-                deadline = time.monotonic() + timeout
-                try:
-                    reply = assembly.feed(datagram)
-                except Malformed as error:
-                    raise nonsense(path, error) from None
-                if reply is not None:
-                    return reply
+        exchange.block(timeout)
+        while (datagram := exchange.receive()) is not None:
+            try:
+                reply = assembly.feed(datagram)
+            except Malformed as error:
+                raise nonsense(path, error) from None
+            if reply is not None:
+                return reply
     raise silence(path, timeout, assembly.text)

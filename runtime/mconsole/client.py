@@ -30,11 +30,12 @@ async def collect(path: Path, text: str, timeout: float) -> tuple[list[bytes], R
     """As `Client.request`, and the datagrams of the reply as they came."""
     datagrams: list[bytes] = []
     assembly = Assembly()
+    await trio.lowlevel.checkpoint()
     with Exchange(path, text) as exchange, trio.move_on_after(timeout) as patience:
         while not exchange.send():  # noqa: ASYNC110 - nothing tells when there is room
             await trio.sleep(FULL_SECONDS)
+        exchange.await_lively()
         while True:
-            await trio.lowlevel.wait_readable(exchange.socket)
             while (datagram := exchange.receive()) is not None:
                 patience.deadline = trio.current_time() + timeout
                 datagrams.append(datagram)
@@ -44,4 +45,5 @@ async def collect(path: Path, text: str, timeout: float) -> tuple[list[bytes], R
                     raise nonsense(path, error) from None
                 if reply is not None:
                     return datagrams, reply
+            await trio.lowlevel.wait_readable(exchange.socket)
     raise silence(path, timeout, assembly.text)

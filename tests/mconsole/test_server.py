@@ -21,7 +21,7 @@ from runtime.mconsole.server import serving
 from runtime.mconsole.wire import NOT_VERSION_2, Reply, decode_piece, encode_piece, encode_request
 from tests import needs
 from tests.mconsole.machine import Machine, machine
-from tests.ordinary import ROOT
+from tests.ordinary import ROOT, OrdinaryUser
 from umlfs.errors import UmlError
 
 LONG = 60.0
@@ -310,3 +310,32 @@ def test_blocking_clients_too(tmp_path: Path) -> None:
             assert (await trio.to_thread.run_sync(ask, tmp_path / "mconsole", "big")).text == BIG
 
     trio.run(main)
+
+
+ALONE = """
+import os, pathlib, trio
+from runtime.mconsole.client import Client
+from runtime.mconsole.events import follow, publishing
+from runtime.mconsole.server import serving
+from runtime.mconsole.wire import Kind, Notification, Reply
+
+async def devices(argument):
+    return Reply(0, f"uid {os.getuid()}")
+
+async def main():
+    place = pathlib.Path.home() / ".uml" / "m"
+    place.mkdir(mode=0o700, parents=True)
+    async with serving(place / "mconsole", place / "kernel", {"devices": devices}):
+        print((await Client(place / "mconsole").request("devices")).text)
+    async with publishing(place / "events", "m") as publisher, trio.open_nursery() as nursery:
+        publisher.publish(Notification(Kind.BOOT, "up"))
+        await follow(place / "events", lambda event: (print(event.text), nursery.cancel_scope.cancel()))
+
+trio.run(main)
+"""
+
+
+def test_as_an_ordinary_user(user: OrdinaryUser) -> None:
+    path = f"PYTHONPATH={':'.join(map(str, user.path))}"
+    done = user.run(user.command(path, user.python, "-P", "-c", ALONE))
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"uid {user.uid}\nup\n", "")
