@@ -224,7 +224,7 @@ async def test_a_hang_is_notified_and_halt_ends_it(tmp_path: Path, debian: bool)
     before = [] if debian else replaced_watchdog(tmp_path, "--timeout", "1")
     notify = f"mconsole=notify:{tmp_path}/notify"
     with listening(tmp_path / "notify") as notifications, booted(notify, before=before) as guest:
-        guest.do("exec 3>/watchdog; echo >&3; echo >&3")
+        guest.start("exec 3>/watchdog; echo >&3; echo >&3")
         assert (await following(notifications)).kind is Kind.BOOT
         with trio.fail_after(LONG * 2):
             assert await anext(notifications) == Notification(Kind.HANG)
@@ -235,6 +235,6 @@ async def test_a_hang_is_notified_and_halt_ends_it(tmp_path: Path, debian: bool)
 
 async def test_a_hung_kernel_is_ended(tmp_path: Path) -> None:
     with booted(before=replaced_watchdog(tmp_path, "--timeout", "1")) as guest:
-        guest.do("exec 3>/watchdog; exec 3>&-; exec 3>/watchdog")
+        guest.start("exec 3>/watchdog; exec 3>&-; exec 3>/watchdog")
         with trio.fail_after(LONG):
             assert await guest.keeper.wait(guest.process) == 1
