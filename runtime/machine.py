@@ -16,7 +16,7 @@ import trio
 
 from runtime import guest, initramfs
 from runtime.control import ControlFilesystem, Job, Sink, Source
-from runtime.equipment import Disk, Equipment, HostMount
+from runtime.equipment import OVERLAY_MODULE, Disk, Equipment, HostMount
 from runtime.keeper import Keeper
 from runtime.kernel import Kernel, find_kernel
 from runtime.log import KernelLog
@@ -53,6 +53,11 @@ class Options:
     """The kernel's own ubd driver takes the disks."""
     disks: Sequence[Disk] = ()
     """Further disks: block devices of any kind, open already."""
+    program: bytes | None = None
+    """A static program that is the whole guest, in the place of a root: its init, and the agent that takes jobs from
+    the control filesystem (`runtime.control`). It loads the modules whose paths are the lines of /modules."""
+    modules: Sequence[str] = ()
+    """Further kernel modules for `program` to load."""
     arguments: Sequence[str] = ()
     """Further words for the kernel's command line."""
     memory: int = DEFAULT
@@ -178,7 +183,8 @@ class Machine:
         options = self.options
         equipment = Equipment(directory)
         equipment.add_filesystem(guest.CONTROL_TAG, self._control)
-        await equipment.open_root(stack, options.root, writable=options.writable)
+        if options.program is None:
+            await equipment.open_root(stack, options.root, writable=options.writable)
         await equipment.open_mounts(stack, options.mounts)
         await equipment.open_ubds(stack, options.ubds, native=options.native_ubd)
         await equipment.add_disks(options.disks)
@@ -187,6 +193,13 @@ class Machine:
 
     def _write_archive(self, path: Path, kernel: Kernel, equipment: Equipment) -> None:
         """The initramfs of this boot: what every boot has, and then what this one adds."""
+        program = self.options.program
+        if program is not None:
+            names = (*(name for name in equipment.modules if name != OVERLAY_MODULE), *self.options.modules)
+            paths = "".join(f"{path}\n" for path in initramfs.module_paths(kernel, names))
+            extra = {"modules": paths.encode()}
+            shutil.copyfile(initramfs.build(kernel, names, program, None, extra, scratch=path.parent), path)
+            return
         boot = guest.Boot(
             equipment.root,
             overlay=not self.options.writable,

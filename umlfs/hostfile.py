@@ -35,6 +35,8 @@ class HostFile:
         """Opened O_SYNC: every write waits for the disk."""
         self._lost: OSError | None = None
         """A flush failed: the host's kernel has dropped what it could not write, and tells only once."""
+        self._flushing = trio.Lock()
+        """One at a time: of two at once the kernel may tell only one that data was lost."""
         self._nowait = True
         """Whether this file knows RWF_NOWAIT."""
 
@@ -73,11 +75,12 @@ class HostFile:
 
     async def flush(self) -> None:
         """Durable on return: everything written so far. Once it failed it fails for ever: something was lost."""
-        if self._lost is None:
-            try:
-                await trio.to_thread.run_sync(os.fdatasync, self._fd)
-            except OSError as error:
-                self._lost = error
+        async with self._flushing:
+            if self._lost is None:
+                try:
+                    await trio.to_thread.run_sync(os.fdatasync, self._fd)
+                except OSError as error:
+                    self._lost = error
         if self._lost is not None:
             raise OSError(errno.EIO, f"an earlier flush failed: {self._lost.strerror}")
 

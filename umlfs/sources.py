@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol, cast
 
@@ -32,6 +32,8 @@ class OpenOptions:
     extra: Mapping[str, str] = field(default_factory=dict)
     """Options of the kind itself, such as `cache=always`; a kind refuses those that it does not know. One that was
     given more than once has its values on lines of their own."""
+    detected: bool = False
+    """Nobody said what kind of source it is: a consumer must not make it look like another one for the next time."""
     aside: Sequence[Path] = ()
     """Mount points of this host, without symlinks in them, whose servers may be waiting for what this source
     answers. A kind that shows the host's own directories must not walk into them."""
@@ -54,13 +56,15 @@ class Source:
     scheme: str
     argument: str
     kind: SourceKind
+    detected: bool = False
+    """It was named by its path alone."""
 
     def __str__(self) -> str:
         return f"{self.scheme}:{self.argument}"
 
     async def open(self, options: OpenOptions | None = None) -> Filesystem | BlockDevice:
         """Open it. UmlError where it cannot be used."""
-        return await self.kind.open(self.argument, options or OpenOptions())
+        return await self.kind.open(self.argument, replace(options or OpenOptions(), detected=self.detected))
 
 
 def schemes() -> list[str]:
@@ -99,4 +103,4 @@ def _detect(text: str) -> Source:
         raise UsageError(
             f"{path}: not a directory or a file that umlfs can use", f"say its kind: {', '.join(schemes())}"
         )
-    return Source(best[1], text, best[2])
+    return Source(best[1], text, best[2], detected=True)

@@ -19,14 +19,23 @@ from runtime.cli.failure import report
 from umlfs.errors import UsageError
 
 COMMANDS = {
+    "cat": "runtime.cli.cat",
     "cow": "runtime.cli.cow",
+    "cp": "runtime.cli.cp",
+    "df": "runtime.cli.df",
+    "diff": "runtime.cli.diff",
     "doctor": "runtime.cli.doctor",
+    "find": "runtime.cli.find",
     "humfs": "runtime.cli.humfs",
+    "image": "runtime.cli.image",
+    "ls": "runtime.cli.ls",
     "mconsole": "runtime.cli.mconsole",
     "mount": "runtime.cli.mount",
     "run": "runtime.cli.run",
     "serve": "runtime.cli.serve",
+    "stat": "runtime.cli.stat",
     "test": "runtime.cli.test",
+    "tree": "runtime.cli.tree",
     "umount": "runtime.cli.umount",
     "watch": "runtime.cli.watch",
 }

@@ -16,10 +16,11 @@ from umlfs.block import BlockDevice
 from umlfs.cow.device import CowDevice
 from umlfs.cow.file import header_at
 from umlfs.cow.open import open_cow
+from umlfs.cow.plain import PlainImage
 from umlfs.errors import UmlError
 from umlfs.raw import RawDevice
 from umlfs.ubd import parse
-from umlfs.ubd.device import PlainImage, open_ubd
+from umlfs.ubd.device import open_ubd
 from umlfs.ubd.native import native_argument
 
 SIZE = 256 << 10

@@ -8,8 +8,9 @@ from pathlib import Path
 from umlfs.block import BlockDevice
 from umlfs.cow.file import peek_header
 from umlfs.cow.open import open_cow
+from umlfs.cow.plain import PlainImage
 from umlfs.errors import UsageError
-from umlfs.raw import open_raw
+from umlfs.raw import open_file, open_raw
 from umlfs.sources import OpenOptions
 
 
@@ -29,8 +30,11 @@ class Raw:
         return 10 if stat.S_ISREG(mode) or stat.S_ISBLK(mode) else 0
 
     async def open(self, argument: str, options: OpenOptions) -> BlockDevice:
-        """Open the image. OSError, UmlError."""
+        """Open the image; one that was only taken for raw does not get a COW header. OSError, UmlError."""
         _refuse("raw", argument, options)
+        if options.detected:
+            file = open_file(argument, read_only=options.read_only)
+            return PlainImage(file, file.size(), read_only=options.read_only)
         return open_raw(argument, read_only=options.read_only)
 
 

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from umlfs import sparse
 from umlfs.block import BlockDevice
-from umlfs.buffers import part
 from umlfs.cow.header import READ_SIZE, BadHeader, NotCow, parse
 from umlfs.cow.open import open_cow
+from umlfs.cow.plain import PlainImage
 from umlfs.errors import UmlError
 from umlfs.raw import RawDevice, open_file
 from umlfs.ubd.spec import Spec
 
 READ_ONLY_ERRORS: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 """What opening for writing may fail with where reading is possible: the driver then makes the disk read-only."""
-
-
-class PlainImage(RawDevice):
-    """An image that is taken as it is because it has no COW header, and shall not get one from a guest.
-
-    The next start would find that header, and give the guest any file of the host that it names as its backing file.
-    """
-
-    async def write_from(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        """As the contract. EPERM for what would make the image a COW file."""
-        if offset == 0 and buffers:
-            # A copy: the guest could change its memory between the look and the write.
-            head = b"".join(part(buffers, 0, READ_SIZE))
-            if begins_cow_file(head):
-                raise OSError(errno.EPERM, "a COW header on an image that is none (flag d would allow it)")
-            rest = part(buffers, len(head), sum(map(len, buffers)) - len(head))
-            buffers = [memoryview(head), *rest]
-        await super().write_from(offset, buffers)
 
 
 async def open_ubd(spec: Spec) -> BlockDevice:
@@ -82,17 +63,6 @@ def head_of(path: str) -> bytes:
         return sparse.read_all(file.fileno(), READ_SIZE, 0)
     finally:
         file.close()
-
-
-def begins_cow_file(head: bytes) -> bool:
-    """Whether `head` is the beginning of a COW file, whole or not, damaged or not."""
-    try:
-        parse(head)
-    except NotCow:
-        return False
-    except BadHeader:
-        pass  # the rest may come with the next write
-    return True
 
 
 def _unusable(spec: Spec, error: OSError) -> UmlError:

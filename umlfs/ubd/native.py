@@ -17,8 +17,9 @@ from umlfs.cow.backing import is_remote
 from umlfs.cow.check import check
 from umlfs.cow.file import header_at
 from umlfs.cow.header import SECTOR, Header
+from umlfs.cow.plain import begins_cow_file
 from umlfs.errors import UmlError
-from umlfs.ubd.device import begins_cow_file, head_of, is_cow, open_ubd
+from umlfs.ubd.device import head_of, is_cow, open_ubd
 from umlfs.ubd.spec import Spec
 
 SMALLEST_COW: Final = 64 * SECTOR

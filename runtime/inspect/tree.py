@@ -1,0 +1,86 @@
+"""What a source holds, as a `Filesystem`, whatever the source is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import trio
+
+from runtime.inspect import disk
+from runtime.inspect.location import Location
+from umlfs.block import BlockDevice
+from umlfs.errors import UmlError
+from umlfs.filesystem import Filesystem
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """An open source."""
+
+    filesystem: Filesystem
+    kind: str
+    """The kernel's name for the filesystem of an image; `tree` for what is a filesystem by itself."""
+
+
+@contextlib.asynccontextmanager
+async def open_tree(location: Location, *, writable: bool = False) -> AsyncIterator[Tree]:
+    """The tree that `location` lies in; its path plays no part.
+
+    For an image an appliance is booted. One that is only read stays as it is, to the byte: a journal is replayed
+    into memory. UmlError, UsageError.
+    """
+    async with disk.opened(location.source, writable=writable) as found:
+        if isinstance(found, Filesystem):
+            if location.partition is not None:
+                raise UmlError(f"{location.source}: not a disk", "leave out the partition")
+            yield Tree(found, "tree")
+            return
+        part = disk.choose(location.source, await disk.parts(found), location.partition)
+        async with mounted(found, [part], writable=writable) as filesystems:
+            if isinstance(filesystems[0], UmlError):
+                raise UmlError(f"{location.source}: {filesystems[0].what}", details=filesystems[0].details)
+            yield Tree(filesystems[0], part.kind or "")
+
+
+@contextlib.asynccontextmanager
+async def mounted(
+    device: BlockDevice, parts: list[disk.Part], *, writable: bool = False
+) -> AsyncIterator[list[Filesystem | UmlError]]:
+    """The filesystems of these parts, by one appliance; an error in the place of one that does not mount."""
+    from runtime.appliance.guest import appliance
+    from runtime.appliance.kinds import KINDS
+    from umlfs.cow.scratch import Scratch
+
+    kinds = [part.kind or "" for part in parts]
+    async with contextlib.AsyncExitStack() as stack:
+        devices: list[BlockDevice] = []
+        for part in parts:
+            if writable and not KINDS[part.kind or ""].writable:
+                raise UmlError(f"the kernel only reads {part.kind}", "copy what is in it to another filesystem")
+            each = part.of(device)
+            if not writable:
+                # Not the device itself, which a Scratch would close.
+                each = Scratch(part.of(device) if part.number is not None else _whole(device))
+                stack.push_async_callback(_close, each)
+            devices.append(each)
+        guest = await stack.enter_async_context(appliance(devices, kinds, writable=writable))
+        found: list[Filesystem | UmlError] = []
+        for number, kind in enumerate(kinds):
+            try:
+                found.append(await guest.mount(number, kind, writable=writable))
+            except UmlError as error:
+                found.append(error)
+        yield found
+
+
+def _whole(device: BlockDevice) -> BlockDevice:
+    from umlfs.slice import Slice
+
+    return Slice(device, 0, device.size)
+
+
+async def _close(device: BlockDevice) -> None:
+    with trio.CancelScope(shield=True):
+        await device.close()
