@@ -20,6 +20,7 @@ from umlfs.errors import UsageError
 
 COMMANDS = {
     "cat": "runtime.cli.cat",
+    "console": "runtime.cli.console",
     "cow": "runtime.cli.cow",
     "cp": "runtime.cli.cp",
     "df": "runtime.cli.df",
