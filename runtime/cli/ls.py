@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from runtime.cli.trees import Troubles, as_json, run, show, show_json
+from runtime.cli.trees import Troubles, as_json, keep, run, show, show_json
 
 
 @click.command("ls")
@@ -13,7 +13,10 @@ from runtime.cli.trees import Troubles, as_json, run, show, show_json
 @click.option("-a", "--all", "all_names", is_flag=True, help="Names that begin with a dot, too.")
 @click.option("-R", "--recursive", is_flag=True, help="All directories below, too.")
 @as_json
-def command(words: tuple[str, ...], long: bool, all_names: bool, recursive: bool, as_json: bool) -> int:
+@keep
+def command(
+    words: tuple[str, ...], long: bool, all_names: bool, recursive: bool, as_json: bool, keep: int | None
+) -> int:
     """List directories inside of images, humfs trees or directories.
 
     \b
@@ -46,7 +49,7 @@ def command(words: tuple[str, ...], long: bool, all_names: bool, recursive: bool
                     for line in await listing.lines(tree.filesystem, block, long=long):
                         show(line)
 
-    run(work)
+    run(work, keep, words)
     if as_json:
         show_json(records)
     return trouble.status

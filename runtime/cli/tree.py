@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from runtime.cli.trees import Troubles, as_json, run, show, show_json
+from runtime.cli.trees import Troubles, as_json, keep, run, show, show_json
 
 
 @click.command("tree")
 @click.argument("word", metavar="SRC[:PART][:PATH]")
 @as_json
-def command(word: str, as_json: bool) -> int:
+@keep
+def command(word: str, as_json: bool, keep: int | None) -> int:
     """Draw the tree inside an image, a humfs tree or a directory. With --json, a list of all nodes.
 
     \b
@@ -33,7 +34,7 @@ def command(word: str, as_json: bool) -> int:
             async for line in listing.tree_lines(tree.filesystem, place.inside, trouble):
                 show(line)
 
-    run(work)
+    run(work, keep, [word])
     if as_json:
         show_json(records)
     return trouble.status
