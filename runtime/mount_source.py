@@ -13,6 +13,7 @@ from runtime.inspect import disk, location
 from runtime.inspect.location import Location
 from runtime.inspect.tree import open_tree
 from runtime.mount_options import MountOptions
+from runtime.mount_owner import Superuser
 from umlfs import sources
 from umlfs.block import BlockDevice
 from umlfs.errors import UsageError
@@ -49,7 +50,7 @@ async def opened(source: str, options: MountOptions, aside: Sequence[Path]) -> A
             raise UsageError(f"-o {next(iter(options.source))}: an image has no such option", "it has ro and rw")
         if options.writable or place.partition is not None or await _mountable(place):
             async with open_tree(place, writable=options.writable) as tree:
-                yield tree.filesystem
+                yield Superuser(tree.filesystem) if os.geteuid() else tree.filesystem
             return
     wanted = sources.OpenOptions(read_only=options.read_only, extra=options.source, aside=aside)
     filesystem = await _filesystem(source, wanted)

@@ -6,6 +6,7 @@ the stream is FUSE requests and answers. When a client goes, so does all that it
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -61,7 +62,10 @@ async def serve_kept(word: str, seconds: float, ready: Callable[[], None]) -> No
         raise UmlError(f"{word}: not an image, so nothing to keep", "leave out --keep")
     if not is_ours(directory()):
         os.makedirs(directory(), 0o700, exist_ok=True)
-    async with disk.opened(word) as device:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(_remove_directory)
+        farewell = stack.enter_context(contextlib.ExitStack())
+        device = await stack.enter_async_context(disk.opened(word))
         if not isinstance(device, BlockDevice):
             raise UmlError(f"{word}: not an image, so nothing to keep", "leave out --keep")
         parts = await disk.parts(device)
@@ -74,7 +78,13 @@ async def serve_kept(word: str, seconds: float, ready: Callable[[], None]) -> No
                 return
             with unix_listener(path) as listener:
                 ready()
-                await _Server(connections[0], hello, seconds).run(trio.socket.from_stdlib_socket(listener))
+                await _Server(connections[0], hello, seconds, farewell).run(trio.socket.from_stdlib_socket(listener))
+
+
+def _remove_directory() -> None:
+    """Of the sockets, if this was the last."""
+    with contextlib.suppress(OSError):
+        os.rmdir(directory())
 
 
 def _told(part: Part, found: object) -> dict[str, object]:
@@ -88,8 +98,10 @@ def _told(part: Part, found: object) -> dict[str, object]:
 
 
 class _Server:
-    def __init__(self, connection: Connection, hello: bytes, seconds: float) -> None:
+    def __init__(self, connection: Connection, hello: bytes, seconds: float, farewell: contextlib.ExitStack) -> None:
+        """What is in `farewell` is closed when the image was let go."""
         self._connection = connection
+        self._farewell = farewell
         self._hello = hello
         self._seconds = seconds
         self._ended = False
@@ -110,6 +122,7 @@ class _Server:
             word, _, value = line.decode(errors="replace").partition(" ")
             if word == "end":
                 self._ended = True
+                self._farewell.callback(os.close, os.dup(client.fileno()))
                 return
             if word == "keep" and value.isdigit():
                 self._seconds = max(self._seconds, int(value))

@@ -26,6 +26,7 @@ def command(words: tuple[str, ...], keep: int | None) -> None:
         for word in words:
             place = location.parse(word)
             async with open_tree(place) as tree:
-                await cat(tree.filesystem, place.inside, 1)
+                with tree.naming():
+                    await cat(tree.filesystem, place.inside, 1)
 
     run(work, keep, words)

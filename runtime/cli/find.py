@@ -34,11 +34,12 @@ def command(word: str, pattern: str | None, kind: str | None, as_json: bool, kee
     async def work() -> None:
         place = location.parse(word)
         async with open_tree(place) as tree:
-            async for node in listing.find(tree.filesystem, place.inside, trouble, pattern=pattern, kind=kind):
-                if as_json:
-                    records.append(await fields.fields(tree.filesystem, node))
-                else:
-                    show(os.fsdecode(node.path))
+            with tree.naming():
+                async for node in listing.find(tree.filesystem, place.inside, trouble, pattern=pattern, kind=kind):
+                    if as_json:
+                        records.append(await fields.fields(tree.filesystem, node))
+                    else:
+                        show(os.fsdecode(node.path))
 
     run(work, keep, [word])
     if as_json:

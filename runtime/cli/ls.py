@@ -36,18 +36,21 @@ def command(
             if len(words) > 1 and not as_json:
                 show(f"{word}:")
             place = location.parse(word)
+            blocks_shown = 0
             async with open_tree(place) as tree:
-                blocks = listing.listing(
-                    tree.filesystem, place.inside, trouble, recursive=recursive, all_names=all_names
-                )
-                async for block in blocks:
-                    if as_json:
-                        records.extend(await listing.records(tree.filesystem, block))
-                        continue
-                    if block.heading is not None:
-                        show(f"{block.heading}:")
-                    for line in await listing.lines(tree.filesystem, block, long=long):
-                        show(line)
+                with tree.naming():
+                    blocks = listing.listing(
+                        tree.filesystem, place.inside, trouble, recursive=recursive, all_names=all_names
+                    )
+                    async for block in blocks:
+                        if as_json:
+                            records.extend(await listing.records(tree.filesystem, block))
+                            continue
+                        if block.heading is not None:
+                            show(f"\n{block.heading}:" if blocks_shown else f"{block.heading}:")
+                        blocks_shown += 1
+                        for line in await listing.lines(tree.filesystem, block, long=long):
+                            show(line)
 
     run(work, keep, words)
     if as_json:

@@ -27,12 +27,13 @@ def command(word: str, as_json: bool, keep: int | None) -> int:
     async def work() -> None:
         place = location.parse(word)
         async with open_tree(place) as tree:
-            if as_json:
-                async for node in listing.find(tree.filesystem, place.inside, trouble):
-                    records.append(await fields.fields(tree.filesystem, node))
-                return
-            async for line in listing.tree_lines(tree.filesystem, place.inside, trouble):
-                show(line)
+            with tree.naming():
+                if as_json:
+                    async for node in listing.find(tree.filesystem, place.inside, trouble):
+                        records.append(await fields.fields(tree.filesystem, node))
+                    return
+                async for line in listing.tree_lines(tree.filesystem, place.inside, trouble):
+                    show(line)
 
     run(work, keep, [word])
     if as_json:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -29,6 +30,19 @@ class Tree:
     filesystem: Filesystem
     kind: str
     """The kernel's name for the filesystem of an image; `tree` for what is a filesystem by itself."""
+    name: str = ""
+    """What errors call it."""
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """An OSError with a path in this tree, raised within, names the tree too."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error.filename, bytes):
+                colon = "" if os.path.isdir(self.name) else ":"
+                error.filename = f"{self.name}{colon}{os.fsdecode(error.filename)}"
+            raise
 
 
 @contextlib.asynccontextmanager
@@ -43,7 +57,7 @@ async def open_tree(location: Location, *, writable: bool = False) -> AsyncItera
     else:
         async with kept_tree(location.source, location.partition) as kept:
             if kept is not None:
-                yield Tree(*kept)
+                yield Tree(*kept, str(replace(location, path=None)))
                 return
     async with _own_tree(location, writable) as tree:
         yield tree
@@ -58,13 +72,13 @@ async def _own_tree(location: Location, writable: bool) -> AsyncIterator[Tree]:
         if isinstance(found, Filesystem):
             if location.partition is not None:
                 raise UmlError(f"{location.source}: not a disk", "leave out the partition")
-            yield Tree(found, "tree")
+            yield Tree(found, "tree", location.source.removeprefix("hostfs:"))
             return
         part = choose(location.source, await disk.parts(found), location.partition)
         async with mounted(found, [part], writable=writable) as filesystems:
             if isinstance(filesystems[0], UmlError):
                 raise UmlError(f"{location.source}: {filesystems[0].what}", details=filesystems[0].details)
-            yield Tree(filesystems[0], part.kind or "")
+            yield Tree(filesystems[0], part.kind or "", str(replace(location, path=None)))
 
 
 @contextlib.asynccontextmanager
