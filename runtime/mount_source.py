@@ -9,9 +9,8 @@ from pathlib import Path
 
 import trio
 
-from runtime.inspect import disk, location
+from runtime.inspect import location
 from runtime.inspect.location import Location
-from runtime.inspect.tree import open_tree
 from runtime.mount_options import MountOptions
 from umlfs import sources
 from umlfs.block import BlockDevice
@@ -47,9 +46,12 @@ async def opened(source: str, options: MountOptions, aside: Sequence[Path]) -> A
     if place is not None:
         if options.source:
             raise UsageError(f"-o {next(iter(options.source))}: an image has no such option", "it has ro and rw")
+        from runtime.inspect.tree import open_tree
+        from runtime.mount_owner import Superuser
+
         if options.writable or place.partition is not None or await _mountable(place):
             async with open_tree(place, writable=options.writable) as tree:
-                yield tree.filesystem
+                yield Superuser(tree.filesystem) if os.geteuid() else tree.filesystem
             return
     wanted = sources.OpenOptions(read_only=options.read_only, extra=options.source, aside=aside)
     filesystem = await _filesystem(source, wanted)
@@ -62,6 +64,8 @@ async def opened(source: str, options: MountOptions, aside: Sequence[Path]) -> A
 
 async def _mountable(place: Location) -> bool:
     """Whether there is one filesystem in the image, that the kernel mounts. Else it is shown as a disk."""
+    from runtime.inspect import disk
+
     async with disk.opened(place.source) as device:
         return isinstance(device, BlockDevice) and sum(part.mountable for part in await disk.parts(device)) == 1
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "humfs": "runtime.cli.humfs",
     "image": "runtime.cli.image",
     "ls": "runtime.cli.ls",
+    "mconsole": "runtime.cli.mconsole",
     "mount": "runtime.cli.mount",
     "run": "runtime.cli.run",
     "serve": "runtime.cli.serve",
@@ -37,6 +38,7 @@ COMMANDS = {
     "test": "runtime.cli.test",
     "tree": "runtime.cli.tree",
     "umount": "runtime.cli.umount",
+    "watch": "runtime.cli.watch",
 }
 """Every command and the module that defines it."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from runtime.cli.trees import run
+from runtime.cli.trees import keep, run
 
 
 @click.command("cat")
 @click.argument("words", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
-def command(words: tuple[str, ...]) -> None:
+@keep
+def command(words: tuple[str, ...], keep: int | None) -> None:
     """Write the contents of files inside of images, humfs trees or directories to standard output.
 
     \b
@@ -25,6 +26,7 @@ def command(words: tuple[str, ...]) -> None:
         for word in words:
             place = location.parse(word)
             async with open_tree(place) as tree:
-                await cat(tree.filesystem, place.inside, 1)
+                with tree.naming():
+                    await cat(tree.filesystem, place.inside, 1)
 
-    run(work)
+    run(work, keep, words)

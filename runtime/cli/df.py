@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from runtime.cli.trees import as_json, run, show, show_json
+from runtime.cli.trees import as_json, keep, run, show, show_json
 
 
 @click.command("df")
 @click.argument("words", metavar="SRC[:PART]...", nargs=-1, required=True)
 @as_json
-def command(words: tuple[str, ...], as_json: bool) -> None:
+@keep
+def command(words: tuple[str, ...], as_json: bool, keep: int | None) -> None:
     """Show how large and how full the filesystems inside of images are, and below humfs trees and directories.
 
     \b
@@ -24,7 +25,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     async def work() -> list[dict[str, object]]:
         return [await space(location.parse(word)) for word in words]
 
-    found = run(work)
+    found = run(work, keep, words)
     if as_json:
         show_json(found)
         return

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from runtime.cli.failure import report
-from runtime.cli.trees import as_json, run, show, show_json
+from runtime.cli.trees import as_json, keep, run, show, show_json
 
 _TROUBLE = 2
 """The exit status when there is no answer, as diff(1) has it."""
@@ -18,7 +18,8 @@ _TROUBLE = 2
 @click.argument("other", metavar="B")
 @click.option("--times", is_flag=True, help="A different time of change counts, too.")
 @as_json
-def command(one: str, other: str, times: bool, as_json: bool) -> int:
+@keep
+def command(one: str, other: str, times: bool, as_json: bool, keep: int | None) -> int:
     """Compare what is inside of two images, humfs trees or directories, file by file.
 
     A line for each path that is only in B (+), only in A (-), or not the same in both (!). A COW file and its backing
@@ -49,7 +50,7 @@ def command(one: str, other: str, times: bool, as_json: bool) -> int:
 
     debug = bool(click.get_current_context().find_root().params.get("debug"))
     try:
-        run(work)
+        run(work, keep, [one, other])
     except (Exception, BaseExceptionGroup) as error:
         return max(report(error, debug), _TROUBLE)
     if as_json:

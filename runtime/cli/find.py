@@ -6,7 +6,7 @@ import os
 
 import click
 
-from runtime.cli.trees import Troubles, as_json, run, show, show_json
+from runtime.cli.trees import Troubles, as_json, keep, run, show, show_json
 
 
 @click.command("find")
@@ -14,7 +14,8 @@ from runtime.cli.trees import Troubles, as_json, run, show, show_json
 @click.argument("pattern", metavar="[PATTERN]", required=False)
 @click.option("--type", "kind", metavar="f|d|l|b|c|p|s", help="Only files, directories, links, and so on.")
 @as_json
-def command(word: str, pattern: str | None, kind: str | None, as_json: bool) -> int:
+@keep
+def command(word: str, pattern: str | None, kind: str | None, as_json: bool, keep: int | None) -> int:
     """List what lies at and below a path inside an image, a humfs tree or a directory.
 
     PATTERN is a glob of the name, or of the whole path if there is a slash in it.
@@ -33,13 +34,14 @@ def command(word: str, pattern: str | None, kind: str | None, as_json: bool) -> 
     async def work() -> None:
         place = location.parse(word)
         async with open_tree(place) as tree:
-            async for node in listing.find(tree.filesystem, place.inside, trouble, pattern=pattern, kind=kind):
-                if as_json:
-                    records.append(await fields.fields(tree.filesystem, node))
-                else:
-                    show(os.fsdecode(node.path))
+            with tree.naming():
+                async for node in listing.find(tree.filesystem, place.inside, trouble, pattern=pattern, kind=kind):
+                    if as_json:
+                        records.append(await fields.fields(tree.filesystem, node))
+                    else:
+                        show(os.fsdecode(node.path))
 
-    run(work)
+    run(work, keep, [word])
     if as_json:
         show_json(records)
     return trouble.status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from runtime.cli.trees import Troubles, as_json, run, show, show_json
+from runtime.cli.trees import Troubles, as_json, keep, run, show, show_json
 
 
 @click.command("ls")
@@ -13,7 +13,10 @@ from runtime.cli.trees import Troubles, as_json, run, show, show_json
 @click.option("-a", "--all", "all_names", is_flag=True, help="Names that begin with a dot, too.")
 @click.option("-R", "--recursive", is_flag=True, help="All directories below, too.")
 @as_json
-def command(words: tuple[str, ...], long: bool, all_names: bool, recursive: bool, as_json: bool) -> int:
+@keep
+def command(
+    words: tuple[str, ...], long: bool, all_names: bool, recursive: bool, as_json: bool, keep: int | None
+) -> int:
     """List directories inside of images, humfs trees or directories.
 
     \b
@@ -33,20 +36,23 @@ def command(words: tuple[str, ...], long: bool, all_names: bool, recursive: bool
             if len(words) > 1 and not as_json:
                 show(f"{word}:")
             place = location.parse(word)
+            blocks_shown = 0
             async with open_tree(place) as tree:
-                blocks = listing.listing(
-                    tree.filesystem, place.inside, trouble, recursive=recursive, all_names=all_names
-                )
-                async for block in blocks:
-                    if as_json:
-                        records.extend(await listing.records(tree.filesystem, block))
-                        continue
-                    if block.heading is not None:
-                        show(f"{block.heading}:")
-                    for line in await listing.lines(tree.filesystem, block, long=long):
-                        show(line)
+                with tree.naming():
+                    blocks = listing.listing(
+                        tree.filesystem, place.inside, trouble, recursive=recursive, all_names=all_names
+                    )
+                    async for block in blocks:
+                        if as_json:
+                            records.extend(await listing.records(tree.filesystem, block))
+                            continue
+                        if block.heading is not None:
+                            show(f"\n{block.heading}:" if blocks_shown else f"{block.heading}:")
+                        blocks_shown += 1
+                        for line in await listing.lines(tree.filesystem, block, long=long):
+                            show(line)
 
-    run(work)
+    run(work, keep, words)
     if as_json:
         show_json(records)
     return trouble.status

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from runtime.cli.trees import as_json, run, show, show_json
+from runtime.cli.trees import as_json, keep, run, show, show_json
 
 
 @click.command("stat")
 @click.argument("words", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
 @as_json
-def command(words: tuple[str, ...], as_json: bool) -> None:
+@keep
+def command(words: tuple[str, ...], as_json: bool, keep: int | None) -> None:
     """Show all that is known of files inside of images, humfs trees or directories. Links are not followed.
 
     \b
@@ -24,7 +25,7 @@ def command(words: tuple[str, ...], as_json: bool) -> None:
     async def work() -> list[dict[str, object]]:
         return [await attributes(location.parse(word)) for word in words]
 
-    found = run(work)
+    found = run(work, keep, words)
     if as_json:
         show_json(found)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import click
@@ -34,12 +34,24 @@ class Troubles:
         return 1 if self.count else 0
 
 
-def run(work: Callable[[], Awaitable[T]]) -> T:
-    """Do `work` in an event loop; processes that an appliance leaves behind are seen to."""
+keep = click.option(
+    "--keep", type=click.IntRange(min=1), metavar="SECONDS", help="Keep the appliance so long, for the next command."
+)
+
+
+def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequence[str] = ()) -> T:
+    """Do `work` in an event loop; processes that an appliance leaves behind are seen to. With `keep`, the appliances
+    for the images in `words` outlive it by so many seconds."""
     import trio
 
     from runtime import processes
 
+    if keep is not None:
+        from runtime.appliance.kept import keep as keep_appliance
+        from runtime.inspect import location
+
+        for word in words:
+            keep_appliance(location.parse(word).source, keep)
     with processes.reaping():
         return trio.run(work)
 

@@ -14,7 +14,8 @@ async def attributes(place: Location) -> dict[str, object]:
     """The attributes of what is at `place`, extended ones as text or `0x` and hexadecimal digits. OSError, UmlError."""
     async with open_tree(place) as tree:
         filesystem = tree.filesystem
-        node = await resolve(filesystem, place.inside, follow=False)
+        with tree.naming():
+            node = await resolve(filesystem, place.inside, follow=False)
         found = await fields(filesystem, node)
         try:
             names = [] if node.is_link else sorted(await filesystem.listxattr(node.ino))

@@ -11,7 +11,7 @@ from runtime.inspect.copy import Copier, Report
 from runtime.inspect.location import Location
 from runtime.inspect.paths import Node, resolve
 from runtime.inspect.place import destination, own_name, place_of
-from runtime.inspect.tree import open_tree
+from runtime.inspect.tree import Tree, open_tree
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 
@@ -39,15 +39,16 @@ async def copy(
             raise UmlError(f"{target}: can only be read", "copy to somewhere else")
         if len(words) > 1 and not await _is_directory(into, to):
             raise UsageError(f"{target}: not a directory", "several sources go into a directory that is there")
-        trees: dict[tuple[str, int | None], Filesystem] = {}
+        trees: dict[tuple[str, int | None], Tree] = {}
         for word, place in zip(words, places, strict=True):
             key = (place.source, place.partition)
             if key not in trees:
-                trees[key] = (await stack.enter_async_context(open_tree(place))).filesystem
-            node = await resolve(trees[key], place.inside, follow=not recursive)
+                trees[key] = await stack.enter_async_context(open_tree(place))
+            with trees[key].naming():
+                node = await resolve(trees[key].filesystem, place.inside, follow=not recursive)
             if node.is_directory and not recursive:
                 raise UsageError(f"{word}: a directory", "copy it with --recursive")
-            copier = Copier(trees[key], into, replace=replace, owner=owner)
+            copier = Copier(trees[key].filesystem, into, replace=replace, owner=owner)
             await _copy(copier, into, node, to, word, target)
             _add(total, copier.report)
         with contextlib.suppress(OSError):

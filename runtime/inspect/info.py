@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from runtime.inspect import disk
+from runtime.inspect.part import Part
 from runtime.inspect.system import System, system_in
-from runtime.inspect.tree import mounted
+from runtime.inspect.tree import MOUNTED_MAX, mounted
 from umlfs.block import BlockDevice
 from umlfs.cow.file import peek_header
 from umlfs.errors import UmlError
@@ -18,8 +19,6 @@ from umlfs.probe import PARTITIONED, probe
 
 LAYERS_MAX: Final = 64
 """COW files over each other that are followed."""
-MOUNTED_MAX: Final = 16
-"""Filesystems that are looked into."""
 
 
 @dataclass(slots=True)
@@ -73,12 +72,12 @@ async def image_info(word: str) -> ImageInfo:
         return info
 
 
-async def _part(device: BlockDevice, part: disk.Part) -> PartInfo:
+async def _part(device: BlockDevice, part: Part) -> PartInfo:
     label = await label_of(part.of(device), part.kind)
     return PartInfo(part.number, part.offset, part.size, part.kind, label.label, label.uuid)
 
 
-async def _look_inside(device: BlockDevice, found: list[disk.Part], info: ImageInfo) -> None:
+async def _look_inside(device: BlockDevice, found: list[Part], info: ImageInfo) -> None:
     chosen = [(part, told) for part, told in zip(found, info.parts, strict=True) if part.mountable]
     for _, told in chosen[MOUNTED_MAX:]:
         told.trouble = f"not looked into: one of more than {MOUNTED_MAX}"

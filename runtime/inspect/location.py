@@ -11,6 +11,8 @@ from typing import Final
 from umlfs import sources
 from umlfs.errors import UsageError
 
+_URI: Final = re.compile(r"([a-z+]+://[^/]*(?:/[^:]*)?)(?::(.*))?\Z", re.DOTALL)
+"""A URI, in whose path a colon is written `%3A`, and the rest."""
 _PARTITION: Final = re.compile(r"([0-9]{1,3})(?::(.*))?\Z", re.DOTALL)
 
 
@@ -37,6 +39,9 @@ class Location:
 def parse(word: str) -> Location:
     """What `word` names. What comes before a colon is the source if there is such a file or it says its kind; of
     several such colons the last counts. UsageError if there is no source in it."""
+    uri = _URI.match(word)
+    if uri is not None and word.partition(":")[0] in sources.schemes():
+        return _location(uri[1], uri[2])
     for end in _ends(word):
         if _is_source(word[:end]):
             return _location(word[:end], word[end + 1 :] if end < len(word) else None)
@@ -61,7 +66,7 @@ def is_remote(word: str) -> bool:
 def _ends(word: str) -> Iterator[int]:
     yield len(word)
     for position in range(len(word) - 1, 0, -1):
-        if word[position] == ":" and not word.startswith("//", position + 1):
+        if word[position] == ":":
             yield position
 
 
@@ -70,8 +75,6 @@ def _is_source(text: str) -> bool:
         return True
     scheme, colon, argument = text.partition(":")
     if colon and scheme in sources.schemes():
-        if argument.startswith("//"):
-            return bool(argument.strip("/")) and not argument.endswith(":")
         return all(map(os.path.lexists, argument.split(",")))
     return "," in text and all(map(os.path.lexists, text.split(",")))
 

@@ -71,8 +71,9 @@ class FuseStream(Filesystem):
         """`root` is the other end's entry for the root."""
         self.connection = connection
         self.traits = Traits(read_only=read_only, writeback=not read_only)
+        self.root = root
+        """As the other end has it."""
         self._root = root.ino
-        self._root_ino = root.attr.ino
         self._pages: dict[tuple[int, int], _Page] = {}
         """By inode and handle."""
         self._changes = 0
@@ -354,7 +355,7 @@ class FuseStream(Filesystem):
                 page = await self._read_page(ino, handle, offset, plus)
             for index, each in enumerate(page.entries):
                 # There is nothing above the root.
-                number = self._root_ino if ino == ROOT and each.name == b".." else each.ino
+                number = self.root.attr.ino if ino == ROOT and each.name == b".." else each.ino
                 if not add(each.name, each.offset, number, each.mode, each.entry):
                     self._keep(key, replace(page, offset=offset, entries=page.entries[index:]))
                     return

@@ -97,6 +97,8 @@ def _fuse_options(filesystem: Filesystem, options: Iterable[str], source: str) -
     name = "".join(char if char.isascii() and char.isprintable() else "?" for char in source)
     name = name.replace("\\", "\\\\").replace(",", "\\,")
     chosen = {"default_permissions", f"fsname={name}", f"subtype={SUBTYPE}", *options}
+    if filesystem.traits.foreign and not chosen & {"allow_other", "allow_root"}:
+        chosen.discard("default_permissions")
     if filesystem.traits.read_only:
         chosen = (chosen - {"rw"}) | {"ro"}
     return chosen
