@@ -41,23 +41,40 @@ async def import_archive(root: Path, archive: str, *, warn: Warn = no_warning, p
     tar, the host has what was imported, but not yet on its disk. UmlError for what is no archive, is damaged, or
     does not fit.
     """
-    volume = Volume(root, progress=progress)
-    filesystem = HumFilesystem(volume)
+    filesystem = HumFilesystem(Volume(root, progress=progress))
     try:
-        volume.mark()
-        volume.store.set_meta(importing=1)
-        volume.store.commit()
-        importer = Importer(filesystem, warn)
-        with contextlib.ExitStack() as stack:
-            image, stream = _open(archive, stack)
-            if image is not None:
-                count = await add_image(importer, image, progress)
-            else:
-                count = await add_tar(importer, stream, progress)
-        importer.finish()
-        volume.store.set_meta(importing=0)
-    finally:
-        await filesystem.close(durable=False)
+        try:
+            with contextlib.ExitStack() as stack:
+                image, stream = _open(archive, stack)
+                return await _put_in(filesystem, image, stream, warn, progress)
+        finally:
+            await filesystem.close(durable=False)
+    except OSError as error:
+        raise UmlError(f"{root}: {error.strerror}", "mend that on the host, then import again") from error
+
+
+async def _put_in(
+    filesystem: HumFilesystem, image: Files | None, stream: BinaryIO, warn: Warn, progress: Progress
+) -> int:
+    """Import, noting that it is under way for as long as it is, if anything came of it."""
+    store = filesystem.store
+    broken_off_before = store.meta["importing"]
+    importer = Importer(filesystem, warn)
+    store.set_meta(importing=1)
+    store.commit()
+    try:
+        if image is not None:
+            count = await add_image(importer, image, progress)
+        else:
+            count = await add_tar(importer, stream, progress)
+    except BaseException:
+        if importer.members:
+            warn(f"broken off after {importer.members} files, which stay; import again to go on")
+        else:
+            store.set_meta(importing=broken_off_before)
+        raise
+    importer.finish()
+    store.set_meta(importing=0)
     return count
 
 

@@ -145,7 +145,7 @@ def opened(stream: BinaryIO) -> Iterator[tarfile.TarFile]:
             archive = tarfile.TarFile(fileobj=source, errorlevel=2)
             yield archive
         except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-            raise UmlError(f"no tar archive, or a damaged one: {error}", None) from error
+            raise UmlError(f"no tar archive, or a damaged one: {error}", "see 'uml humfs import --help'") from error
 
 
 def _is_plain_file(stream: BinaryIO) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,8 @@ class HostMount:
     source: str
     """A `SRC` word, see `umlfs.sources`."""
     read_only: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+    """Names and values of the source's own options, such as `cache` of a hostfs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +120,7 @@ class Equipment:
     async def open_mounts(self, stack: contextlib.AsyncExitStack, mounts: Sequence[HostMount]) -> None:
         """Open the sources of further mounts. UmlError, UsageError."""
         for number, mount in enumerate(mounts):
-            opened = await _open(stack, mount.source, read_only=mount.read_only)
+            opened = await _open(stack, mount.source, read_only=mount.read_only, extra=dict(mount.options))
             options = "ro" if mount.read_only else "rw"
             place = posixpath.normpath(mount.place)
             if isinstance(opened, Filesystem):
@@ -202,10 +204,16 @@ def disk_name(number: int) -> str:
 
 
 async def _open(
-    stack: contextlib.AsyncExitStack, word: str, *, read_only: bool, snapshot: bool = False
+    stack: contextlib.AsyncExitStack,
+    word: str,
+    *,
+    read_only: bool,
+    snapshot: bool = False,
+    extra: Mapping[str, str] | None = None,
 ) -> Filesystem | BlockDevice:
+    options = sources.OpenOptions(read_only=read_only, snapshot=snapshot, extra=extra or {})
     try:
-        opened = await sources.parse(word).open(sources.OpenOptions(read_only=read_only, snapshot=snapshot))
+        opened = await sources.parse(word).open(options)
     except OSError as error:
         raise UmlError(f"{word}: {os.strerror(error.errno or 0)}", "use a source that you may open") from error
     stack.push_async_callback(_close, opened)

@@ -14,21 +14,10 @@ import trio
 from runtime.keeper import Keeper
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
+from umlfs.foreign import HEAD, format_of_head
 from umlfs.nbd_source import unix
 from umlfs.sources import OpenOptions
 
-MAGICS: Final = (
-    (b"QFI\xfb", "qcow2"),
-    (b"QED\0", "qed"),
-    (b"KDMV", "vmdk"),
-    (b"# Disk DescriptorFile", "vmdk"),
-    (b"conectix", "vpc"),
-    (b"vhdxfile", "vhdx"),
-    (b"<<< ", "vdi"),
-    (b"WithoutFreeSpace", "parallels"),
-    (b"WithouFreSpacExt", "parallels"),
-)
-"""The first bytes of an image, and qemu's name for its format."""
 START_SECONDS: Final = 15.0
 _RETRY_SECONDS: Final = 0.005
 INSTALL: Final = "install it with `apt install qemu-utils`"
@@ -37,8 +26,7 @@ INSTALL: Final = "install it with `apt install qemu-utils`"
 def format_of(path: str) -> str | None:
     """qemu's name for the format of the image at `path`; None for one that is none of qemu's own. OSError."""
     with open(path, "rb") as file:
-        head = file.read(32)
-    return next((name for magic, name in MAGICS if head.startswith(magic)), None)
+        return format_of_head(file.read(HEAD))
 
 
 @contextlib.asynccontextmanager

@@ -20,6 +20,7 @@ from umlfs.errors import UsageError
 
 COMMANDS = {
     "cat": "runtime.cli.cat",
+    "console": "runtime.cli.console",
     "cow": "runtime.cli.cow",
     "cp": "runtime.cli.cp",
     "df": "runtime.cli.df",
@@ -29,6 +30,7 @@ COMMANDS = {
     "humfs": "runtime.cli.humfs",
     "image": "runtime.cli.image",
     "ls": "runtime.cli.ls",
+    "mconsole": "runtime.cli.mconsole",
     "mount": "runtime.cli.mount",
     "run": "runtime.cli.run",
     "serve": "runtime.cli.serve",
@@ -36,6 +38,7 @@ COMMANDS = {
     "test": "runtime.cli.test",
     "tree": "runtime.cli.tree",
     "umount": "runtime.cli.umount",
+    "watch": "runtime.cli.watch",
 }
 """Every command and the module that defines it."""
 
