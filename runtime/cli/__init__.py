@@ -22,6 +22,7 @@ COMMANDS = {
     "cow": "runtime.cli.cow",
     "doctor": "runtime.cli.doctor",
     "humfs": "runtime.cli.humfs",
+    "image": "runtime.cli.image",
     "mount": "runtime.cli.mount",
     "run": "runtime.cli.run",
     "serve": "runtime.cli.serve",
