@@ -41,6 +41,17 @@ async def import_archive(root: Path, archive: str, *, warn: Warn = no_warning, p
     tar, the host has what was imported, but not yet on its disk. UmlError for what is no archive, is damaged, or
     does not fit.
     """
+    with contextlib.ExitStack() as stack:
+        image, stream = _open(archive, stack)
+        return await _add(root, image, stream, warn, progress)
+
+
+async def add_stream(root: Path, stream: BinaryIO, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
+    """Put a tar archive, compressed or not, into the humfs `root`, as `import_archive` does."""
+    return await _add(root, None, stream, warn, progress)
+
+
+async def _add(root: Path, image: Files | None, stream: BinaryIO, warn: Warn, progress: Progress) -> int:
     volume = Volume(root, progress=progress)
     filesystem = HumFilesystem(volume)
     try:
@@ -48,12 +59,10 @@ async def import_archive(root: Path, archive: str, *, warn: Warn = no_warning, p
         volume.store.set_meta(importing=1)
         volume.store.commit()
         importer = Importer(filesystem, warn)
-        with contextlib.ExitStack() as stack:
-            image, stream = _open(archive, stack)
-            if image is not None:
-                count = await add_image(importer, image, progress)
-            else:
-                count = await add_tar(importer, stream, progress)
+        if image is not None:
+            count = await add_image(importer, image, progress)
+        else:
+            count = await add_tar(importer, stream, progress)
         importer.finish()
         volume.store.set_meta(importing=0)
     finally:
