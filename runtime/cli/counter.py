@@ -24,15 +24,3 @@ def counter(title: str, unit: str = "files") -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(title, total=None)
         yield lambda count: shown.update(task, completed=count)
-
-
-@contextmanager
-def activity(title: str) -> Iterator[Callable[[int, str], None]]:
-    """As `counter`, for work that says itself what it counts."""
-    if not sys.stderr.isatty():
-        yield lambda count, unit: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(title) as shown:
-        yield lambda count, unit: shown.update(f"{title} {count} {unit}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import TextIO
 
 import click
 
-from runtime.cli.counter import activity
+from runtime.cli.activity import activity
 from runtime.cli.failure import printable
 
 FORMATS = ("raw", "ext4", "qcow2", "humfs", "dir", "tar", "oci")
@@ -29,6 +31,71 @@ def command() -> None:
       uml image convert debian.img debian.tar.zst
       uml image resize debian.img 8G
     """
+
+
+@command.command("build")
+@click.option("--suite", required=True, metavar="SUITE", help="Of Debian: bookworm, trixie, ...")
+@click.option("--include", "packages", metavar="PKG,...", multiple=True, help="Further packages.")
+@click.option("--size", metavar="SIZE", help="Of the new filesystem; 2G by default.")
+@click.option("--format", "name", type=click.Choice(FORMATS), help="What to make; by default as the name of OUT ends.")
+@click.option("--hostname", default="uml", show_default=True, metavar="NAME", help="The machine's name.")
+@click.option("--root-password", "password", metavar="TEXT", help="Root's password: '' for none, - to read a line.")
+@click.option("--ssh-key", "key", type=click.File("r"), metavar="FILE", help="A public key that may log in as root.")
+@click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="By default those that this host's apt uses.")
+@click.option("--kernel", metavar="FILE", help="Whose modules go into the image; by default the one installed.")
+@click.option("--no-modules", is_flag=True, help="Leave out the kernel's modules.")
+@force_option
+@click.argument("out", metavar="OUT")
+def build_(
+    out: str,
+    suite: str,
+    packages: tuple[str, ...],
+    size: str | None,
+    name: str | None,
+    hostname: str,
+    password: str | None,
+    key: TextIO | None,
+    mirrors: tuple[str, ...],
+    kernel: str | None,
+    no_modules: bool,
+    force: bool,
+) -> None:
+    """Make the image OUT with a Debian that boots in User-mode Linux to a login.
+
+    mmdebstrap puts it together, for an ordinary user too. With SOURCE_DATE_EPOCH in the environment two builds from the
+    same packages are the same, bit for bit.
+
+    \b
+    Example:
+      uml image build debian.img --suite bookworm --root-password ''
+      uml image build humfs:server --suite trixie --include nginx,curl --ssh-key ~/.ssh/id_ed25519.pub
+    """
+    import trio
+
+    from humfs.superblock import parse_size
+    from runtime.images import convert, formats, recipe
+    from runtime.images.build import build as make
+    from runtime.kernel import find_kernel
+
+    made = formats.destination(out, formats.Format(name) if name else None)
+    if password == "-":
+        password = sys.stdin.readline().rstrip("\n")
+    if password is None and key is None:
+        warn("nobody can log in: there is neither --root-password nor --ssh-key")
+    epoch = _epoch()
+    wanted = recipe.Recipe(
+        suite,
+        include=tuple(word for text in packages for word in text.replace(",", " ").split()),
+        hostname=hostname,
+        root_password=password,
+        ssh_key=key.read() if key else None,
+        mirrors=mirrors,
+        modules=None if no_modules else find_kernel(kernel).modules,
+        epoch=epoch,
+    )
+    with activity("build") as show:
+        writing = convert.Writing(force, parse_size(size) if size else None, epoch, warn, show.count)
+        trio.run(make, made, wanted, writing, show.text)
 
 
 @command.command("convert")
@@ -56,8 +123,8 @@ def convert_(source: str, destination: str, name: str | None, size: str | None, 
     from runtime.images import convert, formats
 
     made = formats.destination(destination, formats.Format(name) if name else None)
-    with activity(f"convert {printable(os.path.basename(source))}") as progress:
-        writing = convert.Writing(force, parse_size(size) if size else None, _epoch(), warn, progress)
+    with activity(f"convert {os.path.basename(source)}") as show:
+        writing = convert.Writing(force, parse_size(size) if size else None, _epoch(), warn, show.count)
         trio.run(convert.convert, formats.source(source), made, writing)
 
 

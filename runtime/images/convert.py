@@ -61,7 +61,7 @@ async def convert(source: Image, target: Image, writing: Writing | None = None) 
         else:
             await _convert_files(source, target, writing)
     except BaseExceptionGroup as group:
-        raise _sole(group) from None
+        raise sole(group) from None
 
 
 def _require_apart(source: Path, target: Path) -> None:
@@ -162,10 +162,10 @@ async def in_thread(work: Callable[[], None]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, work)
     except BaseExceptionGroup as group:
-        raise _sole(group) from None
+        raise sole(group) from None
 
 
-def _sole(error: BaseException) -> BaseException:
+def sole(error: BaseException) -> BaseException:
     """The one exception in a group, however deep; the group itself if there are several."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

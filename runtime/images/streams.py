@@ -111,14 +111,14 @@ async def _piped(produce: Callable[[int], Awaitable[None]]) -> AsyncIterator[Bin
         with os.fdopen(reading, "rb") as stream:
             try:
                 yield stream
-                await trio.to_thread.run_sync(_drain, stream)
+                await trio.to_thread.run_sync(drain, stream)
             except UmlError as error:
                 raise (trouble or [error])[0] from None
     if trouble:
         raise trouble[0]
 
 
-def _drain(stream: BinaryIO) -> None:
+def drain(stream: BinaryIO) -> None:
     """Read what follows the end of an archive: whoever writes that must not find the pipe broken."""
     while stream.read(1 << 16):
         pass
@@ -133,7 +133,7 @@ async def _packed_directory(path: Path, warn: Warn) -> AsyncIterator[BinaryIO]:
         stream = cast(BinaryIO, process.stdout)
         try:
             yield stream
-            await trio.to_thread.run_sync(_drain, stream)
+            await trio.to_thread.run_sync(drain, stream)
         except BaseException:
             process.terminate()
             raise
