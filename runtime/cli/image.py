@@ -132,3 +132,46 @@ def _epoch() -> int | None:
     from runtime.images.epoch import source_date_epoch
 
     return source_date_epoch(os.environ)
+
+
+@command.command("resize")
+@click.argument("file", metavar="FILE")
+@click.argument("size", metavar="SIZE")
+def resize_(file: str, size: str) -> None:
+    """Make the raw image FILE, and the filesystem in it, SIZE long.
+
+    It may become larger (ext2 to ext4, xfs, btrfs), and smaller (all but xfs) as far as what is in it allows.
+
+    \b
+    Example:
+      uml image resize debian.img 8G
+    """
+    import trio
+
+    from humfs.superblock import parse_size
+    from runtime.images import formats
+    from runtime.images.resize import resize
+
+    with activity(f"resize {file}"):
+        trio.run(resize, formats.source(file), parse_size(size))
+
+
+@command.command("compact")
+@click.argument("file", metavar="FILE")
+def compact_(file: str) -> None:
+    """Give back to the host what the filesystems in FILE do not use, and say how much that was.
+
+    FILE is a raw image, partitioned or not, a COW file or a qcow2 image.
+
+    \b
+    Example:
+      uml image compact debian.img
+    """
+    import trio
+
+    from runtime.images import formats
+    from runtime.images.compact import compact
+
+    with activity(f"compact {file}"):
+        freed = trio.run(compact, formats.source(file))
+    click.echo(f"{freed / (1 << 20):.1f} MiB given back")

@@ -98,7 +98,7 @@ def make_filesystem(fd: int, settings: Settings) -> None:
     )
     if done.returncode:
         raise UmlError(
-            f"mkfs.ext4 cannot make a filesystem of {settings.size} bytes",
+            f"mkfs cannot make an ext4 of {settings.size} bytes",
             "name another --size",
             details=done.stderr.decode(errors="replace").strip(),
         )

@@ -6,19 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.images import formats
-from runtime.images.convert import Writing, convert
 from tests import needs
 from tests.images import entries
+from tests.images.making import make
 from umlfs.cow.create import create
 
 NAMES = {"raw": "x.img", "qcow2": "x.qcow2", "humfs": "x.humfs", "dir": "dir:x", "tar": "x.tar", "oci": "x.oci"}
-
-
-async def make(source: Path | str, target: Path | str, **options: object) -> Path:
-    image = formats.destination(str(target))
-    await convert(formats.source(str(source)), image, Writing(**options))  # type: ignore[arg-type]
-    return image.path
 
 
 @pytest.mark.guest
