@@ -210,7 +210,7 @@ class Filesystem:
             _check(self._lib.ext2fs_punch(self._fs, ino, None, None, 0, 2**64 - 1))
         inode = self.read(ino)
         _check(self._lib.ext2fs_free_ext_attr(self._fs, ino, byref(inode)))
-        self.write(ino, Inode(dtime=1))
+        self.write(ino, Inode())
         self._lib.ext2fs_inode_alloc_stats2(self._fs, ino, -1, is_directory)
 
     def read(self, ino: int) -> Inode:

@@ -37,6 +37,7 @@ _FAST_LINK: Final = 60
 _LINKS_MAX: Final = 65000
 """Names of a file; a directory with more subdirectories counts as one with 1 (dir_nlink)."""
 _TARGET_MAX: Final = 4095
+_NAME_MAX: Final = 255
 _ZEROES: Final = bytes(BLOCK)
 _EMPTY_EXTENTS: Final = struct.pack("<HHHHI48x", 0xF30A, 0, 4, 0, 0)
 _TAIL: Final = struct.pack("<IHBBI", 0, 12, 0, 0xDE, 0)
@@ -143,6 +144,7 @@ class Ext4Writer:
         """Put one file in, in the place of what is there; a directory adds to the one that is there."""
         with self._explained(member.path):
             kind = stat.S_IFMT(member.mode)
+            _require_name(member.path, is_directory=kind == stat.S_IFDIR)
             there = self._tree.find(member.path)
             if there is not None and kind == stat.S_IFDIR == there.kind:
                 self._dress(there.ino, member, self._fs.read(there.ino))
@@ -156,6 +158,7 @@ class Ext4Writer:
     def link(self, path: Path, target: Path) -> None:
         """Make `path` another name of the file at `target`."""
         with self._explained(path):
+            _require_name(path, is_directory=False)
             node = self._tree.find(target)
             if node is None or node.children is not None:
                 raise failure(errno.ENOENT if node is None else errno.EPERM)
@@ -308,6 +311,14 @@ class Ext4Writer:
         links = 2 + sum(child.children is not None for child in children.values())
         inode.links = links if links < _LINKS_MAX else 1
         self._fs.write(node.ino, inode)
+
+
+def _require_name(path: Path, is_directory: bool) -> None:
+    """Refuse what ext4 has no name for: only a directory can be the root."""
+    if not path and not is_directory:
+        raise failure(errno.EISDIR)
+    if any(len(part) > _NAME_MAX for part in path):
+        raise failure(errno.ENAMETOOLONG)
 
 
 def _read(member: Member, position: int) -> bytes:

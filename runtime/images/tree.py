@@ -80,6 +80,7 @@ class Tree:
                     trail = [self.root]
                 pending += [part for part in reversed(node.target.split(b"/")) if part not in (b"", b".")]
             else:
+                self._children(node)
                 trail.append(node)
         return trail[-1]
 
