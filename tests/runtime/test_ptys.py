@@ -20,22 +20,32 @@ def slave() -> Iterator[int]:
         os.close(end)
 
 
-def test_the_owner_gets_the_signal(slave: int) -> None:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
-    try:
-        fcntl.fcntl(slave, fcntl.F_SETOWN, os.getpid())
-        remind(slave)
-        assert signal.SIGIO not in signal.sigpending()
-        fcntl.fcntl(slave, fcntl.F_SETFL, os.O_RDWR | os.O_ASYNC)
-        remind(slave)
-        assert signal.sigtimedwait({signal.SIGIO}, 10) is not None
-        fcntl.fcntl(slave, fcntl.F_SETOWN, 0)
-        remind(slave)
-        assert signal.SIGIO not in signal.sigpending()
-    finally:
-        fcntl.fcntl(slave, fcntl.F_SETFL, os.O_RDWR)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The signals that were sent, and are not."""
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: signals.append((pid, number)))
+    return signals
 
 
-def test_nobody_has_it(slave: int) -> None:
+def test_the_owner_gets_the_signal_while_it_wants_it(slave: int, sent: list[tuple[int, int]]) -> None:
     remind(slave)
+    fcntl.fcntl(slave, fcntl.F_SETOWN, os.getpid())
+    remind(slave)
+    assert sent == []
+    fcntl.fcntl(slave, fcntl.F_SETFL, os.O_RDWR | os.O_ASYNC)
+    remind(slave)
+    fcntl.fcntl(slave, fcntl.F_SETFL, os.O_RDWR)
+    remind(slave)
+    assert sent == [(os.getpid(), signal.SIGIO)]
+
+
+def test_an_owner_that_has_ended(slave: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(pid: int, number: int) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr("os.kill", gone)
+    fcntl.fcntl(slave, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(slave, fcntl.F_SETFL, os.O_RDWR | os.O_ASYNC)
+    remind(slave)
+    fcntl.fcntl(slave, fcntl.F_SETFL, os.O_RDWR)
