@@ -134,18 +134,27 @@ def _feed(stream: BinaryIO, pipe: BinaryIO) -> None:
 
 
 @contextlib.contextmanager
+def plain(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """The stream without its compression, if it has any. UmlError where that is damaged."""
+    with _damage_explained(), decompressed(Forward(stream)) as source:
+        yield cast(BinaryIO, source)
+
+
+@contextlib.contextmanager
 def opened(stream: BinaryIO) -> Iterator[tarfile.TarFile]:
     """The archive in a stream, compressed or not. UmlError if it is none."""
     with contextlib.ExitStack() as stack:
-        try:
-            if _is_plain_file(stream):
-                source = stream
-            else:
-                source = cast(BinaryIO, stack.enter_context(decompressed(Forward(stream))))
-            archive = tarfile.TarFile(fileobj=source, errorlevel=2)
-            yield archive
-        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-            raise UmlError(f"no tar archive, or a damaged one: {error}", "see 'uml humfs import --help'") from error
+        stack.enter_context(_damage_explained())
+        source = stream if _is_plain_file(stream) else stack.enter_context(plain(stream))
+        yield tarfile.TarFile(fileobj=source, errorlevel=2)
+
+
+@contextlib.contextmanager
+def _damage_explained() -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise UmlError(f"no tar archive, or a damaged one: {error}", "see 'uml humfs import --help'") from error
 
 
 def _is_plain_file(stream: BinaryIO) -> bool:

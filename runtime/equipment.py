@@ -6,7 +6,7 @@ import contextlib
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +53,20 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class RootDisk:
+    """The ubd device that holds the root."""
+
+    name: str
+    """`ubda`"""
+    partition: str = ""
+    """Its number; empty for the whole disk."""
+    kind: str = ""
+    """The filesystem; empty to find out."""
+    options: str = ""
+    """How to mount it, besides `rw` or `ro`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """A device of the guest and where its back end listens."""
 
@@ -85,6 +99,8 @@ class Equipment:
     writes_disks: bool = False
     """The guest may write to a disk: it must let go of its filesystems before it ends."""
     _disks: int = 0
+    _found: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    """What the guest's kernel calls each ubd device, and what there is on it."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -108,14 +124,27 @@ class Equipment:
 
     # From sources -----------------------------------------------------------------------------
 
-    async def open_root(self, stack: contextlib.AsyncExitStack, word: str, *, writable: bool) -> None:
-        """Open the source of the root. UmlError, UsageError."""
+    async def open_root(self, stack: contextlib.AsyncExitStack, word: str, *, writable: bool, flags: str = "") -> None:
+        """Open the source of the root, to be mounted with `flags`. UmlError, UsageError."""
         opened = await _open(stack, word, read_only=not writable, snapshot=not writable)
         if isinstance(opened, Filesystem):
             self.add_filesystem("root", opened, read_only=not writable)
-            self.root = guest.Mount("root", "/", options="rw" if writable else "ro")
+            self.root = guest.Mount("root", "/", options=flags or ("rw" if writable else "ro"))
             return
         self.root = await self._mount_of(stack, opened, "/", word, read_only=not writable)
+        if flags:
+            self.root = replace(self.root, options=flags)
+
+    def root_on(self, disk: RootDisk, *, read_only: bool) -> None:
+        """Have the root on a ubd device that was opened. UsageError if it was not, or holds nothing to be mounted."""
+        if disk.name not in self._found:
+            raise UsageError(f"root=/dev/{disk.name}: no such disk", f"give one, with {_word(disk.name)}=FILE")
+        device, kind = self._found[disk.name]
+        if kind == probe.PARTITIONED and not disk.partition:
+            raise UsageError(f"root=/dev/{disk.name}: a disk with partitions", f"name one: root=/dev/{disk.name}1")
+        found = None if disk.partition else kind
+        options = ",".join(filter(None, ["ro" if read_only else "rw", disk.options]))
+        self.root = guest.Mount(f"/dev/{device}{disk.partition}", "/", disk.kind or found or "auto", options)
 
     async def open_mounts(self, stack: contextlib.AsyncExitStack, mounts: Sequence[HostMount]) -> None:
         """Open the sources of further mounts. UmlError, UsageError."""
@@ -148,11 +177,13 @@ class Equipment:
             if native:
                 self.arguments.append(await native_argument(spec))
                 self.btrfs = True  # who knows what it holds
+                self._found[spec.name] = spec.name, None
                 self.writes_disks |= not spec.read_only
                 continue
             device = await open_ubd(spec)
             stack.push_async_callback(_close, device)
-            self._note_btrfs(await probe.probe(device))
+            kind = await probe.probe(device)
+            self._note_btrfs(kind)
             disk = self.add_disk(
                 spec.name,
                 device,
@@ -161,6 +192,7 @@ class Equipment:
                 discard=not spec.no_trim,
             )
             self.links.append(guest.Link(spec.name, disk, len(self.devices) - 1))
+            self._found[spec.name] = disk, kind
 
     async def _mount_of(
         self, stack: contextlib.AsyncExitStack, device: BlockDevice, place: str, word: str, *, read_only: bool
@@ -192,6 +224,11 @@ class Equipment:
     def _note_btrfs(self, kind: str | None) -> None:
         """A disk that holds nothing known yet, or partitions, may be or become btrfs."""
         self.btrfs |= kind in (None, probe.PARTITIONED, "btrfs")
+
+
+def _word(name: str) -> str:
+    """`ubd0`, for the disk `ubda`."""
+    return f"ubd{ord(name[3]) - ord('a')}"
 
 
 def disk_name(number: int) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from runtime.equipment import HostMount
 from umlfs.errors import UsageError
+
+if TYPE_CHECKING:
+    from runtime.equipment import HostMount
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -20,6 +22,8 @@ _SUFFIX: Final = re.compile(r"(.+):(ro|cache=(?:always|auto|never))\Z", re.DOTAL
 def mount(text: str) -> HostMount:
     """`DIR=SRC`, and after it `:ro` for read-only and `:cache=always|auto|never` for what the guest may believe of a
     host directory. UsageError if it is not of that form."""
+    from runtime.equipment import HostMount
+
     place, equals, source = text.partition("=")
     read_only = False
     options: dict[str, str] = {}

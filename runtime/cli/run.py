@@ -61,13 +61,13 @@ def command(
     """
     import trio
 
-    from runtime import foreground, open_files, processes
+    from runtime import caller, foreground, open_files, processes
     from runtime import words as reading
     from runtime.machine import Options
     from runtime.memory import parse_size
     from umlfs.ubd import parse as parse_ubd
 
-    on_terminal = foreground.wants_terminal()
+    on_terminal = caller.wants_terminal()
     options = Options(
         root=root,
         writable=rw,
@@ -79,7 +79,7 @@ def command(
         terminal=on_terminal,
         on_log=_show_log if verbose else None,
     )
-    environment = {**foreground.environment(root, user, on_terminal), **reading.variables(variables)}
+    environment = {**caller.environment(root, user, on_terminal), **reading.variables(variables)}
     if dry_run:
         from runtime.plan import plan
 

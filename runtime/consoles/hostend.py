@@ -7,10 +7,8 @@ kernel sees the same pty, from its start to its end; channels and viewers come a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
-import signal
 import termios
 import tty
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ import trio
 
 from runtime.consoles.spec import Line
 from runtime.consoles.tty_log import Direction, TtyLog
+from runtime.ptys import FULL, remind
 
 KEPT: Final = 64 << 10
 """Bytes of output that are kept for those who come later or are slow."""
@@ -27,22 +26,7 @@ PIECE: Final = 16 << 10
 """The most that is read from the guest, or handed to a reader, at once."""
 PATIENCE: Final = 1.0
 """Seconds that the guest is held up for a reader that takes nothing: then that one counts as absent, until it reads."""
-FULL: Final = 4096
-"""A pty that is full holds at least so many bytes."""
 SIZE_MAX: Final = 0xFFFF
-
-
-def remind(slave: int) -> None:
-    """Tell the kernel that has `slave` that it can be written to again.
-
-    A UML kernel that filled a pty waits for SIGIO. It gets one, once, when we read, but the host makes room only a
-    little later: if the kernel looks before that, it waits for ever. So does it with its own `pts` channel.
-    """
-    owner = fcntl.fcntl(slave, fcntl.F_GETOWN)
-    # The kernel takes this flag back before it lets go of its handler: without it the signal would kill.
-    if owner > 0 and fcntl.fcntl(slave, fcntl.F_GETFL) & os.O_ASYNC:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(owner, signal.SIGIO)
 
 
 def _always() -> bool:

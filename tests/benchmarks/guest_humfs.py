@@ -18,7 +18,7 @@ import trio
 from humfs.archive import import_archive
 from humfs.volume import create
 from runtime import HostMount, Options, run
-from runtime.throwaway import DEFAULT_PATH
+from runtime.caller import DEFAULT_PATH
 from tests.benchmarks.guest_files import make_tree, medians
 
 SCRIPT = r"""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.consoles.hostend import KEPT, PIECE
 from runtime.consoles.spec import BOOT_CONSOLE, Kind, Line
-from runtime.consoles.tty_log import Direction, Operation, Record, TtyLog, records
+from runtime.consoles.tty_log import HEADER, Direction, Operation, Record, TtyLog, records
 from tests.consoles.guest import Guest, eventually, guest
 
 CON1 = Line(Kind.CONSOLE, 1)
@@ -168,6 +171,12 @@ def test_the_format_of_terminal_logs() -> None:
     for broken in (b"\xff" * 24, struct.pack("=iIiiII", 9, 0, 0, 0, 0, 0), struct.pack("=iIiiII", 3, 0, -1, 0, 0, 0)):
         with pytest.raises(ValueError, match=r"terminal log|not a valid"):
             list(records(broken))
+
+
+@given(st.binary(max_size=100) | st.binary(max_size=60).map(lambda data: struct.pack("=iIi", 3, 1, 20) + data))
+def test_anything_is_a_terminal_log_or_an_error(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert sum(HEADER.size + len(record.data) for record in records(data)) <= len(data)
 
 
 @pytest.mark.logs_warnings
