@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ def _refused() -> OSError:
 
 
 class AppendOnly(View):
-    """Files can be created and written at their end. Changing what is in them, shortening, removing or replacing
-    them is EPERM, as for a file with the attribute `a` of chattr(1). Names may change, and empty directories go."""
+    """Files can be created and written at their end. Changing what is in them, removing or replacing them is EPERM;
+    shortening them is accepted and does nothing, as with the kernel's `hostfs=DIR,append`. Names may change, and
+    empty directories go."""
 
     async def _size(self, ino: int, handle: int) -> int:
         return (await self.inner.getattr(ino, handle))[0].size
@@ -35,24 +37,16 @@ class AppendOnly(View):
         self, ino: int, changes: SetAttr, handle: int = NO_HANDLE, caller: Caller | None = None
     ) -> tuple[Attr, int]:
         if changes.size is not None and changes.size < await self._size(ino, handle):
-            raise _refused()
+            changes = dataclasses.replace(changes, size=None)
         return await self.inner.setattr(ino, changes, handle, caller)
 
     async def open(self, ino: int, flags: int) -> Opened:
-        if flags & os.O_TRUNC and await self._size(ino, NO_HANDLE):
-            raise _refused()
-        return await self.inner.open(ino, flags)
+        return await self.inner.open(ino, flags & ~os.O_TRUNC)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
     ) -> tuple[Entry, Opened]:
-        entry, opened = await self.inner.create(parent, name, mode, flags & ~os.O_TRUNC, umask, caller)
-        if flags & os.O_TRUNC and entry.attr.size:
-            if opened.handle:
-                await self.inner.release(entry.ino, opened.handle)
-            self.inner.forget(entry.ino, 1)
-            raise _refused()
-        return entry, opened
+        return await self.inner.create(parent, name, mode, flags & ~os.O_TRUNC, umask, caller)
 
     async def fallocate(self, ino: int, handle: int, mode: int, offset: int, length: int) -> None:
         if mode & ~_KEEP_SIZE:

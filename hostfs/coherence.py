@@ -103,6 +103,9 @@ class Coherent(Names, Attributes, Files, Directories):
             await self._leased(self._leases, ino)
         await super().readdir(ino, handle, offset, add, plus)
 
+    def _changes_seen(self) -> int:
+        return 0 if self._leases is None else self._leases.changes_seen
+
     async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
         attr, valid = await super().getattr(ino, handle)
         return attr, self._lifetime(ino, attr, valid)

@@ -11,10 +11,10 @@ import os
 import stat
 from collections import OrderedDict
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from hostfs.descriptors import READ
-from hostfs.export import WARM_SECONDS
+from hostfs.export import DIRECTORY, WARM_SECONDS
 from hostfs.files import FileAccess
 from hostfs.inodes import Inode
 from umlfs.filesystem import DirSink, Opened
@@ -24,6 +24,16 @@ LISTINGS_MAX: Final = 64
 """How many listings may be under way with entries kept for them."""
 
 _DT_DIR: Final = stat.S_IFDIR >> 12
+
+
+class Listed(NamedTuple):
+    """What a thread has read of a directory."""
+
+    entries: list[Dirent]
+    found: dict[bytes, os.stat_result]
+    """What the names are, if that was asked."""
+    complete: bool
+    """The directory ends with these entries."""
 
 
 class Directories(FileAccess):
@@ -37,23 +47,24 @@ class Directories(FileAccess):
             raise failure(errno.ENOSYS)
         inode = self._node(ino)
         if not inode.pseudo:
-            self._check_readable(inode, await self._reach(inode))
+            self._readable(inode, await self._reach(inode))
         return Opened()
 
     async def releasedir(self, ino: int, handle: int) -> None:
         pass
 
-    @staticmethod
-    def _check_readable(inode: Inode, fd: int) -> None:
+    def _readable(self, inode: Inode, fd: int) -> int:
+        """A descriptor of a directory to read from, given the one it holds. EACCES if we may not."""
         if inode.kind != stat.S_IFDIR:
             raise failure(errno.ENOTDIR)
-        if not inode.access & READ:
-            raise failure(errno.EACCES)
+        if not inode.access & READ:  # as it was when it was opened; its mode may have changed since
+            fd = self._opened(self._reopen, fd, DIRECTORY.open_flags)
+            self._descriptors.hold(inode, fd, READ)
+        return fd
 
     async def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> None:
         inode = self._node(ino)
-        fd = await self._reach(inode)
-        self._check_readable(inode, fd)
+        fd = self._readable(inode, await self._reach(inode))
         await self._in_thread(fd, os.fdatasync if data_only else os.fsync)
 
     async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
@@ -63,10 +74,13 @@ class Directories(FileAccess):
             return
         taken = False
         while True:
+            found: dict[bytes, os.stat_result] = {}
             entries = self._pending.pop((ino, offset), None) if offset else None
             try:
                 if entries is None:
-                    entries = await self._read_entries(inode, offset, plus)
+                    if taken and not self._is_warm(inode):
+                        return  # what was taken is told before anything is waited for: it may change meanwhile
+                    entries, found = await self._read_entries(inode, offset, plus)
                 if not entries:
                     return
                 fd = await self._reach(inode)
@@ -75,7 +89,7 @@ class Directories(FileAccess):
                     return  # what was taken counts; the next call meets the error again
                 raise
             start = offset
-            offset = self._give(inode, fd, entries, offset, add, plus)
+            offset = self._give(inode, fd, entries, offset, add, found if plus else None)
             taken = taken or offset != start
             if entries:
                 self._keep((ino, offset), entries)
@@ -90,26 +104,44 @@ class Directories(FileAccess):
 
     # Reading ----------------------------------------------------------------------------------
 
-    async def _read_entries(self, inode: Inode, offset: int, plus: bool) -> list[Dirent]:
-        """The next entries from `offset`, the last one first; none at the end of the directory."""
-        fd = await self._reach(inode)
-        self._check_readable(inode, fd)
-        if inode.warm <= monotonic() and inode.key[0] not in self._in_memory:
-            if await self._in_thread(fd, lambda copy: _prefetch(copy, offset, plus)):
-                inode.warm = monotonic() + WARM_SECONDS
+    def _is_warm(self, inode: Inode) -> bool:
+        return inode.warm > monotonic() or inode.key[0] in self._in_memory
+
+    def _changes_seen(self) -> int:
+        """A number that grows when the host reports a change."""
+        return 0
+
+    async def _read_entries(
+        self, inode: Inode, offset: int, plus: bool
+    ) -> tuple[list[Dirent], dict[bytes, os.stat_result]]:
+        """The next entries from `offset`, the last one first, none at the end of the directory; and, as far as it is
+        known by the way, what they are."""
+        fd = self._readable(inode, await self._reach(inode))
+        if not self._is_warm(inode):
+            changes = self._changes_seen()
+            listed = await self._in_thread(fd, lambda copy: _read_ahead(copy, offset, plus))
+            if listed is not None:
+                if listed.complete:
+                    inode.warm = monotonic() + WARM_SECONDS
+                # A change that was reported meanwhile will not be reported again after these are told.
+                return listed.entries[::-1], listed.found if changes == self._changes_seen() else {}
             fd = await self._reach(inode)
-        os.lseek(fd, offset, os.SEEK_SET)
-        try:
-            entries = getdents(fd)
-        except FileNotFoundError:
-            return []  # the directory itself is removed
-        entries.reverse()
-        return entries
+        return _entries_from(fd, offset)[::-1], {}
 
     # Giving -----------------------------------------------------------------------------------
 
-    def _give(self, inode: Inode, fd: int, entries: list[Dirent], offset: int, add: DirSink, plus: bool) -> int:
-        """Give entries to `add`, from the end of `entries`, which keeps what is not taken. Returns the new offset."""
+    def _give(
+        self,
+        inode: Inode,
+        fd: int,
+        entries: list[Dirent],
+        offset: int,
+        add: DirSink,
+        found: dict[bytes, os.stat_result] | None,
+    ) -> int:
+        """Give entries to `add`, from the end of `entries`, which keeps what is not taken. Returns the new offset.
+
+        With `found` attributes go with them: these, or what a look tells."""
         while entries:
             name, following, number, kind = entries[-1]
             if name == b"." or name == b"..":
@@ -117,8 +149,8 @@ class Directories(FileAccess):
                 taken = add(name, following, number, stat.S_IFDIR, None)
             elif self._is_aside(inode, name):
                 taken = True
-            elif plus:
-                taken = self._give_plus(inode, fd, name, following, number, kind, add)
+            elif found is not None:
+                taken = self._give_plus(inode, fd, entries[-1], add, found.get(name))
             else:
                 if inode.key[0] != self._device:
                     number = self._mixed_ino(inode.key[0], number)
@@ -135,13 +167,13 @@ class Directories(FileAccess):
             number = inode.key[1]
         return number if inode.key[0] == self._device else self._mixed_ino(inode.key[0], number)
 
-    def _give_plus(
-        self, inode: Inode, fd: int, name: bytes, following: int, number: int, kind: int, add: DirSink
-    ) -> bool:
-        try:
-            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except OSError:
-            return add(name, following, number, kind << 12, None)
+    def _give_plus(self, inode: Inode, fd: int, entry_read: Dirent, add: DirSink, found: os.stat_result | None) -> bool:
+        name, following, number, kind = entry_read
+        if found is None:
+            try:
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except OSError:
+                return add(name, following, number, kind << 12, None)
         child = self._found(inode, name, found)
         entry = self._entry(child, found)
         if add(name, following, entry.attr.ino, entry.attr.mode & 0o170000, entry):
@@ -159,24 +191,38 @@ class Directories(FileAccess):
                     return
 
 
-def _prefetch(fd: int, offset: int, plus: bool) -> bool:
-    """Have the host's caches filled with what is listed from `offset`; True if it ends there.
+def _entries_from(fd: int, offset: int) -> list[Dirent]:
+    try:
+        os.lseek(fd, offset, os.SEEK_SET)
+        entries = getdents(fd)
+        if not entries and not offset:
+            # ext4 finds nothing at the start if the first that it was asked for was the end; then it knows better.
+            os.lseek(fd, 0, os.SEEK_SET)
+            entries = getdents(fd)
+    except FileNotFoundError:
+        return []  # the directory itself is removed
+    return entries
+
+
+def _read_ahead(fd: int, offset: int, plus: bool) -> Listed | None:
+    """What is listed from `offset`, with attributes if asked; the host's caches know it then. None if that fails.
 
     On a description of its own: the position of the one that the inode holds is not this thread's to change.
     """
     own = -1
+    found = {}
     try:
         own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
         os.lseek(own, offset, os.SEEK_SET)
         entries = getdents(own)
         for name, _, _, _ in entries if plus else ():
             try:
-                os.stat(name, dir_fd=own, follow_symlinks=False)
+                found[name] = os.stat(name, dir_fd=own, follow_symlinks=False)
             except OSError:
                 continue
-        return not entries or not getdents(own)
+        return Listed(entries, found, not entries or not getdents(own))
     except OSError:
-        return False  # the listing will meet it again
+        return None  # the listing will meet it again
     finally:
         if own >= 0:
             os.close(own)

@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from hostfs.closing import Closer
 from hostfs.descriptors import READ, Descriptors, limits
 from hostfs.inodes import Inode, InodeTable, Key
 from hostfs.pseudo import is_memory, is_pseudo
@@ -41,8 +42,6 @@ SMALL_DIRECTORY: Final = 256 * 1024
 DIRECTORY: Final = How(os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK)
 PATH: Final = How(os.O_PATH | os.O_NOFOLLOW)
 FORMAT: Final = 0o170000
-_MANY_BLOCKS: Final = 1 << 15
-"""A file of as many blocks (of 512 bytes) takes the host long to free."""
 _GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 """Errors that tell of a name that leads nowhere, or not where it did."""
 _DEVICE_SHIFT: Final = 48
@@ -83,11 +82,6 @@ def proc_path(fd: int) -> str:
     return f"/proc/self/fd/{fd}"
 
 
-def _close_quietly(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(fd)
-
-
 class Export(Filesystem):
     """What all operations of `HostFilesystem` share."""
 
@@ -111,7 +105,8 @@ class Export(Filesystem):
         self._in_memory: set[int] = set()
         """Devices of filesystems without a disk to wait for. (They cannot tell that they never wait.)"""
         held, pinned, self._handles_max = limits()
-        self._descriptors = Descriptors(held, pinned, self._close_slowly)
+        self._closer = Closer()
+        self._descriptors = Descriptors(held, pinned, self._closer.close)
         self._table = InodeTable((found.st_dev, found.st_ino), self._descriptors.drop)
         self._nodes = self._table.nodes
         self._keys = self._table.keys
@@ -182,13 +177,6 @@ class Export(Filesystem):
         finally:
             if not started:
                 os.close(copy)
-
-    def _close_slowly(self, fd: int) -> None:
-        """Close the last descriptor of an unlinked file: in a thread if the host has much to free."""
-        if os.fstat(fd).st_blocks < _MANY_BLOCKS:
-            os.close(fd)
-        else:
-            trio.lowlevel.spawn_system_task(trio.to_thread.run_sync, _close_quietly, fd)
 
     async def _warm(self, inode: Inode, name: bytes | None = None) -> None:
         """Have the host's caches filled with the way to `inode`, and `name` in it."""
@@ -484,6 +472,7 @@ class Export(Filesystem):
 
     async def close(self) -> None:
         self.disconnect()
+        await self._closer.drain()
         if self._root.fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._root.fd)

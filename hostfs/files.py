@@ -263,7 +263,7 @@ class Files(FileAccess):
         if opened is None:
             return
         if opened.inode.pinned:
-            self._close_slowly(opened.fd)
+            self._closer.close(opened.fd)
         else:
             os.close(opened.fd)
 

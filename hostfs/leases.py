@@ -113,6 +113,8 @@ class Leases:
         self._retry_at = 0.0
         self.refused = 0
         """How many times a directory got no lease because of the system's limit."""
+        self.changes_seen = 0
+        """How many events the host has reported."""
 
     def __len__(self) -> int:
         return len(self._by_inode)
@@ -328,6 +330,7 @@ class Leases:
                 lease.told_self = None
 
     def _handle(self, events: list[Event]) -> None:
+        self.changes_seen += len(events)
         for event in events:
             try:
                 self._happened(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +27,8 @@ class HostKind:
         return _CLAIM if path.is_dir() else 0
 
     async def open(self, argument: str, options: OpenOptions) -> Filesystem:
-        """Export the directory `argument`. UsageError for an unknown option or what is no directory that we may
-        search."""
+        """Export the directory `argument`. UsageError for an unknown option or what is no directory, UmlError for one
+        that we may not list or search."""
         view = ViewOptions.parsed(options.extra)
         usual = Cache.ALWAYS if options.snapshot else Cache.AUTO
         cache = _cache(options.extra.get("cache", usual.value))
@@ -42,6 +44,8 @@ def _export(argument: str, read_only: bool, cache: Cache) -> HostFilesystem:
     if not argument:
         raise UsageError("hostfs: no directory named", "write hostfs:DIR")
     try:
+        if os.path.isdir(argument) and not os.access(argument, os.R_OK | os.X_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return HostFilesystem(argument, read_only=read_only, cache=cache)
     except NotADirectoryError:
         raise UsageError(f"{argument}: not a directory", "name a directory, or say what kind it is") from None

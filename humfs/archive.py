@@ -7,7 +7,7 @@ import os
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -41,32 +41,52 @@ async def import_archive(root: Path, archive: str, *, warn: Warn = no_warning, p
     tar, the host has what was imported, but not yet on its disk. UmlError for what is no archive, is damaged, or
     does not fit.
     """
-    with contextlib.ExitStack() as stack:
-        image, stream = _open(archive, stack)
-        return await _add(root, image, stream, warn, progress)
+    async with _opened(root, progress) as filesystem:
+        with contextlib.ExitStack() as stack:
+            image, stream = _open(archive, stack)
+            return await _put_in(filesystem, image, stream, warn, progress)
 
 
 async def add_stream(root: Path, stream: BinaryIO, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
     """Put a tar archive, compressed or not, into the humfs `root`, as `import_archive` does."""
-    return await _add(root, None, stream, warn, progress)
+    async with _opened(root, progress) as filesystem:
+        return await _put_in(filesystem, None, stream, warn, progress)
 
 
-async def _add(root: Path, image: Files | None, stream: BinaryIO, warn: Warn, progress: Progress) -> int:
-    volume = Volume(root, progress=progress)
-    filesystem = HumFilesystem(volume)
+@contextlib.asynccontextmanager
+async def _opened(root: Path, progress: Progress) -> AsyncIterator[HumFilesystem]:
+    filesystem = HumFilesystem(Volume(root, progress=progress))
     try:
-        volume.mark()
-        volume.store.set_meta(importing=1)
-        volume.store.commit()
-        importer = Importer(filesystem, warn)
+        try:
+            yield filesystem
+        finally:
+            await filesystem.close(durable=False)
+    except OSError as error:
+        raise UmlError(f"{root}: {error.strerror}", "mend that on the host, then import again") from error
+
+
+async def _put_in(
+    filesystem: HumFilesystem, image: Files | None, stream: BinaryIO, warn: Warn, progress: Progress
+) -> int:
+    """Import, noting that it is under way for as long as it is, if anything came of it."""
+    store = filesystem.store
+    broken_off_before = store.meta["importing"]
+    importer = Importer(filesystem, warn)
+    store.set_meta(importing=1)
+    store.commit()
+    try:
         if image is not None:
             count = await add_image(importer, image, progress)
         else:
             count = await add_tar(importer, stream, progress)
-        importer.finish()
-        volume.store.set_meta(importing=0)
-    finally:
-        await filesystem.close(durable=False)
+    except BaseException:
+        if importer.members:
+            warn(f"broken off after {importer.members} files, which stay; import again to go on")
+        else:
+            store.set_meta(importing=broken_off_before)
+        raise
+    importer.finish()
+    store.set_meta(importing=0)
     return count
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from humfs.findings import Finding, Kind
 from humfs.host import ORPHANS
+from humfs.store import unusable
 from humfs.volume import Progress, Volume, no_progress
 from umlfs.errors import UmlError
 
@@ -29,19 +30,28 @@ def check(root: Path, *, repair: bool = False, progress: Progress = no_progress)
         volume.reconcile(findings.append, progress, change_host=repair)
         if was_clean and os.listdir(root / ORPHANS):
             findings.append(Finding(Kind.UNREACHABLE, f"/{ORPHANS}", "files without names"))
+        if volume.store.meta["importing"]:
+            findings.append(Finding(Kind.IMPORT, "/"))
         if repair:
+            volume.store.set_meta(importing=0)
             volume.used = volume.count_used()
             volume.settle(findings)
         else:
             volume.store.rollback()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         volume.close(clean=False)
-        raise UmlError(f"{volume.store.path}: {error}", "restore it from a copy") from error
+        raise _explained(volume, error) from error
     except BaseException:
         volume.close(clean=False)
         raise
     volume.close(clean=repair)
     return findings
+
+
+def _explained(volume: Volume, error: sqlite3.Error | OSError) -> UmlError:
+    if isinstance(error, sqlite3.Error):
+        return unusable(volume.store.path, error)
+    return UmlError(f"{error.filename or volume.root}: {error.strerror}", "mend that on the host, and check again")
 
 
 def _check_database(volume: Volume, findings: list[Finding]) -> None:

@@ -371,7 +371,7 @@ class Core(Filesystem):
             if not inode.is_directory:
                 if inode.blocks >= _SLOW_FREE:
                     self.host.file(inode)  # so that freeing it is up to the close
-                os.unlink(inode.name, dir_fd=self.host.orphans)
+                self.host.drop_orphan(inode)
             self._apply(*self._gone(inode))
         except OSError as error:
             log.warning("%s: orphan %d: %s", self.volume.root, ino, error)
@@ -419,9 +419,9 @@ class Core(Filesystem):
 
     async def close(self, *, durable: bool = True) -> None:
         """The directory is noted as closed in order; everything is durable on return, unless that is not asked for."""
+        await self._durability.stop()
         if self._closed:
             return
-        self._durability.stop()
         self.disconnect()
         self._closed = True
         clean = self._durability.failure is None

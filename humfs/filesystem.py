@@ -16,7 +16,8 @@ class HumFilesystem(Names, Attributes):
     to check. `open`, `opendir` and `flush` answer ENOSYS: nothing is kept for an open file but what its inode has.
 
     Durability: `fsync` and `fsyncdir` make everything durable that was changed before them, names and metadata of
-    all files included; without them a change is durable after some five seconds. A killed server loses nothing that
+    all files included; without them rows are so after some five seconds, names and contents whenever the host writes
+    them, and the next open after a power cut compares all of it. A killed server loses nothing that
     it answered, but the last times and sizes that it had not written down.
     """
 

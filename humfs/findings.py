@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     FOREIGN = "on another filesystem of the host: left out"
     SPACE = "wrong count of used space"
     DATABASE = "the database is damaged"
+    IMPORT = "an import was broken off: what came of it stays, import the rest again"
     PERMISSION = "the owner may not use it on the host"
 
 

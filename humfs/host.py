@@ -12,7 +12,7 @@ import os
 import resource
 import stat
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -110,6 +110,8 @@ class Host:
             os.mkdir(root / ORPHANS, DIRECTORY_MODE)
         self.orphans = os.open(root / ORPHANS, _DIRECTORY)
         self._open: OrderedDict[int, Inode] = OrderedDict()
+        self._detached: dict[int, Inode] = {}
+        """Those whose files have no name any more, and live by their descriptors."""
 
     def place(self, inode: Inode) -> int:
         """A descriptor of the directory that has the inode's file under `inode.name`."""
@@ -169,13 +171,73 @@ class Host:
         """Take the descriptor away from the inode; the caller closes it. -1 if it has none."""
         fd, inode.fd = inode.fd, -1
         self._open.pop(inode.ino, None)
+        self._detached.pop(inode.ino, None)
         return fd
 
+    # The last name ----------------------------------------------------------------------------
+
+    def unlink(self, inode: Inode, name: bytes, place: int, *, survives: bool) -> None:
+        """Remove a name of the inode's file. With `survives` it is the last one, and the file is still in use."""
+        if not survives:
+            os.unlink(name, dir_fd=place)
+        elif self._detach(inode):
+            with self._detached_if_done(inode):
+                os.unlink(name, dir_fd=place)
+        else:
+            os.rename(name, b"%d" % inode.ino, src_dir_fd=place, dst_dir_fd=self.orphans)
+
+    def rename_over(
+        self, place: int, name: bytes, inode: Inode, new_place: int, new_name: bytes, *, survives: bool
+    ) -> None:
+        """Rename onto a name of the inode's file, at no moment without one of the two; `survives` as for `unlink`."""
+        if not survives:
+            os.rename(name, new_name, src_dir_fd=place, dst_dir_fd=new_place)
+        elif self._detach(inode):
+            with self._detached_if_done(inode):
+                os.rename(name, new_name, src_dir_fd=place, dst_dir_fd=new_place)
+        else:
+            self._rename_over_orphan(place, name, b"%d" % inode.ino, new_place, new_name)
+
+    def _rename_over_orphan(self, place: int, name: bytes, orphan: bytes, new_place: int, new_name: bytes) -> None:
+        os.link(new_name, orphan, src_dir_fd=new_place, dst_dir_fd=self.orphans, follow_symlinks=False)
+        try:
+            os.rename(name, new_name, src_dir_fd=place, dst_dir_fd=new_place)
+        except OSError:
+            os.unlink(orphan, dir_fd=self.orphans)
+            raise
+
+    def drop_orphan(self, inode: Inode) -> None:
+        """Nobody uses a file without a name any more. (A detached one goes when its descriptor is closed.)"""
+        if inode.ino not in self._detached:
+            os.unlink(inode.name, dir_fd=self.orphans)
+
+    def _detach(self, inode: Inode) -> bool:
+        """Keep the file's descriptor until `release`: half as much work for the host as another name. False if it has
+        none, or too many are kept."""
+        if not inode.is_file or len(self._detached) >= self._files_max // 2:
+            return False
+        try:
+            self.file(inode)
+        except OSError:
+            return False
+        del self._open[inode.ino]
+        self._detached[inode.ino] = inode
+        return True
+
+    @contextlib.contextmanager
+    def _detached_if_done(self, inode: Inode) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.hold(self._detached.pop(inode.ino), inode.fd)
+            raise
+
     def close(self) -> None:
-        for inode in self._open.values():
+        for inode in (*self._open.values(), *self._detached.values()):
             os.close(inode.fd)
             inode.fd = -1
         self._open.clear()
+        self._detached.clear()
         self.directories.close()
         os.close(self.orphans)
 

@@ -1,5 +1,8 @@
 """Filling a humfs from outside: files with any owner and type, made by an ordinary user.
 
+An interrupt (Ctrl-C) comes through between two members, or while contents are read: what there is of each file, the
+database knows.
+
 What is there already is replaced, directories excepted, which are added to: as tar does, and as the layers of an
 image lie on each other. A symlink on the way to a name is followed within the guest's own tree.
 """
@@ -12,6 +15,8 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
+
+import trio
 
 from humfs import acl
 from humfs.filesystem import HumFilesystem
@@ -76,8 +81,13 @@ class Importer:
 
     filesystem: HumFilesystem
     warn: Callable[[str], None] = lambda line: None
+    members: int = 0
+    """How many it was given."""
     _known: dict[Path, int] = field(default_factory=lambda: {(): ROOT})
     _times: dict[int, tuple[int | None, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.filesystem.volume.mark()
 
     # Ways -------------------------------------------------------------------------------------
 
@@ -134,12 +144,19 @@ class Importer:
 
     # Making -----------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def add(self, member: Member) -> int:
         """Make it, in place of what is there; returns its inode number."""
+        await self._next()
         try:
             return await self._add(member)
         except OSError as error:
             raise _explained(error, member.path, self.filesystem) from error
+
+    async def _next(self) -> None:
+        """Before each change. An interrupt that came meanwhile is raised here."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.members += 1
 
     async def _add(self, member: Member) -> int:
         if not member.path:
@@ -174,11 +191,13 @@ class Importer:
         fs = self.filesystem
         if not member.sparse and fs.volume.used + member.size > fs.volume.superblock.total:
             raise failure(errno.ENOSPC)
-        if member.source is not None:
-            _copy(fd, *member.source, member.size)
-        elif member.contents is not None:
-            _pour(fd, member.contents, member.size, member.sparse)
-        fs._measure(inode, os.fstat(fd))
+        try:
+            if member.source is not None:
+                _copy(fd, *member.source, member.size)
+            elif member.contents is not None:
+                _pour(fd, member.contents, member.size, member.sparse)
+        finally:
+            fs._measure(inode, os.fstat(fd))
         if fs.volume.used > fs.volume.superblock.total:
             raise failure(errno.ENOSPC)
 
@@ -201,8 +220,10 @@ class Importer:
                 fs.store.set_meta(posix_acl=1)
             fs.put_xattr(inode, name, value)
 
+    @trio.lowlevel.enable_ki_protection
     async def link(self, path: Path, target: Path) -> None:
         """Make `path` another name of the file at `target`."""
+        await self._next()
         try:
             old = self.find(target)
             if old is None:
@@ -220,14 +241,18 @@ class Importer:
 
     # Removing ---------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def remove(self, path: Path) -> None:
         """Remove what is at `path`, with all that is in it; nothing there is no error."""
+        await self._next()
         inode = self.find(path)
         if inode is not None and path:
             await self._remove(self._parent(path, make=False), path[-1], inode)
 
+    @trio.lowlevel.enable_ki_protection
     async def clear(self, path: Path, keep: set[int]) -> None:
         """Remove what is in the directory at `path`, but the inodes of `keep` and the directories that lead to them."""
+        await self._next()
         inode = self.find(path)
         if inode is not None and inode.is_directory:
             await self._clear(inode.ino, keep)
@@ -277,6 +302,7 @@ class Importer:
         self._times.clear()
 
 
+@trio.lowlevel.disable_ki_protection
 def _copy(fd: int, source: int, offset: int, size: int) -> None:
     while size:
         count = os.sendfile(fd, source, offset, size)
@@ -286,6 +312,7 @@ def _copy(fd: int, source: int, offset: int, size: int) -> None:
         size -= count
 
 
+@trio.lowlevel.disable_ki_protection
 def _pour(fd: int, contents: BinaryIO, size: int, sparse: bool) -> None:
     left = size
     while left:

@@ -13,7 +13,8 @@ CACHED_MAX: Final = 32 * 1024
 """How many inodes are kept in memory; about half a kilobyte each."""
 
 ORPHANAGE: Final = 0
-"""The parent of an inode without a name: its file is in `orphans/`, named by its number."""
+"""The parent of an inode without a name: its file is in `orphans/`, named by its number, unless `humfs.host` keeps it
+by its descriptor."""
 
 DIRECTORY_SIZE: Final = 4096
 """What is shown as a directory's size, and what it counts for in `used`: it has no size of its own."""

@@ -189,12 +189,13 @@ class Names(Core):
         if inode.is_directory:
             raise failure(errno.EISDIR)
         place = self.host.directories.get(parent)
-        if inode.nlink > 1 or not self._in_use(inode):
-            os.unlink(name, dir_fd=place)
-        else:
-            os.rename(name, b"%d" % inode.ino, src_dir_fd=place, dst_dir_fd=self.host.orphans)
+        self.host.unlink(inode, name, place, survives=self._survives(inode))
         self._apply((sql.DELETE_NAME, (parent, name)), *self._name_lost(inode, parent, name))
         self._names_changed(directory, time.time_ns())
+
+    def _survives(self, inode: Inode) -> bool:
+        """Whether it is still used once it has lost a name, which is its last."""
+        return inode.nlink <= 1 and self._in_use(inode)
 
     def _name_lost(self, inode: Inode, parent: int, name: bytes) -> list[Change]:
         """The rows to change besides the name's when a file loses a name; `inode` is reached by another then."""
@@ -291,7 +292,8 @@ class Names(Core):
                 # A name that was put there by hand is not to be replaced unseen.
                 syscalls.rename(fd, name, new_fd, new_name, NOREPLACE)
             else:
-                self._replace(fd, name, new_fd, new_name, replaced)
+                survives = not replaced.is_directory and self._survives(replaced)
+                self.host.rename_over(fd, name, replaced, new_fd, new_name, survives=survives)
         except FileExistsError:
             self._adopt(target, new_name, new_fd)
             raise
@@ -308,19 +310,6 @@ class Names(Core):
         self._renamed(moved, source, name, target, new_name, now)
         changes.append((sql.MOVE_NAME, (target.ino, new_name, source.ino, name)))
         self._apply(*changes, *_links(source, target, moved.is_directory))
-
-    def _replace(self, fd: int, name: bytes, new_fd: int, new_name: bytes, replaced: Inode) -> None:
-        """Rename onto an existing name, at no moment without one of the two. What was there may still be in use."""
-        if replaced.is_directory or replaced.nlink > 1 or not self._in_use(replaced):
-            os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
-            return
-        orphan = b"%d" % replaced.ino
-        os.link(new_name, orphan, src_dir_fd=new_fd, dst_dir_fd=self.host.orphans, follow_symlinks=False)
-        try:
-            os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
-        except OSError:
-            os.unlink(orphan, dir_fd=self.host.orphans)
-            raise
 
     def _renamed(self, inode: Inode, source: Inode, name: bytes, target: Inode, new_name: bytes, now: int) -> None:
         """`inode` went from one name to another."""

@@ -31,7 +31,7 @@ INODE: Final = {
     "gid": int,
     "rdev": int,  # st_rdev of a device node (as os.makedev), else 0
     "nlink": int,  # names of a file; of a directory 2 and one for each directory in it. 0: unlinked, still in use;
-    #                the file is then `orphans/INO`, and goes when the filesystem is opened next
+    #                the file, if it is still there, is `orphans/INO`, and goes at the next open
     "size": int,  # bytes: of a file as last seen on the host, of a symlink the length of its target
     "blocks": int,  # of 512 bytes: what the inode counts for in `used`
     "atime_ns": int,  # nanoseconds since the epoch; never those of the host's file

@@ -102,6 +102,13 @@ def _as_oserror(error: sqlite3.Error) -> OSError:
     return failure(errno.ENOSPC if code in _FULL else errno.EIO)
 
 
+def unusable(path: Path | str, error: Exception) -> UmlError:
+    """What to say of a database that cannot be used."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL or getattr(error, "errno", None) == errno.ENOSPC:
+        return UmlError(f"{path}: the host's disk is full", "make room there, nothing is lost")
+    return UmlError(f"{path}: {error}", "restore it from a copy, or see 'uml humfs check'")
+
+
 def connect(path: Path | str) -> sqlite3.Connection:
     """A connection with our settings. UmlError if it is no database."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
@@ -111,7 +118,7 @@ def connect(path: Path | str) -> sqlite3.Connection:
         schema.prepare(connection, path)
     except sqlite3.Error as error:
         connection.close()
-        raise UmlError(f"{path}: {error}", "restore it from a copy, or see 'uml humfs check'") from error
+        raise unusable(path, error) from error
     except BaseException:
         connection.close()
         raise
@@ -148,9 +155,9 @@ class Store:
             self._execute("UPDATE meta SET value = value WHERE key = 'clean'")
             self.commit()
             self._log_fd = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-        except (sqlite3.Error, KeyError) as error:
+        except (sqlite3.Error, KeyError, OSError) as error:
             self.close()
-            raise UmlError(f"{self.path}: {error}", "restore it from a copy, or see 'uml humfs check'") from error
+            raise unusable(self.path, error) from error
         except BaseException:
             self.close()
             raise

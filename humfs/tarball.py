@@ -156,7 +156,7 @@ def _damage_explained() -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise UmlError(f"no tar archive, or a damaged one: {error}", None) from error
+        raise UmlError(f"no tar archive, or a damaged one: {error}", "see 'uml humfs import --help'") from error
 
 
 def _is_plain_file(stream: BinaryIO) -> bool:

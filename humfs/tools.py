@@ -42,6 +42,8 @@ class Info:
     posix_acl: bool | None = None
     clean: bool | None = None
     """Closed in order, or open now."""
+    importing: bool | None = None
+    """An import is under way, or was broken off."""
     repairs: list[str] = field(default_factory=list)
     """What was mended without being asked, the latest last, each with its time (UTC)."""
 
@@ -57,6 +59,7 @@ def info(root: Path) -> Info:
             meta = dict(rows.execute("SELECT key, value FROM meta").fetchall())
             facts.default_uid, facts.default_gid = meta["default_uid"], meta["default_gid"]
             facts.posix_acl = bool(meta["posix_acl"])
+            facts.importing = bool(meta["importing"])
             facts.clean = bool(meta["clean"]) or facts.holder is not None
             ((facts.inodes,),) = rows.execute("SELECT count(*) FROM inode").fetchall()
             ((facts.names,),) = rows.execute("SELECT count(*) FROM dentry").fetchall()
@@ -149,6 +152,8 @@ def change_settings(root: Path, size: int | None, owner: str | None, acl: bool |
         if acl is not None:
             volume.store.set_meta(posix_acl=int(acl))
         if size is not None:
+            if size < volume.used:
+                raise UmlError(f"{root}: {volume.used} bytes are used", "say a larger size, or remove something first")
             volume.superblock.total = size
             superblocks.write(root, volume.superblock)
 

@@ -279,14 +279,23 @@ def create(root: Path, size: int, uid: int = 0, gid: int = 0, *, acl: bool = Fal
     With `acl` the guest has POSIX access control lists. UmlError if `root` is there and not empty.
     """
     try:
+        is_new = not root.exists()
         root.mkdir(mode=0o755, exist_ok=True)
         if any(root.iterdir()):
             raise UmlError(f"{root}: not empty", "name a new directory, or run humfsify in one that has data/")
-        (root / DATA).mkdir(DIRECTORY_MODE)
-        found = os.stat(root / DATA)
-        store = Store(root)
+        try:
+            _fill(root, size, uid, gid, acl)
+        except BaseException:
+            _empty(root, is_new)
+            raise
     except OSError as error:
-        raise UmlError(f"{error.filename or root}: {error.strerror}") from error
+        raise UmlError(f"{error.filename or root}: {error.strerror}", "name a directory that can be written") from error
+
+
+def _fill(root: Path, size: int, uid: int, gid: int, acl: bool) -> None:
+    (root / DATA).mkdir(DIRECTORY_MODE)
+    found = os.stat(root / DATA)
+    store = Store(root)
     try:
         store.set_meta(default_uid=uid, default_gid=gid, posix_acl=int(acl))
         store.set_meta(data_device=found.st_dev, data_ino=found.st_ino)
@@ -299,3 +308,11 @@ def create(root: Path, size: int, uid: int = 0, gid: int = 0, *, acl: bool = Fal
     finally:
         store.close()
     superblocks.write(root, Superblock(used=DIRECTORY_SIZE, total=size))
+
+
+def _empty(root: Path, is_new: bool) -> None:
+    """Leave nothing of a directory that could not be made."""
+    for name in os.listdir(root):
+        (root / name).rmdir() if name == DATA else (root / name).unlink()
+    if is_new:
+        root.rmdir()

@@ -15,17 +15,17 @@ Work = Callable[[Callable[[], None]], None]
 """Gets a function to be called once it is ready, and goes on after that."""
 
 
-def start(work: Work) -> int:
+def start(work: Work, *, directory: str | None = "/") -> int:
     """Run `work` in a process of its own, a session leader; returns its pid once it says that it is ready.
 
-    Its failure until then is raised here: UmlError. From then on its standard streams are /dev/null. To be called
-    while this process has no other thread and no event loop.
+    Its failure until then is raised here: UmlError. From then on its standard streams are /dev/null, and it is in
+    `directory` (with None, where the caller is). To be called while this process has no other thread and no event loop.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.close(reader)
-        _detach(work, writer)
+        _detach(work, writer, directory)
     os.close(writer)
     os.waitpid(child, 0)
     with open(reader, "rb") as told:
@@ -35,23 +35,23 @@ def start(work: Work) -> int:
     answer = json.loads(content)
     if "pid" in answer:
         return int(answer["pid"])
-    raise UmlError(answer["what"], answer["way_out"], status=answer["status"])
+    raise UmlError(answer["what"], answer["way_out"], status=answer["status"], details=answer["details"])
 
 
-def _detach(work: Work, writer: int) -> NoReturn:
+def _detach(work: Work, writer: int, directory: str | None) -> NoReturn:
     """Become a process whose parent is nobody's concern, and work there."""
     try:
         os.setsid()
         if os.fork():
             os._exit(0)
-        os._exit(_run(work, writer))
+        os._exit(_run(work, writer, directory))
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(1)
 
 
-def _run(work: Work, writer: int) -> int:
+def _run(work: Work, writer: int, directory: str | None) -> int:
     told = False
 
     def ready() -> None:
@@ -61,7 +61,8 @@ def _run(work: Work, writer: int) -> int:
         for fd in range(3):
             os.dup2(null, fd)
         os.close(null)
-        os.chdir("/")
+        if directory is not None:
+            os.chdir(directory)
         _tell(writer, {"pid": os.getpid()})
 
     try:
@@ -82,7 +83,7 @@ def _failure(error: BaseException) -> dict[str, object]:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, UmlError):
-        return {"what": error.what, "way_out": error.way_out, "status": error.status}
+        return {"what": error.what, "way_out": error.way_out, "status": error.status, "details": error.details}
     if os.environ.get("UML_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
-    return {"what": str(error) or type(error).__name__, "way_out": None, "status": 1}
+    return {"what": str(error) or type(error).__name__, "way_out": None, "status": 1, "details": ""}

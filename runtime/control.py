@@ -70,6 +70,8 @@ class Job:
     """What went wrong with a stream on the host's side."""
     _waits: set[trio.CancelScope] = field(default_factory=set)
     """For input: it ends when the job does."""
+    _writes: set[trio.CancelScope] = field(default_factory=set)
+    """For room in an output."""
     _done: trio.Event = field(default_factory=trio.Event)
     _signals: tuple[trio.MemorySendChannel[bytes], trio.MemoryReceiveChannel[bytes]] = field(
         default_factory=lambda: trio.open_memory_channel[bytes](16)
@@ -107,9 +109,18 @@ class Job:
         if not self._done.is_set():
             self.returncode, self.failure = returncode, failure or self._trouble
             self._done.set()
-            self._signals[0].close()
-            for scope in self._waits:
-                scope.cancel()
+            self._end_input()
+
+    def hang_up(self) -> None:
+        """The guest's kernel is about to end, and waits for an answer to all that it asked."""
+        self._end_input()
+        for scope in self._writes:
+            scope.cancel()
+
+    def _end_input(self) -> None:
+        self._signals[0].close()
+        for scope in self._waits:
+            scope.cancel()
 
     async def _pull(self, buffers: Sequence[memoryview]) -> int:
         """Input for as long as the job runs: its end of file comes at the latest when the job is over."""
@@ -129,8 +140,13 @@ class Job:
         async def push(buffers: Sequence[memoryview]) -> int:
             if sink is None:
                 return sum(map(len, buffers))
-            with self._watching(name, "not all that the command said is kept"):
-                return await sink.write_from(buffers)
+            with trio.CancelScope() as scope, self._watching(name, "not all that the command said is kept"):
+                self._writes.add(scope)
+                try:
+                    return await sink.write_from(buffers)
+                finally:
+                    self._writes.discard(scope)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         return push
 
@@ -232,6 +248,12 @@ class ControlFilesystem(Filesystem):
         """No more jobs come: wait until the guest has let go of its filesystems."""
         self._queue.close()
         await self.reported.wait()
+
+    def hang_up(self) -> None:
+        """The guest's kernel is about to end: it waits for what it asked, so nothing may wait for anything else."""
+        self._queue.close()
+        for job in self._jobs.values():
+            job.hang_up()
 
     def stop(self, why: UmlError) -> None:
         """The guest is gone: whoever waits for a job hears `why`."""

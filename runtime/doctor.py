@@ -21,6 +21,7 @@ MODULES = ("fuse", "virtiofs", "overlay", "virtio_blk")
 PACKAGED_KERNEL = Path("/usr/bin/linux.uml")
 FUSE_DEVICE = Path("/dev/fuse")
 FUSERMOUNT = Path("/usr/bin/fusermount3")
+MTAB = Path("/etc/mtab")
 PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -47,7 +48,16 @@ def diagnose(kernel: str | None = None) -> list[Check]:
     Blocks for about half a second, runs short child processes, and leaves nothing behind. What is missing
     is told by a check that is not `ok`: nothing is raised.
     """
-    return [*_kernel_checks(kernel), _memory(), _ptrace(), _busybox(), _fuse_device(), _fusermount(), _pyfuse3()]
+    return [
+        *_kernel_checks(kernel),
+        _memory(),
+        _ptrace(),
+        _busybox(),
+        _fuse_device(),
+        _fusermount(),
+        _mtab(),
+        _pyfuse3(),
+    ]
 
 
 def can_run(checks: list[Check]) -> bool:
@@ -142,6 +152,14 @@ def _fusermount() -> Check:
         return Check("fusermount3", True, False, f"{FUSERMOUNT}, setuid", purpose)
     mend = _sudo(f"chmod u+s {FUSERMOUNT}")
     return Check("fusermount3", False, False, f"{FUSERMOUNT} is not setuid root", purpose, mend)
+
+
+def _mtab() -> Check:
+    """fusermount3 reads there whose mounts are whose; a Debian that never booted lacks it."""
+    purpose = "uml umount without root"
+    if os.access(MTAB, os.R_OK):
+        return Check(str(MTAB), True, False, "there", purpose)
+    return Check(str(MTAB), False, False, "not there", purpose, _sudo(f"ln -sf ../proc/self/mounts {MTAB}"))
 
 
 def _pyfuse3() -> Check:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,8 @@ from umlfs.ubd import Spec
 from umlfs.ubd.device import open_ubd
 from umlfs.ubd.native import native_argument
 
-BASE_MODULES: Final = ("fuse", "virtiofs", "overlay")
+OVERLAY_MODULE: Final = "overlay"
+BASE_MODULES: Final = ("fuse", "virtiofs", OVERLAY_MODULE)
 BLOCK_MODULE: Final = "virtio_blk"
 
 
@@ -37,6 +38,8 @@ class HostMount:
     source: str
     """A `SRC` word, see `umlfs.sources`."""
     read_only: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+    """Names and values of the source's own options, such as `cache` of a hostfs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +50,20 @@ class Disk:
     """What the guest finds in /dev; not longer than a serial number may be."""
     device: BlockDevice
     read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RootDisk:
+    """The ubd device that holds the root."""
+
+    name: str
+    """`ubda`"""
+    partition: str = ""
+    """Its number; empty for the whole disk."""
+    kind: str = ""
+    """The filesystem; empty to find out."""
+    options: str = ""
+    """How to mount it, besides `rw` or `ro`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,8 @@ class Equipment:
     writes_disks: bool = False
     """The guest may write to a disk: it must let go of its filesystems before it ends."""
     _disks: int = 0
+    _found: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    """What the guest's kernel calls each ubd device, and what there is on it."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -98,26 +117,39 @@ class Equipment:
         self._add(disk, virtioblk.DEVICE_ID)
         self._disks += 1
         self.writes_disks |= not disk.read_only
-        return _disk_name(self._disks - 1)
+        return disk_name(self._disks - 1)
 
     def _add(self, device: VirtioDevice, kind: int) -> None:
         self.devices.append(Device(device, kind, self.directory / str(len(self.devices))))
 
     # From sources -----------------------------------------------------------------------------
 
-    async def open_root(self, stack: contextlib.AsyncExitStack, word: str, *, writable: bool) -> None:
-        """Open the source of the root. UmlError, UsageError."""
+    async def open_root(self, stack: contextlib.AsyncExitStack, word: str, *, writable: bool, flags: str = "") -> None:
+        """Open the source of the root, to be mounted with `flags`. UmlError, UsageError."""
         opened = await _open(stack, word, read_only=not writable, snapshot=not writable)
         if isinstance(opened, Filesystem):
             self.add_filesystem("root", opened, read_only=not writable)
-            self.root = guest.Mount("root", "/", options="rw" if writable else "ro")
+            self.root = guest.Mount("root", "/", options=flags or ("rw" if writable else "ro"))
             return
         self.root = await self._mount_of(stack, opened, "/", word, read_only=not writable)
+        if flags:
+            self.root = replace(self.root, options=flags)
+
+    def root_on(self, disk: RootDisk, *, read_only: bool) -> None:
+        """Have the root on a ubd device that was opened. UsageError if it was not, or holds nothing to be mounted."""
+        if disk.name not in self._found:
+            raise UsageError(f"root=/dev/{disk.name}: no such disk", f"give one, with {_word(disk.name)}=FILE")
+        device, kind = self._found[disk.name]
+        if kind == probe.PARTITIONED and not disk.partition:
+            raise UsageError(f"root=/dev/{disk.name}: a disk with partitions", f"name one: root=/dev/{disk.name}1")
+        found = None if disk.partition else kind
+        options = ",".join(filter(None, ["ro" if read_only else "rw", disk.options]))
+        self.root = guest.Mount(f"/dev/{device}{disk.partition}", "/", disk.kind or found or "auto", options)
 
     async def open_mounts(self, stack: contextlib.AsyncExitStack, mounts: Sequence[HostMount]) -> None:
         """Open the sources of further mounts. UmlError, UsageError."""
         for number, mount in enumerate(mounts):
-            opened = await _open(stack, mount.source, read_only=mount.read_only)
+            opened = await _open(stack, mount.source, read_only=mount.read_only, extra=dict(mount.options))
             options = "ro" if mount.read_only else "rw"
             place = posixpath.normpath(mount.place)
             if isinstance(opened, Filesystem):
@@ -145,11 +177,13 @@ class Equipment:
             if native:
                 self.arguments.append(await native_argument(spec))
                 self.btrfs = True  # who knows what it holds
+                self._found[spec.name] = spec.name, None
                 self.writes_disks |= not spec.read_only
                 continue
             device = await open_ubd(spec)
             stack.push_async_callback(_close, device)
-            self._note_btrfs(await probe.probe(device))
+            kind = await probe.probe(device)
+            self._note_btrfs(kind)
             disk = self.add_disk(
                 spec.name,
                 device,
@@ -158,6 +192,7 @@ class Equipment:
                 discard=not spec.no_trim,
             )
             self.links.append(guest.Link(spec.name, disk, len(self.devices) - 1))
+            self._found[spec.name] = disk, kind
 
     async def _mount_of(
         self, stack: contextlib.AsyncExitStack, device: BlockDevice, place: str, word: str, *, read_only: bool
@@ -191,7 +226,12 @@ class Equipment:
         self.btrfs |= kind in (None, probe.PARTITIONED, "btrfs")
 
 
-def _disk_name(number: int) -> str:
+def _word(name: str) -> str:
+    """`ubd0`, for the disk `ubda`."""
+    return f"ubd{ord(name[3]) - ord('a')}"
+
+
+def disk_name(number: int) -> str:
     """What the virtio_blk driver calls its disk `number`: vda to vdz, vdaa and so on."""
     name = ""
     while number >= 0:
@@ -201,10 +241,16 @@ def _disk_name(number: int) -> str:
 
 
 async def _open(
-    stack: contextlib.AsyncExitStack, word: str, *, read_only: bool, snapshot: bool = False
+    stack: contextlib.AsyncExitStack,
+    word: str,
+    *,
+    read_only: bool,
+    snapshot: bool = False,
+    extra: Mapping[str, str] | None = None,
 ) -> Filesystem | BlockDevice:
+    options = sources.OpenOptions(read_only=read_only, snapshot=snapshot, extra=extra or {})
     try:
-        opened = await sources.parse(word).open(sources.OpenOptions(read_only=read_only, snapshot=snapshot))
+        opened = await sources.parse(word).open(options)
     except OSError as error:
         raise UmlError(f"{word}: {os.strerror(error.errno or 0)}", "use a source that you may open") from error
     stack.push_async_callback(_close, opened)

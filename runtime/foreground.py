@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Final
 
 import trio
 
 from runtime import terminal
+from runtime.caller import PASSED_ON
 from runtime.control import Job
-from runtime.machine import Machine, Options
+from runtime.machine import TERMINAL, Machine, Options
 from runtime.streams import Descriptor, are_same, is_null
-from runtime.throwaway import DEFAULT_PATH, timed_out
-
-PASSED_ON: Final = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGQUIT: "QUIT", signal.SIGHUP: "HUP"}
-"""Signals for the command: the first of a kind is passed on, the second ends the guest."""
-INHERITED: Final = ("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "TZ", "NO_COLOR")
-"""Variables of the caller that a command gets: they say how to speak to the person."""
-
-
-def wants_terminal() -> bool:
-    """Whether the caller sits at a terminal, so that the command should."""
-    return os.isatty(0) and os.isatty(1)
-
-
-def environment(root: str, user: str | None, on_terminal: bool) -> dict[str, str]:
-    """What a command gets of the caller's environment. PATH only where the root is the caller's own; HOME too, unless
-    the command runs as somebody else: to an ordinary user root's home is closed, in the guest as outside."""
-    result = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    result["PATH"] = DEFAULT_PATH
-    if root in ("/", "hostfs:/"):
-        names = ("PATH", "HOME") if user is None else ("PATH",)
-        result.update({name: os.environ[name] for name in names if os.environ.get(name)})
-    if on_terminal:
-        result["TERM"] = os.environ.get("TERM", "linux")
-    return result
-
+from runtime.throwaway import timed_out
 
 Streams = tuple[Descriptor | None, Descriptor | None, Descriptor | None]
 
@@ -147,7 +122,7 @@ class Foreground:
                 async with trio.open_nursery() as showing:
                     showing.start_soon(screen.run)
                     self._job = machine.start(
-                        command, directory=directory, environment=environment, user=user, on_terminal=True
+                        command, directory=directory, environment=environment, user=user, terminal=TERMINAL
                     )
                     status = await self._job.wait()
                     screen.finish()

@@ -72,12 +72,12 @@ def build(
     kernel: Kernel,
     names: Sequence[str],
     init: bytes,
-    busybox: Path,
+    busybox: Path | None,
     extra: Mapping[str, bytes] | None = None,
     *,
     scratch: Path,
 ) -> Path:
-    """The archive holding `busybox`, `init` as /init, and the modules `names` with all that they depend on.
+    """The archive holding `busybox` (unless None), `init` as /init, and the modules `names` with all that they need.
 
     `extra` are further files by their path; those that start with `#!` or are programs become executable.
     /dev, /proc and /sys are there, empty. `load_snippet` gives the shell words that load the modules.
@@ -119,9 +119,9 @@ def _place(kernel: Kernel) -> str:
     return f"lib/modules/{kernel.version}"
 
 
-def _key(needed: Sequence[Module], init: bytes, busybox: Path, extra: Mapping[str, bytes]) -> str:
+def _key(needed: Sequence[Module], init: bytes, busybox: Path | None, extra: Mapping[str, bytes]) -> str:
     """What the archive's content depends on: the very files (`identity`), and the bytes given."""
-    digest = hashlib.sha256(f"{LAYOUT}\0{identity(busybox)}".encode())
+    digest = hashlib.sha256(f"{LAYOUT}\0{busybox and identity(busybox)}".encode())
     for module in needed:
         digest.update(f"\0{module.name}\0{identity(module.path)}\0{module.needs}".encode())
     for name, content in sorted({"init": init, **extra}.items()):
@@ -150,13 +150,13 @@ def _cached(key: str) -> Path | None:
     return None
 
 
-def _archive(kernel: Kernel, needed: Sequence[Module], init: bytes, busybox: Path, extra: Mapping[str, bytes]) -> bytes:
-    try:
-        program = busybox.read_bytes()
-    except OSError as error:
-        raise UmlError(f"{busybox}: cannot be read: {error.strerror}", INSTALL_BUSYBOX) from error
+def _archive(
+    kernel: Kernel, needed: Sequence[Module], init: bytes, busybox: Path | None, extra: Mapping[str, bytes]
+) -> bytes:
     entries = [cpio.directory(name) for name in _DIRECTORIES]
-    entries += [cpio.file(b"bin/busybox", program, 0o755), cpio.file(b"init", init, 0o755)]
+    if busybox is not None:
+        entries.append(cpio.file(b"bin/busybox", _program(busybox), 0o755))
+    entries.append(cpio.file(b"init", init, 0o755))
     place = _place(kernel)
     for each in needed:
         content = strip_debugging(modules.read_module(each.path))
@@ -166,6 +166,13 @@ def _archive(kernel: Kernel, needed: Sequence[Module], init: bytes, busybox: Pat
         runs = content.startswith((b"#!", b"\x7fELF"))
         entries.append(cpio.file(os.fsencode(name.lstrip("/")), content, 0o755 if runs else 0o644))
     return cpio.archive(entries)
+
+
+def _program(busybox: Path) -> bytes:
+    try:
+        return busybox.read_bytes()
+    except OSError as error:
+        raise UmlError(f"{busybox}: cannot be read: {error.strerror}", INSTALL_BUSYBOX) from error
 
 
 def _dependencies(needed: Sequence[Module]) -> bytes:

@@ -23,6 +23,7 @@ from typing import IO, Final
 
 import trio
 
+from runtime.open_files import callers_limit
 from runtime.processes import MARK, Leash, fixed_addresses, kill_group, kill_marked
 from umlfs.errors import UmlError
 
@@ -58,6 +59,8 @@ rm -rf -- "$1"
 
 _LAUNCH: Final = """\
 echo "add $$"
+ulimit -Sn "$1"
+shift
 exec "$@" >&2
 """
 
@@ -129,10 +132,11 @@ class Keeper:
         """Start a kernel; `arguments` begins with its path.
 
         Its descriptors 1 and 2 are both `output` (`subprocess.PIPE`: the pipe is the result's `stderr`), and
-        those of `pass_fds` keep their numbers. The process number is the kernel's own. UmlError if it cannot
-        be started. Wait for its end by `wait`.
+        those of `pass_fds` keep their numbers. It may have as many files open as this process might before
+        `raise_limit`. The process number is the kernel's own. UmlError if it cannot be started. Wait for its end by
+        `wait`.
         """
-        words = [SHELL, "-c", _LAUNCH, SHELL, *(os.fspath(word) for word in arguments)]
+        words = [SHELL, "-c", _LAUNCH, SHELL, callers_limit(), *(os.fspath(word) for word in arguments)]
         self._started += 1
         leash, mark = Leash(), f"{self.directory}/{self._started}"
         try:
@@ -148,7 +152,7 @@ class Keeper:
                 )
         except OSError as error:
             leash.close()
-            raise UmlError(f"{words[4]}: cannot be started: {error.strerror}") from error
+            raise UmlError(f"{os.fspath(arguments[0])}: cannot be started: {error.strerror}") from error
         finally:
             leash.hand_over()
         self._kernels[kernel] = _Bonds(leash, mark)

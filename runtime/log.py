@@ -17,6 +17,8 @@ LINE_MAX: Final = 4096
 SHOWN: Final = 15
 """Lines that an error shows."""
 PANIC: Final = b"Kernel panic"
+RESTARTS: Final = (b"reboot: Restarting system", b"sysrq: Resetting")
+ENDS: Final = (PANIC, b"reboot: System halted", b"reboot: Power down", b"sysrq: Power Off")
 _NO_LINE: Final = (b"setup_one_line failed for device ", b"configured as 'none'")
 """How the kernel's word for each of 79 consoles and serial lines that a machine does not have begins and ends."""
 
@@ -28,6 +30,8 @@ class KernelLog:
         self.lines: deque[bytes] = deque(maxlen=LINES)
         self.complete = trio.Event()
         """The console is closed, and all that it said is here."""
+        self.ending = trio.Event()
+        """The kernel said that it ends, or starts again."""
         self._on_line = on_line
         self._rest = b""
 
@@ -50,6 +54,8 @@ class KernelLog:
             if line.startswith(_NO_LINE[0]) and line.endswith(_NO_LINE[1]):
                 continue
             self.lines.append(line)
+            if any(word in line for word in (*RESTARTS, *ENDS)):
+                self.ending.set()
             if self._on_line is not None:
                 self._on_line(self.lines[-1])
 
@@ -59,6 +65,16 @@ class KernelLog:
             async for chunk in console:
                 self.feed(bytes(chunk))
         self.finish()
+
+    @property
+    def restarting(self) -> bool:
+        """Whether the last that the kernel said is that it starts again."""
+        return any(word in line for line in list(self.lines)[-SHOWN:] for word in RESTARTS)
+
+    @property
+    def panicked(self) -> bool:
+        """Whether the kernel said that it panics."""
+        return any(PANIC in line for line in self.lines)
 
     def failure(self, what: str) -> UmlError:
         """The error that `what` happened to the guest, with the end of the log."""

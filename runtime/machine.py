@@ -7,65 +7,40 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import trio
 
-from runtime import guest, initramfs
+from hostfs.watch import Watch
+from runtime import farewell, guest, initramfs
 from runtime.control import ControlFilesystem, Job, Sink, Source
-from runtime.equipment import Disk, Equipment, HostMount
+from runtime.equipment import OVERLAY_MODULE, Equipment
 from runtime.keeper import Keeper
 from runtime.kernel import Kernel, find_kernel
 from runtime.log import KernelLog
-from runtime.memory import DEFAULT, memory_directory
+from runtime.mconsole import notify
+from runtime.mconsole.wire import Notification
+from runtime.memory import memory_directory
+from runtime.options import Options
 from runtime.places import check_places
 from runtime.plan import ARCHIVE, kernel_arguments
+from runtime.processes import kill_group
 from runtime.tuning import command_line, remember_lpj, tuning
 from umlfs.errors import UmlError
 from umlfs.serve import vhost_user
-from umlfs.ubd import Spec
 
-BOOT_SECONDS: Final = 60.0
-"""How long a guest may take until its agent answers. A hundred times what it takes."""
+__all__ = ["Machine", "Options", "TERMINAL"]
+
 SETTLE_SECONDS: Final = 30.0
 """How long a guest may take at the end to write back what it holds for its disks."""
 LOG_SECONDS: Final = 1.0
 """How long the log of a kernel that has ended may take to be read."""
-TERMINAL: Final = "/dev/tty1"
-"""The guest's end of the terminal that `Machine.terminal` is the host's end of."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a machine is made of."""
-
-    root: str = "hostfs:/"
-    """The source of the root filesystem."""
-    writable: bool = False
-    """Changes to the root go through to the source; else they go to the guest's memory and are gone with it."""
-    mounts: Sequence[HostMount] = ()
-    ubds: Sequence[Spec] = ()
-    """Disks, as the kernel's command line names them (`umlfs.ubd.parse`)."""
-    native_ubd: bool = False
-    """The kernel's own ubd driver takes the disks."""
-    disks: Sequence[Disk] = ()
-    """Further disks: block devices of any kind, open already."""
-    arguments: Sequence[str] = ()
-    """Further words for the kernel's command line."""
-    memory: int = DEFAULT
-    """In bytes."""
-    kernel: str | None = None
-    """The kernel's file; by default the one that is installed."""
-    terminal: bool = False
-    """Make a terminal for a command to run on."""
-    name: str = "umlfs"
-    """The guest's host name."""
-    boot_seconds: float = BOOT_SECONDS
-    on_log: Callable[[bytes], None] | None = field(default=None, compare=False)
-    """Called with each line of the kernel's log."""
+NOTIFY: Final = "notify"
+"""The socket that the kernel tells of itself at."""
+TERMINAL: Final = 1
+"""The guest's line (/dev/tty1) that `Machine.terminal` is the host's end of."""
 
 
 class Machine:
@@ -82,12 +57,19 @@ class Machine:
 
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
-        self.terminal: int | None = None
-        """The host's end of the guest's terminal, a descriptor without blocking; if one was asked for."""
+        self.terminals: dict[int, int] = {}
+        """The host's ends of the guest's terminals by their lines, descriptors without blocking."""
+        self.directory: Path | None = None
+        """Of the sockets, while the machine runs."""
+        self.pid: int | None = None
+        """The kernel's."""
+        self.returncode: int | None = None
+        """The exit status of a kernel that has ended; -N after signal N."""
         self._control = ControlFilesystem()
         self._log = KernelLog(self.options.on_log)
         self._stack = contextlib.AsyncExitStack()
         self._ended = trio.Event()
+        self._equipment: Equipment | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -114,16 +96,16 @@ class Machine:
         directory: str | None = None,
         environment: Mapping[str, str] | None = None,
         user: str | None = None,
-        on_terminal: bool = False,
+        terminal: int | None = None,
     ) -> Job:
-        """Run `command` in the guest after those started before it; an empty one is a shell.
+        """Run `command` in the guest, after those started before it unless that stays up; an empty one is a shell.
 
         Without a stream the command reads nothing, and what it writes is dropped. It starts in `directory`, an
         error if that does not exist; by default in the caller's own, where the guest has it. `environment` is
-        all that it gets.
+        all that it gets. It runs on line `terminal` instead of streams if one is given.
         """
-        if on_terminal and self.terminal is None:
-            raise ValueError("the machine has no terminal")
+        if terminal is not None and terminal not in self.terminals:
+            raise ValueError(f"the machine has no terminal {terminal}")
         job = Job(stdin, stdout, stderr)
         if self._ended.is_set():
             job.finish(failure=UmlError("the guest is gone"))
@@ -136,8 +118,60 @@ class Machine:
             environment=environment or {},
             user=user,
         )
-        self._control.submit(job, script, TERMINAL if on_terminal else "")
+        self._control.submit(job, script, "" if terminal is None else f"/dev/tty{terminal}")
         return job
+
+    def retire(self, job: Job) -> None:
+        """Forget a job that is over: a machine that stays up would remember every one it ran."""
+        self._control.retire(job)
+
+    @property
+    def terminal(self) -> int | None:
+        """The host's end of the terminal that `Options.terminal` asked for."""
+        return self.terminals.get(TERMINAL)
+
+    async def ended(self) -> None:
+        """Wait until the kernel has ended by itself."""
+        await self._ended.wait()
+
+    def failure(self, what: str) -> UmlError:
+        """The error that `what` happened to the guest, with the end of the kernel's log."""
+        return self._log.failure(what)
+
+    def hear(self, data: bytes) -> None:
+        """The kernel's console said `data`: for machines whose console is another's (`Options.arguments`)."""
+        self._log.feed(data)
+
+    async def last_words(self) -> None:
+        """Wait until the kernel that has ended has said why, if it says that at all."""
+        with trio.move_on_after(LOG_SECONDS):
+            await self._log.ending.wait()
+
+    def kill(self) -> None:
+        """End the kernel at once: what the guest has not written yet is lost."""
+        if self.pid is not None and self.returncode is None:
+            kill_group(self.pid)
+
+    @property
+    def devices(self) -> list[str]:
+        """The names of the devices that we serve."""
+        return [] if self._equipment is None else [device.device.name for device in self._equipment.devices]
+
+    @property
+    def mconsole(self) -> Path:
+        """The kernel's own management console."""
+        assert self.directory is not None
+        return self.directory / self.directory.name / "mconsole"
+
+    @property
+    def wants_reboot(self) -> bool:
+        """Whether the kernel that has ended was told to start again (with `noreboot` it leaves that to us)."""
+        return self._log.restarting
+
+    @property
+    def panicked(self) -> bool:
+        """Whether the kernel that has ended did so because it panicked."""
+        return self._log.panicked
 
     @property
     def log(self) -> list[bytes]:
@@ -154,18 +188,24 @@ class Machine:
             kernel = find_kernel(options.kernel)
             memory = memory_directory(options.memory)
             keeper = stack.enter_context(Keeper())
-            directory = keeper.directory
-            equipment = await self._equip(stack, directory)
+            self.directory = directory = keeper.directory
+            self._equipment = equipment = await self._equip(stack, directory)
             listeners = [
                 await stack.enter_async_context(vhost_user.listening(str(device.socket)))
                 for device in equipment.devices
             ]
+            watch = stack.enter_context(farewell.watching(directory))
+            heard = options.on_notification and stack.enter_context(notify.listening(directory / NOTIFY))
             # Tasks end before what they work on is closed.
             nursery = await stack.enter_async_context(trio.open_nursery())
             stack.callback(nursery.cancel_scope.cancel)
             for device, listener in zip(equipment.devices, listeners, strict=True):
                 nursery.start_soon(vhost_user.serve, device.device, listener)
             await trio.to_thread.run_sync(self._write_archive, directory / ARCHIVE, kernel, equipment)
+            if heard and options.on_notification:
+                nursery.start_soon(self._tell, heard, options.on_notification)
+                equipment.arguments.append(f"mconsole=notify:{directory / NOTIFY}")
+            nursery.start_soon(self._hear_farewell, watch, directory.name)
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
             await self._wait_until_ready()
             yield
@@ -178,21 +218,32 @@ class Machine:
         options = self.options
         equipment = Equipment(directory)
         equipment.add_filesystem(guest.CONTROL_TAG, self._control)
-        await equipment.open_root(stack, options.root, writable=options.writable)
+        if options.program is None and options.root_disk is None:
+            await equipment.open_root(stack, options.root, writable=options.writable, flags=options.root_flags)
         await equipment.open_mounts(stack, options.mounts)
         await equipment.open_ubds(stack, options.ubds, native=options.native_ubd)
+        if options.root_disk is not None:
+            equipment.root_on(options.root_disk, read_only=options.root_flags == "ro")
         await equipment.add_disks(options.disks)
         equipment.arguments += options.arguments
         return equipment
 
     def _write_archive(self, path: Path, kernel: Kernel, equipment: Equipment) -> None:
         """The initramfs of this boot: what every boot has, and then what this one adds."""
+        program = self.options.program
+        if program is not None:
+            names = (*(name for name in equipment.modules if name != OVERLAY_MODULE), *self.options.modules)
+            paths = "".join(f"{path}\n" for path in initramfs.module_paths(kernel, names))
+            extra = {"modules": paths.encode()}
+            shutil.copyfile(initramfs.build(kernel, names, program, None, extra, scratch=path.parent), path)
+            return
         boot = guest.Boot(
             equipment.root,
             overlay=not self.options.writable,
             mounts=equipment.mounts,
             links=equipment.links,
             hostname=self.options.name,
+            init=self.options.init,
         )
         init = guest.script("init.sh").encode()
         base = initramfs.build(kernel, equipment.modules, init, initramfs.find_busybox(), scratch=path.parent)
@@ -216,23 +267,18 @@ class Machine:
             *equipment.arguments,
             *tuned.arguments(),
         ]
-        inherited = []
-        if self.options.terminal:
-            self.terminal, line = os.openpty()
-            stack.callback(os.close, self.terminal)
-            os.set_blocking(self.terminal, False)
-            arguments.append(f"con1=fd:{line}")
-            inherited.append(line)
+        lines = self._make_terminals(stack)
         try:
             process = keeper.spawn(
-                [kernel.path, *command_line(arguments)],
+                [kernel.path, *command_line([*arguments, *(f"con{n}=fd:{fd}" for n, fd in lines.items())])],
                 output=subprocess.PIPE,
-                pass_fds=inherited,
+                pass_fds=[*self.options.descriptors, *lines.values()],
                 env={"TMPDIR": str(memory), "PATH": os.defpath, "HOME": str(keeper.directory)},
             )
         finally:
-            for line in inherited:
+            for line in lines.values():
                 os.close(line)
+        self.pid = process.pid
         # The kernel goes before its devices do.
         stack.callback(keeper.close)
         assert process.stderr is not None
@@ -243,6 +289,16 @@ class Machine:
         if tuned.lpj is None:
             nursery.start_soon(self._learn, kernel)
 
+    def _make_terminals(self, stack: contextlib.AsyncExitStack) -> dict[int, int]:
+        """The ends of all terminals that the kernel gets, by their lines."""
+        theirs = {}
+        for line in (*([TERMINAL] if self.options.terminal else []), *self.options.terminals):
+            ours, theirs[line] = os.openpty()
+            stack.callback(os.close, ours)
+            os.set_blocking(ours, False)
+            self.terminals[line] = ours
+        return theirs
+
     async def _learn(self, kernel: Kernel) -> None:
         """Keep what this boot measured for the next one."""
         await self._control.ready.wait()
@@ -252,8 +308,18 @@ class Machine:
         status = await keeper.wait(process)
         with trio.move_on_after(LOG_SECONDS):
             await self._log.complete.wait()
+        self.returncode = status
         self._ended.set()
         self._control.stop(self._log.failure(f"the guest ended by itself ({_ending(status)})"))
+
+    @staticmethod
+    async def _tell(notifications: notify.Notifications, hear: Callable[[Notification], None]) -> None:
+        async for notification in notifications:
+            hear(notification)
+
+    async def _hear_farewell(self, watch: Watch, umid: str) -> None:
+        await farewell.umid_removed(watch, umid)
+        self._control.hang_up()
 
     async def _wait_until_ready(self) -> None:
         """Return when the agent asks for its first job. UmlError if it never will."""

@@ -36,7 +36,6 @@ _OF_MOUNT: Final = frozenset(
         "nouser",
         "owner",
         "relatime",
-        "rw",
         "user",
         "users",
         "_netdev",
@@ -56,6 +55,8 @@ class MountOptions:
     """What `-o` asked for."""
 
     read_only: bool = False
+    writable: bool = False
+    """`rw` was said, which what is only read by default needs."""
     kernel: set[str] = field(default_factory=set)
     """Options of libfuse and the host's kernel."""
     source: dict[str, str] = field(default_factory=dict)
@@ -77,8 +78,8 @@ def parse(texts: Iterable[str]) -> MountOptions:
 
 def _take(options: MountOptions, word: str) -> None:
     key, _, value = word.partition("=")
-    if word == "ro":
-        options.read_only = True
+    if word in ("ro", "rw"):
+        options.read_only, options.writable = word == "ro", word == "rw"
     elif word in _KERNEL or key in _KERNEL_VALUES:
         options.kernel.add(word)
     elif word not in _OF_MOUNT and not word.startswith(_OF_MOUNT_PREFIXES):

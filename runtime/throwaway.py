@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from runtime.caller import DEFAULT_PATH
 from runtime.control import Sink, Source
 from runtime.machine import Machine, Options
 from runtime.streams import Collector, Literal
@@ -15,7 +16,6 @@ from umlfs.errors import UmlError
 
 CAPTURE_MAX: Final = 1 << 30
 """Bytes of output that are gathered in memory, for each of the two streams."""
-DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 async def run(

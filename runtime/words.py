@@ -5,21 +5,37 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from runtime.equipment import HostMount
 from umlfs.errors import UsageError
+
+if TYPE_CHECKING:
+    from runtime.equipment import HostMount
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
+_FORM: Final = "DIR=SRC[:ro][:cache=WHEN]"
+_SUFFIX: Final = re.compile(r"(.+):(ro|cache=(?:always|auto|never))\Z", re.DOTALL)
+
+
 def mount(text: str) -> HostMount:
-    """`DIR=SRC`, and `:ro` after it for read-only. UsageError if it is not of that form."""
+    """`DIR=SRC`, and after it `:ro` for read-only and `:cache=always|auto|never` for what the guest may believe of a
+    host directory. UsageError if it is not of that form."""
+    from runtime.equipment import HostMount
+
     place, equals, source = text.partition("=")
+    read_only = False
+    options: dict[str, str] = {}
+    while found := _SUFFIX.match(source):
+        source, word = found.groups()
+        if word == "ro":
+            read_only = True
+        else:
+            options["cache"] = word.removeprefix("cache=")
     if not equals or not place or not source:
-        raise UsageError(f"--mount {text}: not of the form DIR=SRC[:ro]", "for example --mount /src=./project:ro")
-    read_only = source.endswith(":ro")
-    return HostMount(place, source.removesuffix(":ro"), read_only)
+        raise UsageError(f"--mount {text}: not of the form {_FORM}", "for example --mount /src=./project:ro")
+    return HostMount(place, source, read_only, tuple(options.items()))
 
 
 def directory(text: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -20,6 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("umlfs", "hostfs", "humfs", "runtime")
 TOOLS = ("ruff*", "*mypy*", "pip*", "Cython*", "setuptools*", "pkg_resources", "*pytest*", "*hypothesis*")
 """What the `uml` command itself never imports, by far the most of what is installed."""
+
+
+CHECKER = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging")
+"""What the contract's checks import."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +103,15 @@ def _copied(directory: Path) -> list[Path]:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, directory / "project" / name)
     return [directory / "project", directory / "installed"]
+
+
+def copied_checks(directory: Path) -> Path:
+    """`directory`, in which Python finds copies of the checks of the contract (`tests.contract.posix`)."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "tests", directory / "tests", ignore=ignored)
+    for name in CHECKER:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        shutil.copytree(Path(spec.origin).parent, directory / name, ignore=ignored)
+    return directory

@@ -19,7 +19,9 @@ ABOVE = {
 
 INPUT_OUTPUT = {"trio", "socket", "asyncio", "selectors", "select", "subprocess"}
 CODEC_SUFFIX = "_wire.py"
-OTHER_CODECS: frozenset[str] = frozenset({"umlfs/cow/header.py", "umlfs/cow/bitmap.py", "umlfs/partitions.py"})
+OTHER_CODECS: frozenset[str] = frozenset(
+    {"umlfs/cow/header.py", "umlfs/cow/bitmap.py", "umlfs/partitions.py", "runtime/mconsole/wire.py"}
+)
 """Sans-IO modules whose names do not end in `_wire.py`, by their path from the root."""
 
 

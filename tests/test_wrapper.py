@@ -48,6 +48,7 @@ TOOLS = [
     "env",
     "flock",
     "id",
+    "ln",
     "mkdir",
     "mktemp",
     "mv",
@@ -81,7 +82,7 @@ class Checkout:
         shutil.copy(ROOT / "pyproject.toml", self.here)
         # The one package that may be missing here, and the device: files that a test can remove.
         text = (ROOT / "uml").read_text()
-        for file in ("/usr/bin/linux.uml", "/dev/fuse"):
+        for file in ("/usr/bin/linux.uml", "/dev/fuse", "/etc/mtab"):
             text = text.replace(file, str(self.play / Path(file).name))
             (self.play / Path(file).name).touch()
         script(self.here / "uml", text)
@@ -266,6 +267,15 @@ def test_after_installing_it_tells_that_there_is_no_fuse(checkout: Checkout) -> 
     assert (status, out) == (0, RAN)
     assert err.splitlines()[-1].endswith("as root: modprobe fuse")
     assert checkout.run("run", "a b", "") == (0, RAN, ""), "it tells only once"
+
+
+def test_with_packages_it_makes_the_list_of_mounts(checkout: Checkout) -> None:
+    (checkout.play / "linux.uml").unlink()
+    (checkout.play / "mtab").unlink()
+    status, out, err = checkout.run("run", "a b", "")
+    assert (status, out) == (0, RAN)
+    assert "uml: making " in err
+    assert os.readlink(checkout.play / "mtab") == "../proc/self/mounts"
 
 
 def test_a_checkout_of_somebody_else(shared_checkout: Checkout) -> None:

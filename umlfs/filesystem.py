@@ -148,6 +148,8 @@ class Traits:
     shared: bool = False
     """Others may change the contents behind the consumer's back: it drops cached pages of a file
     whose mtime or size is found changed."""
+    foreign: bool = False
+    """Its owners and modes are another system's: whoever uses it from here may do everything in it."""
     kills_set_id: bool = True
     """The provider drops set-id bits and capabilities itself on chown, truncate, and writes that say so."""
     posix_acl: bool = False

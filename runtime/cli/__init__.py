@@ -19,15 +19,34 @@ from runtime.cli.failure import report
 from umlfs.errors import UsageError
 
 COMMANDS = {
+    "boot": "runtime.cli.boot",
+    "cad": "runtime.cli.power.cad",
+    "cat": "runtime.cli.cat",
+    "console": "runtime.cli.console",
     "cow": "runtime.cli.cow",
+    "cp": "runtime.cli.cp",
+    "df": "runtime.cli.df",
+    "diff": "runtime.cli.diff",
     "doctor": "runtime.cli.doctor",
+    "exec": "runtime.cli.exec",
+    "find": "runtime.cli.find",
+    "go": "runtime.cli.power.go",
+    "halt": "runtime.cli.power.halt",
     "humfs": "runtime.cli.humfs",
     "image": "runtime.cli.image",
+    "ls": "runtime.cli.ls",
+    "mconsole": "runtime.cli.mconsole",
     "mount": "runtime.cli.mount",
+    "ps": "runtime.cli.ps",
+    "reboot": "runtime.cli.power.reboot",
     "run": "runtime.cli.run",
     "serve": "runtime.cli.serve",
+    "stat": "runtime.cli.stat",
+    "stop": "runtime.cli.power.stop",
     "test": "runtime.cli.test",
+    "tree": "runtime.cli.tree",
     "umount": "runtime.cli.umount",
+    "watch": "runtime.cli.watch",
 }
 """Every command and the module that defines it."""
 

@@ -179,6 +179,8 @@ def _lines(facts: Info) -> list[str]:
         lines.append(f"state     in use by process {facts.holder}")
     elif facts.clean is not None:
         lines.append(f"state     {'clean' if facts.clean else 'not closed in order: compared at the next use'}")
+    if facts.importing and facts.holder is None:
+        lines.append("import    was broken off; import again what it should hold")
     return lines + [f"mended    {line}" for line in facts.repairs]
 
 

@@ -1,15 +1,17 @@
-"""`uml image`: build, convert and look after images of guests' filesystems."""
+"""`uml image`: build and convert images of guests' filesystems, look after them, and tell what is in them."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from typing import TextIO
 
 import click
 
 from runtime.cli.activity import activity
 from runtime.cli.failure import printable
+from runtime.cli.trees import as_json, run, show, show_json
 
 FORMATS = ("raw", "ext4", "qcow2", "humfs", "dir", "tar", "oci")
 """What can be made. Spelled out: the library that knows takes time to import."""
@@ -23,13 +25,14 @@ def warn(line: str) -> None:
 
 @click.group("image")
 def command() -> None:
-    """Images of guests' filesystems: build them, convert them, change their size.
+    """Images of guests' filesystems: build them, convert them, change their size, tell what is in them.
 
     \b
     Example:
       uml image build debian.img --suite bookworm
       uml image convert debian.img debian.tar.zst
       uml image resize debian.img 8G
+      uml image info debian.img
     """
 
 
@@ -175,3 +178,25 @@ def compact_(file: str) -> None:
     with activity(f"compact {file}"):
         freed = trio.run(compact, formats.source(file))
     click.echo(f"{freed / (1 << 20):.1f} MiB given back")
+
+
+@command.command("info")
+@click.argument("word", metavar="FILE")
+@as_json
+def info_(word: str, as_json: bool) -> None:
+    """Show what is on a disk image: partitions, filesystems, labels, how full they are, and the systems in them.
+
+    \b
+    Example:
+      uml image info disk.qcow2
+      uml image info --json guest.cow | jq .layers
+    """
+    from runtime.inspect.info import image_info
+    from runtime.inspect.summary import summary
+
+    found = run(lambda: image_info(word))
+    if as_json:
+        show_json(asdict(found))
+        return
+    for line in summary(found):
+        show(line)

@@ -26,12 +26,14 @@ def command(
     """Mount SRC at the directory MOUNTPOINT; without arguments, list what is mounted.
 
     SRC is a directory, an image, or anything else that umlfs knows (hostfs:DIR, humfs:DIR, raw:FILE, nbd://…).
-    A disk or an image shows as a directory with the file 'disk' and one for each partition. Works without root
-    where /dev/fuse can be opened. Returns when the mount answers; it is served in the background.
+    Of an image (IMAGE, or IMAGE:N for partition N) the filesystem inside is mounted, read-only unless -o rw says
+    otherwise; with its kind (raw:FILE) a disk shows as a directory with the file 'disk' and one for each partition.
+    Works without root where /dev/fuse can be opened. Returns when the mount answers; it is served in the background.
 
     \b
     Example:
       uml mount ./project /mnt/project -o ro
+      uml mount disk.img:2 ~/root -o rw
       uml mount raw:disk.img ~/image && fsck.ext4 -n ~/image/part1
       uml mount
     """

@@ -11,7 +11,9 @@ from runtime.cli.failure import printable
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--root", default="hostfs:/", metavar="SRC", help="The root: a directory with a userland in it.  [/]")
-@click.option("--mount", "mounts", multiple=True, metavar="DIR=SRC[:ro]", help="Put SRC at DIR in the guest.")
+@click.option(
+    "--mount", "mounts", multiple=True, metavar="DIR=SRC[:ro][:cache=WHEN]", help="Put SRC at DIR in the guest."
+)
 @click.option("--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING.")
 @click.option(
     "--ubd-driver",
@@ -59,13 +61,13 @@ def command(
     """
     import trio
 
-    from runtime import foreground, processes
+    from runtime import caller, foreground, open_files, processes
     from runtime import words as reading
     from runtime.machine import Options
     from runtime.memory import parse_size
     from umlfs.ubd import parse as parse_ubd
 
-    on_terminal = foreground.wants_terminal()
+    on_terminal = caller.wants_terminal()
     options = Options(
         root=root,
         writable=rw,
@@ -77,12 +79,13 @@ def command(
         terminal=on_terminal,
         on_log=_show_log if verbose else None,
     )
-    environment = {**foreground.environment(root, user, on_terminal), **reading.variables(variables)}
+    environment = {**caller.environment(root, user, on_terminal), **reading.variables(variables)}
     if dry_run:
         from runtime.plan import plan
 
         click.echo("\n".join(plan(options, words)))
         return 0
+    open_files.raise_limit()
     run = foreground.Foreground(options, timeout)
     with processes.reaping():
         return trio.run(lambda: run.run(words, directory=reading.directory(pwd), environment=environment, user=user))

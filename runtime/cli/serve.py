@@ -9,6 +9,7 @@ import click
 import trio
 
 from runtime import serving
+from runtime.open_files import raise_limit
 from umlfs import sources
 from umlfs.errors import UsageError
 
@@ -31,6 +32,7 @@ def command() -> None:
       uml serve virtiofs ./project --socket /tmp/project.sock
       uml serve virtioblk disk.img --socket /tmp/disk.sock
     """
+    raise_limit()
 
 
 @command.command("nbd")

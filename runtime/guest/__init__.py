@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from runtime import cpio
 
@@ -49,6 +50,24 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Init:
+    """How a guest that stays up goes on when its root is there."""
+
+    program: str | None = None
+    """What becomes process 1. By default that of `USUAL_INITS` which the root has; if it has none, and for an empty
+    text, the agent's own process stays."""
+    arguments: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Comes on top of what the kernel gives its init."""
+
+
+USUAL_INITS: Final = ("/sbin/init", "/etc/init", "/bin/init")
+"""Where the kernel itself looks, but for the shell, which would have nobody to talk to."""
+KERNEL_ENVIRONMENT: Final = {"HOME": "/", "TERM": "linux"}
+"""What the kernel gives its init."""
+
+
+@dataclass(frozen=True, slots=True)
 class Boot:
     """What a guest is to make of its devices."""
 
@@ -59,6 +78,8 @@ class Boot:
     mounts: Sequence[Mount] = ()
     links: Sequence[Link] = ()
     hostname: str = "umlfs"
+    init: Init | None = None
+    """None for a guest that only runs the jobs it is given."""
 
     @property
     def writes(self) -> bool:
@@ -105,7 +126,8 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         "links.sh": "".join(f"link {link.name} {link.disk}\n" for link in boot.links),
         "mounts.sh": _mounts(boot) if boot.mounts else "",
         "fstab.mounts": "".join(mount.line() for mount in sorted(boot.mounts, key=lambda mount: mount.place)),
-        "agent.sh": f"settle={'sync' if boot.writes else ':'}\n{script('agent.sh')}",
+        "agent.sh": script("agent.sh") + (_throwaway(boot) if boot.init is None else _first(boot.init)),
+        "serve.sh": script("agent.sh") + script("lasting.sh") if boot.init is not None else "",
     }
     here = HERE.lstrip("/").encode()
     entries = [cpio.directory(name) for name in (b"lower", b"root", b"run", b"upper", b"work")]
@@ -117,11 +139,45 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         cpio.file(here + b"/" + name.encode(), text.encode(errors="surrogateescape"), 0o600)
         for name, text in texts.items()
     ]
+    if boot.init is not None:
+        entries += _systemd()
     if boot.links:
         rules = "".join(map(udev_rule, boot.links)).encode()
         entries += [cpio.directory(name) for name in (b"run/udev", b"run/udev/rules.d")]
         entries.append(cpio.file(b"run/udev/rules.d/60-ubd.rules", rules))
     return cpio.archive(entries)
+
+
+def _systemd() -> list[cpio.Entry]:
+    """What has a guest's systemd leave the agent's mounts alone at a shutdown: it could not unmount them.
+
+    Not in run/systemd/system, whose being there says that systemd runs.
+    """
+    entries = [cpio.directory(b"run/systemd"), cpio.directory(b"run/systemd/system.control")]
+    for name in ("control", "busybox"):
+        place = f"run/systemd/system.control/run-umlfs-{name}.mount.d".encode()
+        content = b"[Unit]\nDefaultDependencies=no\n"
+        entries += [cpio.directory(place), cpio.file(place + b"/umlfs.conf", content)]
+    return entries
+
+
+def _throwaway(boot: Boot) -> str:
+    return f"settle={'sync' if boot.writes else ':'}\n{script('throwaway.sh')}"
+
+
+def _first(init: Init) -> str:
+    """The script of a process 1 that starts the agent and goes on to `init`."""
+    quote = shlex.quote
+    environment = {**KERNEL_ENVIRONMENT, **init.environment}
+    variables = " ".join(quote(f"{name}={value}") for name, value in environment.items())
+    arguments = " ".join(map(quote, init.arguments))
+    lines = [script("first.sh"), f'become_init() {{ exec $here/busybox env -i {variables} "$1" {arguments}; }}']
+    if init.program:
+        why = quote(f"{init.program}: no such program in the root to be its init")
+        lines.append(f"[ -x {quote(init.program)} ] || fail {why}")
+    inits = USUAL_INITS if init.program is None else filter(None, [init.program])
+    lines.append(" ".join(["begin", *map(quote, inits)]))
+    return "\n".join(lines) + "\n"
 
 
 def udev_rule(link: Link) -> str:

@@ -1,7 +1,6 @@
-# The guest's agent, process 1 of a machine: takes jobs from the control filesystem, one after the other, and gives
-# each its pipes or its terminal. Run by busybox's ash, whose applets need no files. A fork costs milliseconds
-# in UML, so there are few. The host puts a line before this: `settle` is the command that writes back what outlives
-# the guest.
+# What every agent does: gives a job of the control filesystem its pipes or its terminal, and passes on signals. Run by
+# busybox's ash, whose applets need no files. A fork costs milliseconds in UML, so there are few. The host puts
+# `throwaway.sh` or `lasting.sh` after this.
 
 here=/run/umlfs
 control=$here/control
@@ -18,19 +17,18 @@ fail() {
 # Pass signals on to the process group of job $1 until the host says that it is over.
 signals() {
     while read -r name; do
-        until read -r pid <"$here/pid"; do :; done
+        until read -r pid <"$here/pid.$1"; do :; done
         kill -s "$name" -- "-$pid"
     done <"$control/$1/signals" 2>/dev/null
+    exec $here/busybox rm -f "$here/pid.$1"
 }
 
-# End what the command left running: it would keep its pipes open. $* are to live.
-reap() {
-    for process in /proc/[0-9]*; do
-        case " 1 $* " in
-        *" ${process#/proc/} "*) ;;
-        *) kill -KILL "${process#/proc/}" ;;
-        esac
-    done 2>/dev/null
+# Become busybox's applet $1, its arguments the others. Of what is called @, systemd keeps its hands at a shutdown: whoever
+# waits for the host cannot be killed, and it would wait for that in vain.
+spared() {
+    applet=$1
+    shift
+    exec -a "@/$applet" $here/busybox "$@"
 }
 
 # Run job $1 with what the host has for its input ($2), output ($3) and errors ($4): a pipe or null; `output` for
@@ -45,14 +43,14 @@ with_pipes() {
 	END
         exec 4>/proc/self/fd/3
         # Not cat: it would have the kernel gather 16 MiB first, for all that it sees is a file.
-        dd bs=64k <"$job/stdin" >&4 2>/dev/null 3<&- 4>&- 6>&- 8>&- &
+        spared dd bs=64k <"$job/stdin" >&4 2>/dev/null 3<&- 4>&- 6>&- 8>&- &
         exec 4>&-
     fi
     if [ "$3" = pipe ]; then
         exec 5<<-END
 	END
         exec 6>/proc/self/fd/5
-        cat <&5 >"$job/stdout" 2>/dev/null 3<&- 5<&- 6>&- 8>&- &
+        spared cat <&5 >"$job/stdout" 2>/dev/null 3<&- 5<&- 6>&- 8>&- &
         pumps=$!
         exec 5<&-
     fi
@@ -62,7 +60,7 @@ with_pipes() {
         exec 7<<-END
 	END
         exec 8>/proc/self/fd/7
-        cat <&7 >"$job/stderr" 2>/dev/null 3<&- 6>&- 7<&- 8>&- &
+        spared cat <&7 >"$job/stderr" 2>/dev/null 3<&- 6>&- 7<&- 8>&- &
         pumps="$pumps $!"
         exec 7<&-
         ;;
@@ -80,22 +78,3 @@ on_terminal() {
     status=$?
     reap
 }
-
-. $here/mounts.sh
-while read -r number input output errors <$control/next; do
-    : >$here/pid
-    signals "$number" &
-    case $input in
-    /dev/*) on_terminal "$number" "$input" ;;
-    *) with_pipes "$number" "$input" "$output" "$errors" ;;
-    esac
-    $settle
-    echo "exit $status" >"$control/$number/status"
-done
-
-# No more jobs: let go of every filesystem, so that those on disks are left clean. What is open stays mounted.
-reap
-exec 9>$control/report
-umount -a -r 2>/dev/null
-echo settled >&9
-while :; do sleep 60; done

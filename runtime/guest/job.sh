@@ -2,7 +2,7 @@
 # those that set the user, the working directory and the environment and call `become`. All names here begin
 # with two underscores: the others may be variables of the command's environment.
 
-echo $$ >/run/umlfs/pid
+echo $$ >"/run/umlfs/pid.$__number"
 set -f
 __user=
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import trio
 
 from runtime import HostMount, Options, run
-from runtime.throwaway import DEFAULT_PATH
+from runtime.caller import DEFAULT_PATH
 
 SCRIPT = r"""
 mkdir -p /kernel && mount -t hostfs none /kernel -o "$1" || exit 1

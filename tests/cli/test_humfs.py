@@ -113,6 +113,7 @@ def test_convert(root: Path, capsys: Run) -> None:
         (["chown", "{root}/data/etc", ":"], 2, "names no owner"),
         (["chown", "{root}/data/etc", "nobody-knows"], 2, "not in the guest's /etc/passwd"),
         (["convert", "{root}", "--to", "sqlite"], 1, "already"),
+        (["set", "{root}", "--size", "1"], 1, "bytes are used"),
     ],
 )
 def test_failures_are_one_line(root: Path, words: list[str], status: int, says: str, capsys: Run) -> None:

@@ -337,7 +337,7 @@ def _remove(place: Path) -> None:
     """Checks leave directories that their owner may not read: root of the host could, an ordinary user cannot."""
     for _, names, _, fd in os.fwalk(place):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # a link that leads nowhere, or elsewhere
                 os.chmod(name, 0o700, dir_fd=fd)
     shutil.rmtree(place)
 

@@ -1,4 +1,4 @@
-"""Whoever writes to an image that was taken for a plain one cannot turn it into a COW file for the next time."""
+"""Whoever writes to an image that was taken for a plain one cannot turn it into another kind for the next time."""
 
 from __future__ import annotations
 
@@ -30,14 +30,23 @@ def plain(path: Path) -> PlainImage:
     return PlainImage(file, file.size())
 
 
-@pytest.mark.parametrize("cut", range(1, 8))
-async def test_not_in_pieces_either(path: Path, cut: int) -> None:
+@pytest.mark.parametrize("mark", [MARK, b"QFI\xfb\0\0\0\3", b"conectix", b"<<< Oracle VM VirtualBox"])
+async def test_no_other_kind(path: Path, mark: bytes) -> None:
     device = plain(path)
-    first, second = memoryview(MARK[:cut]), memoryview(MARK[cut:])
-    await device.write_from(cut, [second])
-    await expect(errno.EPERM, device.write_from(0, [first]))
+    await expect(errno.EPERM, device.write_from(0, [memoryview(mark)]))
     await device.close()
-    assert path.read_bytes()[:cut] == bytes(cut)
+    assert not any(path.read_bytes())
+
+
+@pytest.mark.parametrize("mark", [MARK, b"QFI\xfb", b"conectix"])
+async def test_not_in_pieces_either(path: Path, mark: bytes) -> None:
+    for cut in range(1, 4):
+        path.write_bytes(bytes(8192))
+        device = plain(path)
+        await device.write_from(cut, [memoryview(mark[cut:])])
+        await expect(errno.EPERM, device.write_from(0, [memoryview(mark[:cut])]))
+        await device.close()
+        assert path.read_bytes()[:cut] == bytes(cut)
 
 
 async def test_nor_at_once(path: Path) -> None:
@@ -61,7 +70,7 @@ async def test_nor_at_once(path: Path) -> None:
 async def test_other_writes_pass(path: Path) -> None:
     device = plain(path)
     await device.write_from(3, [memoryview(b"abc"), memoryview(b"def")])
-    await device.write_from(8, [memoryview(MARK)])
+    await device.write_from(32, [memoryview(MARK)])
     await device.write_from(0, [memoryview(b"x" * 5000), memoryview(b"y" * 3192)])
     await device.close()
     assert path.read_bytes() == b"x" * 5000 + b"y" * 3192

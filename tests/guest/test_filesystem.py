@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import resource
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +13,9 @@ from tests.contract.filesystem import CHECKS, Features
 from tests.guest import operations
 from tests.guest.caller import BOUND, Caller
 from tests.hostfs.features import features_of
-from tests.ordinary import ROOT
+from tests.ordinary import ROOT, copied_checks
 
 pytestmark = pytest.mark.guest
-
-CHECKER = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging")
-"""What the contract's checks import."""
 
 
 def test_what_programs_do(caller: Caller) -> None:
@@ -44,14 +39,7 @@ def search_path(caller: Caller) -> str:
     """Where Python finds the checks inside the guest: copies, for an ordinary user."""
     if caller.user is None:
         return str(ROOT)
-    copies = caller.directory / "copies"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "tests", copies / "tests", ignore=ignored)
-    for name in CHECKER:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.origin is not None
-        shutil.copytree(Path(spec.origin).parent, copies / name, ignore=ignored)
+    copies = copied_checks(caller.directory / "copies")
     caller.own(copies)
     return ":".join(map(str, (copies, *caller.user.path)))
 

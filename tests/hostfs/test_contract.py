@@ -23,6 +23,7 @@ async def _run(check: Check, filesystem: HostFilesystem, directory: Path) -> Non
     assert set(filesystem._nodes) == {1}
     assert len(filesystem._keys) == 1
     assert not filesystem._handles
+    await filesystem._closer.drain()
     assert len(os.listdir("/proc/self/fd")) <= before
     await filesystem.close()
 

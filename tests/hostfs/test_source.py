@@ -8,6 +8,7 @@ import pytest
 
 from hostfs import HostFilesystem
 from hostfs.source import kind
+from tests.ordinary import OrdinaryUser
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import ROOT
 from umlfs.sources import OpenOptions, parse
@@ -65,3 +66,10 @@ async def test_a_symlink_to_a_directory_is_followed(tmp_path: Path) -> None:
     filesystem = await kind.open(str(tmp_path / "link"), OpenOptions())
     assert (await filesystem.lookup(ROOT, b"file")).ino
     await filesystem.close()
+
+
+def test_a_directory_of_others(user: OrdinaryUser) -> None:
+    """Its guest would boot, and find nothing."""
+    done = user.run(user.uml("run", "--mount", "/src=hostfs:/root", "--", "true"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "uml: /root: Permission denied; use a directory that you may read\n"

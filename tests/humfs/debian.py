@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 WANTED = ("apt",)
@@ -32,12 +33,12 @@ DIRECTORIES = ("mnt", "tmp", "root", "proc", "sys", "dev", "run", "usr/local/bin
 _QUERY = "${Package}\\t${Essential}\\t${Pre-Depends}, ${Depends}\\t${Provides}\\t${Architecture}\\n"
 
 
-def packages() -> list[str]:
+def packages(wanted: Sequence[str] = WANTED) -> list[str]:
     """The essential packages, those wanted, and what all of them depend on."""
     output = subprocess.run(["dpkg-query", "-W", "-f", _QUERY], check=True, capture_output=True, text=True).stdout
     needs: dict[str, list[str]] = {}
     providers: dict[str, str] = {}
-    pending = list(WANTED)
+    pending = list(wanted)
     for line in output.splitlines():
         name, essential, depends, provides, _ = line.split("\t")
         needs[name] = re.findall(r"(?:^|[,|])\s*([a-z0-9.+-]+)", depends)
@@ -54,9 +55,9 @@ def packages() -> list[str]:
     return sorted(found)
 
 
-def pack(archive: Path) -> None:
+def pack(archive: Path, wanted: Sequence[str] = WANTED) -> None:
     """Write the archive."""
-    names = packages()
+    names = packages(wanted)
     listed = subprocess.run(["dpkg", "-L", *names], check=True, capture_output=True, text=True).stdout.splitlines()
     info = [str(path) for name in names for path in Path("/var/lib/dpkg/info").glob(f"{name}[.:]*")]
     documentation = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/")

@@ -20,6 +20,7 @@ from pathlib import Path
 import trio
 
 from humfs.filesystem import HumFilesystem, open_filesystem
+from humfs.names import EXCHANGE
 from umlfs.filesystem import NO_HANDLE, ROOT, Caller, SetAttr
 
 XATTR = b"user.mark"
@@ -130,9 +131,39 @@ class Load:
         # A second name is never synced or changed, so that the first one's promise stands.
         await self.fs.link(self.files[path], self.directories[parent], name)
 
+    async def exchange(self) -> None:
+        path, other = self.pick(), self.pick()
+        if path == other:
+            return
+        self.drop(path)
+        self.drop(other)
+        await self.fs.rename(*self.place(path), *self.place(other), EXCHANGE)
+        self.files[path], self.files[other] = self.files[other], self.files[path]
+
+    async def move_directory(self) -> None:
+        """With all that is in it; nothing is promised of that any more."""
+        path = self.random.choice(list(self.directories))
+        if not path:
+            return
+        target = f"/{self.name().decode()}"
+        below = path + "/"
+        for file in [file for file in self.files if file.startswith(below)]:
+            self.drop(file)
+        await self.fs.rename(*self.place(path), *self.place(target))
+        for known in (self.files, self.directories):
+            moved = {name: known.pop(name) for name in list(known) if name == path or name.startswith(below)}
+            known.update((target + name[len(path) :], ino) for name, ino in moved.items())
+
+    async def make_special(self) -> None:
+        """What has no contents: a device, and a symlink."""
+        parent = self.directories[self.random.choice(list(self.directories))]
+        await self.fs.mknod(parent, self.name(), stat.S_IFCHR | 0o600, os.makedev(1, 5), 0, self.caller())
+        await self.fs.symlink(parent, self.name(), b"nowhere", self.caller())
+
     async def run(self) -> None:
         await self.make()
-        steps = [self.make] * 4 + [self.change] * 3 + [self.rename] * 2 + [self.unlink, self.link, self.mkdir]
+        often = [self.make] * 4 + [self.change] * 3 + [self.rename] * 2
+        steps = [*often, self.unlink, self.link, self.mkdir, self.exchange, self.move_directory, self.make_special]
         while True:
             await self.random.choice(steps)()
             if self.random.random() < 0.05:

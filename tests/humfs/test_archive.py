@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import pytest
 from humfs.archive import export_archive, import_archive
 from humfs.check import check
 from humfs.filesystem import open_filesystem
+from humfs.findings import Kind
 from humfs.tarball import nanoseconds
 from humfs.volume import create
 from tests import needs
@@ -192,6 +194,9 @@ async def test_rubbish(root: Path, tmp_path: Path, data: bytes) -> None:
     (tmp_path / "in.tar").write_bytes(data)
     with pytest.raises(UmlError, match=r"no tar archive|damaged"):
         await import_archive(root, str(tmp_path / "in.tar"))
+    fs = open_filesystem(root)
+    assert fs.store.meta["importing"] == 0  # nothing came of it
+    await fs.close()
 
 
 @pytest.mark.logs_warnings
@@ -204,6 +209,44 @@ async def test_an_archive_cut_short_keeps_what_came_and_says_so(root: Path, tmp_
     assert (await Subject(fs).lookup(ROOT, b"a")).attr.uid == 7
     assert fs.store.meta["importing"] == 1
     await fs.close()
+
+
+INTERRUPTED = """
+import signal, sys, tarfile
+import trio
+from pathlib import Path
+from humfs import importer, archive
+
+made = 0
+make = importer.HumFilesystem._born
+
+def born(*arguments):
+    global made
+    made += 1
+    if made == int(sys.argv[3]):
+        signal.raise_signal(signal.SIGINT)  # the host's file is there, its row not yet
+    return make(*arguments)
+
+importer.HumFilesystem._born = born
+signal.signal(signal.SIGINT, signal.default_int_handler)
+trio.run(lambda: archive.import_archive(Path(sys.argv[1]), sys.argv[2], warn=print))
+"""
+
+
+@pytest.mark.parametrize("at", [1, 3, 4])
+def test_an_interrupted_import_leaves_no_file_without_its_owner(root: Path, tmp_path: Path, at: int) -> None:
+    members = [(info(f"{number}", uid=7), b"1") for number in range(5)]
+    name = archive(tmp_path / "in.tar", *members)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, root, name, str(at)], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+    assert done.stdout == f"broken off after {at} files, which stay; import again to go on\n"
+    assert [finding.kind for finding in check(root)] == [Kind.IMPORT]
+    with contextlib.closing(sqlite3.connect(root / "metadata.sqlite")) as rows:
+        assert rows.execute("SELECT uid FROM inode WHERE ino > 1").fetchall() == [(7,)] * at
+    check(root, repair=True)
+    assert check(root) == []
 
 
 async def test_sockets_are_told_of(root: Path, tmp_path: Path) -> None:

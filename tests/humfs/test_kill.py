@@ -21,6 +21,10 @@ from umlfs.filesystem import ROOT
 
 REPO = Path(__file__).parents[2]
 SIZE = 1 << 30
+TREES = 10
+"""Each is used again and again, so that what one kill leaves is there at the next."""
+KILLS = 200
+KILLS_SHORT = 20
 
 
 def kill_under_load(root: Path, seed: int, lines: int) -> list[str]:
@@ -79,8 +83,9 @@ async def survive(root: Path, seed: int) -> None:
 
 
 @pytest.mark.logs_warnings
-async def test_killed_under_load(tmp_path: Path, long: bool) -> None:
+@pytest.mark.parametrize("tree", range(TREES))
+async def test_killed_under_load(tmp_path: Path, long: bool, tree: int) -> None:
     root = tmp_path / "fs"
     create(root, SIZE)
-    for seed in range(200 if long else 12):
+    for seed in range(tree, KILLS if long else KILLS_SHORT, TREES):
         await survive(root, seed)

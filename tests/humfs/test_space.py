@@ -13,6 +13,7 @@ from humfs.filesystem import HumFilesystem, open_filesystem
 from humfs.volume import create
 from tests.contract.filesystem import Subject
 from tests.contract.subject import failing
+from umlfs.errors import UmlError
 from umlfs.filesystem import NO_HANDLE, ROOT, SetAttr
 
 PAGE = 4096
@@ -116,7 +117,7 @@ async def test_used_is_right_after_close_and_crash(small: HumFilesystem) -> None
     assert again.volume.used == used
     await again.write_from(ino, NO_HANDLE, 12288, [memoryview(b"x" * PAGE)])
     await again.fsync(ino, NO_HANDLE)
-    again._durability.stop()
+    await again._durability.stop()
     again.volume.close(clean=False)  # as a crash leaves it
     third = open_filesystem(root)
     assert third.volume.used == used + PAGE
@@ -135,3 +136,20 @@ async def test_edits_by_hand_are_counted(root: Path) -> None:
     assert fs.volume.used > used
     assert fs.volume.used == os.stat(root / "data/file").st_blocks * 512 + PAGE
     await fs.close()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_nothing_is_left_of_a_filesystem_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    root = tmp_path / "fs"
+    if there:
+        root.mkdir()
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("humfs.superblock.write", full)
+    with pytest.raises(UmlError, match="No space left"):
+        create(root, SIZE)
+    assert (list(root.iterdir()) if there else root.exists()) == ([] if there else False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,9 @@ _SECONDS = 20.0
 
 
 @contextmanager
-def mounted(source: Path | str, mountpoint: Path, *options: str) -> Iterator[int]:
+def mounted(
+    source: Path | str, mountpoint: Path, *options: str, preexec_fn: Callable[[], None] | None = None
+) -> Iterator[int]:
     """Serve `source` at `mountpoint`, which answers when the context begins; gives the server's pid."""
     needs.path("/dev/fuse", "chmod 666 /dev/fuse, or run the tests as root")
     words = [word for option in options for word in ("-o", option)]
@@ -29,16 +31,29 @@ def mounted(source: Path | str, mountpoint: Path, *options: str) -> Iterator[int
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
+        preexec_fn=preexec_fn,
     )
     try:
         wait_for(mountpoint, server)
         yield server.pid
     finally:
-        if find(mountpoint) is not None:
-            umount(str(mountpoint), lazy=server.poll() is not None)
-        _, said = server.communicate(timeout=_SECONDS)
+        try:
+            if find(mountpoint) is not None:
+                umount(str(mountpoint), lazy=server.poll() is not None)
+            _, said = server.communicate(timeout=_SECONDS)
+        except BaseException:
+            _take_away(mountpoint, server)
+            raise
     assert server.returncode in (0, -9), said
     assert said == ""
+
+
+def _take_away(mountpoint: Path, server: subprocess.Popen[str]) -> None:
+    """Whatever went wrong: nothing is left."""
+    server.kill()
+    server.communicate()
+    if find(mountpoint) is not None:
+        umount(str(mountpoint), lazy=True)
 
 
 def wait_for(mountpoint: Path, server: subprocess.Popen[str]) -> Status:

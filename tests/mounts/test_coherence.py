@@ -189,10 +189,8 @@ def test_under_load(places: Places, long: bool) -> None:
             since = time.monotonic()
             content = attempt((seen / str(index)).read_bytes)
             if isinstance(content, bytes):
-                pages = [content[:PAGE], content[PAGE:]]
-                versions = {page[0] for page in pages if page}
-                if any(set(page) - {page[0]} for page in pages if page):
-                    wrong.append(f"a mixture within a page of {index}: {[set(page) for page in pages]}")
+                # Within a page too: where the host itself can read a write that is half done, so can the mount.
+                versions = set(content)
                 # The version being written just now is not in the history yet.
                 allowed = change.allowed(index, since)
                 last = change.history[index][-1][1]

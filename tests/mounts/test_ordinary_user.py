@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from tests.ordinary import OrdinaryUser
+from tests.contract.filesystem import CHECKS
+from tests.hostfs.features import features_of
+from tests.ordinary import OrdinaryUser, copied_checks
 
 _FUSE = os.makedev(10, 229)
 
@@ -34,7 +36,9 @@ def run(user: OrdinaryUser, script: str, tmp_path: Path) -> str:
         command = [*needs.mount_namespace(), "sh", "-c", prefix + shlex.join(command)]
     else:
         needs.path("/dev/fuse", "chmod 666 /dev/fuse, or run the tests as root")
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -109,3 +113,23 @@ def test_without_the_device(user: OrdinaryUser, home: Path, tmp_path: Path) -> N
     assert done.returncode == 1
     assert "chmod 666 /dev/fuse" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_contract(user: OrdinaryUser, home: Path, tmp_path: Path) -> None:
+    """Every check of `Filesystem`, by POSIX calls through mounts of a hostfs and of a humfs of theirs."""
+    checks = copied_checks(user.home / "checks")
+    words = ["owners=False", "devices=False", f"xattrs={features_of(home / 'source').xattrs!r}"]
+    words += ["fallocate=False", "punch_hole=False", "zero_range=False", "holes=False"]
+    words += [f"uid={user.uid}", f"gid={user.gid}"]
+    path = ":".join(map(str, (checks, *user.path)))
+    check = user.command(f"PYTHONPATH={path}", user.python, "-m", "tests.contract.posix", "mounted", *words)
+    said = run(
+        user,
+        f"""
+        uml mount source mounted; {shlex.join(check)} || true; uml umount mounted
+        uml humfs create tree --size 1T --owner {user.uid}:{user.gid}
+        uml mount tree mounted; {shlex.join(check)} || true; uml umount mounted
+        """,
+        tmp_path,
+    )
+    assert said == 2 * f"{len(CHECKS)} of {len(CHECKS)} hold\n"

@@ -35,7 +35,7 @@ def test_words_arrive_as_they_are(tmp_path: Path) -> None:
     done = run(tmp_path, job("printf", "[%s]", *WORDS))
     assert done.stdout == "".join(f"[{word}]" for word in WORDS).encode(errors="surrogateescape")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert (tmp_path / "pid").read_text().strip().isdigit()
+    assert (tmp_path / "pid.1").read_text().strip().isdigit()
 
 
 def test_variables_arrive_as_they_are(tmp_path: Path) -> None:

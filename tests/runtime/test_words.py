@@ -18,6 +18,10 @@ from umlfs.errors import UsageError
         ("/src=hostfs:/x:ro", HostMount("/src", "hostfs:/x", True)),
         ("/a b=c d:ro", HostMount("/a b", "c d", True)),
         ("/src=x:rw", HostMount("/src", "x:rw")),
+        ("/src=x:cache=never", HostMount("/src", "x", options=(("cache", "never"),))),
+        ("/src=x:ro:cache=always", HostMount("/src", "x", True, (("cache", "always"),))),
+        ("/src=x:cache=auto:ro", HostMount("/src", "x", True, (("cache", "auto"),))),
+        ("/src=x:cache=often", HostMount("/src", "x:cache=often")),
     ],
 )
 def test_mounts(text: str, mount: HostMount) -> None:

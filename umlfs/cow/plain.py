@@ -1,4 +1,4 @@
-"""Images taken as they are because they have no COW header, and that shall not get one from whoever writes to them."""
+"""Images taken as they are because they begin like no other kind; whoever writes to them shall not make one of them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import trio
 
 from umlfs.buffers import part, total
 from umlfs.cow.header import READ_SIZE, BadHeader, NotCow, parse
+from umlfs.foreign import HEAD, format_of_head
 from umlfs.raw import RawDevice, Storage
 
-_MARK: Final = 8
-"""Magic and version: only a write that touches these bytes can turn an image into a COW file."""
+_MARK: Final = max(8, HEAD)
+"""Only a write that touches these bytes can turn an image into a COW file (magic, version) or one of qemu's."""
 
 
 class PlainImage(RawDevice):
-    """An image in which a guest or a client must not put the header of a COW file.
+    """An image in which a guest or a client must not put the header of a COW file, or of qcow2 and the like.
 
-    The next start would find that header, and show them any file of the host that it names as its backing file.
+    Whoever opens it next would find that header, and show any file of the host that it names as its backing file.
     """
 
     def __init__(self, storage: Storage, size: int, *, read_only: bool = False, discard: bool = True) -> None:
@@ -28,14 +29,17 @@ class PlainImage(RawDevice):
         """Held while the beginning is written: no other may complete a magic that was looked at."""
 
     async def write_from(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        """As the contract. EPERM for what would make the image a COW file."""
+        """As the contract. EPERM for what would make the image one of another kind."""
         if offset >= _MARK:
             return await super().write_from(offset, buffers)
         async with self._beginning:
             # A copy: the guest could change its memory between the look and the write.
             head = b"".join(part(buffers, 0, READ_SIZE))
-            if begins_cow_file(await self._result(offset, head)):
-                raise OSError(errno.EPERM, "a COW header on an image that is none (raw:FILE, or flag d, allows it)")
+            result = await self._result(offset, head)
+            if begins_cow_file(result) or format_of_head(result):
+                raise OSError(
+                    errno.EPERM, "this would make it an image of another kind (raw:FILE, or flag d, allows it)"
+                )
             rest = part(buffers, len(head), total(buffers) - len(head))
             await super().write_from(offset, [memoryview(head), *rest])
 

@@ -121,50 +121,50 @@ COPY_FILE_RANGE_IN: Final = struct.Struct("<QQQQQQQ")
 INIT_IN: Final = struct.Struct("<IIII")
 
 _ATTR: Final = "QQQqqqIIIIIIIIII"
-_ATTR_OUT: Final = struct.Struct("<QII" + _ATTR)
-_ENTRY_OUT: Final = struct.Struct("<QQQQII" + _ATTR)
-_OPEN_OUT: Final = struct.Struct("<QII")
-_DIRENT: Final = struct.Struct("<QQII")
-_DIRENTPLUS: Final = struct.Struct("<QQQQII" + _ATTR + "QQII")
-_STATFS_OUT: Final = struct.Struct("<QQQQQIIII24x")
-_INIT_OUT: Final = struct.Struct("<IIIIHHIIHHI28x")
-_NO_ENTRY: Final = bytes(_ENTRY_OUT.size)
+ATTR_OUT: Final = struct.Struct("<QII" + _ATTR)
+ENTRY_OUT: Final = struct.Struct("<QQQQII" + _ATTR)
+OPEN_OUT: Final = struct.Struct("<QII")
+DIRENT: Final = struct.Struct("<QQII")
+DIRENTPLUS: Final = struct.Struct("<QQQQII" + _ATTR + "QQII")
+STATFS_OUT: Final = struct.Struct("<QQQQQIIII24x")
+INIT_OUT: Final = struct.Struct("<IIIIHHIIHHI28x")
+_NO_ENTRY: Final = bytes(ENTRY_OUT.size)
 _PADDING: Final = [bytes(-length % 8) for length in range(8)]
-_SIZE_OUT: Final = struct.Struct("<II")
-_LSEEK_OUT: Final = struct.Struct("<Q")
-ENTRY_OUT_SIZE: Final = _ENTRY_OUT.size
-ATTR_OUT_SIZE: Final = _ATTR_OUT.size
-OPEN_OUT_SIZE: Final = _OPEN_OUT.size
-SIZE_OUT_SIZE: Final = _SIZE_OUT.size
-INIT_OUT_SIZE: Final = _INIT_OUT.size
+SIZE_OUT: Final = struct.Struct("<II")
+LSEEK_OUT: Final = struct.Struct("<Q")
+ENTRY_OUT_SIZE: Final = ENTRY_OUT.size
+ATTR_OUT_SIZE: Final = ATTR_OUT.size
+OPEN_OUT_SIZE: Final = OPEN_OUT.size
+SIZE_OUT_SIZE: Final = SIZE_OUT.size
+INIT_OUT_SIZE: Final = INIT_OUT.size
 
 WRITE_KILL_SUIDGID: Final = 1 << 2
 FSYNC_DATA_ONLY: Final = 1 << 0
 
-_FOPEN_DIRECT_IO: Final = 1 << 0
-_FOPEN_KEEP_CACHE: Final = 1 << 1
-_FOPEN_NONSEEKABLE: Final = 1 << 2
-_FOPEN_CACHE_DIR: Final = 1 << 3
-_FOPEN_STREAM: Final = 1 << 4
+FOPEN_DIRECT_IO: Final = 1 << 0
+FOPEN_KEEP_CACHE: Final = 1 << 1
+FOPEN_NONSEEKABLE: Final = 1 << 2
+FOPEN_CACHE_DIR: Final = 1 << 3
+FOPEN_STREAM: Final = 1 << 4
 
-_FATTR_MODE: Final = 1 << 0
-_FATTR_UID: Final = 1 << 1
-_FATTR_GID: Final = 1 << 2
-_FATTR_SIZE: Final = 1 << 3
-_FATTR_ATIME: Final = 1 << 4
-_FATTR_MTIME: Final = 1 << 5
-_FATTR_FH: Final = 1 << 6
-_FATTR_ATIME_NOW: Final = 1 << 7
-_FATTR_MTIME_NOW: Final = 1 << 8
-_FATTR_CTIME: Final = 1 << 10
-_FATTR_KILL_SUIDGID: Final = 1 << 11
+FATTR_MODE: Final = 1 << 0
+FATTR_UID: Final = 1 << 1
+FATTR_GID: Final = 1 << 2
+FATTR_SIZE: Final = 1 << 3
+FATTR_ATIME: Final = 1 << 4
+FATTR_MTIME: Final = 1 << 5
+FATTR_FH: Final = 1 << 6
+FATTR_ATIME_NOW: Final = 1 << 7
+FATTR_MTIME_NOW: Final = 1 << 8
+FATTR_CTIME: Final = 1 << 10
+FATTR_KILL_SUIDGID: Final = 1 << 11
 
 BODY_MAX: Final = 80 * 1024
 """The largest body other than file contents: an extended attribute of 64 KiB and its name. It is copied, by as many
 requests as may be under way at once."""
 OFFSET_MAX: Final = (1 << 63) - 1
 
-_SECOND: Final = 1_000_000_000
+SECOND: Final = 1_000_000_000
 _U32: Final = 0xFFFFFFFF
 _U64: Final = 0xFFFFFFFFFFFFFFFF
 
@@ -249,22 +249,22 @@ def setattr_in(body: bytes) -> tuple[SetAttr, int | None]:
     (valid, _, handle, size, _, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, _, uid, gid, _) = fields(
         SETATTR_IN, body
     )
-    if max(atime_ns, mtime_ns, ctime_ns) >= _SECOND:
+    if max(atime_ns, mtime_ns, ctime_ns) >= SECOND:
         raise WireError("a time of more than a second of nanoseconds")
     check_offsets(size)
     changes = SetAttr(
-        mode=stat.S_IMODE(mode) if valid & _FATTR_MODE else None,
-        uid=uid if valid & _FATTR_UID else None,
-        gid=gid if valid & _FATTR_GID else None,
-        size=size if valid & _FATTR_SIZE else None,
-        ctime_ns=ctime * _SECOND + ctime_ns if valid & _FATTR_CTIME else None,
-        kill_set_id=bool(valid & _FATTR_KILL_SUIDGID),
+        mode=stat.S_IMODE(mode) if valid & FATTR_MODE else None,
+        uid=uid if valid & FATTR_UID else None,
+        gid=gid if valid & FATTR_GID else None,
+        size=size if valid & FATTR_SIZE else None,
+        ctime_ns=ctime * SECOND + ctime_ns if valid & FATTR_CTIME else None,
+        kill_set_id=bool(valid & FATTR_KILL_SUIDGID),
     )
-    if valid & _FATTR_ATIME:
-        changes.atime_ns = NOW if valid & _FATTR_ATIME_NOW else atime * _SECOND + atime_ns
-    if valid & _FATTR_MTIME:
-        changes.mtime_ns = NOW if valid & _FATTR_MTIME_NOW else mtime * _SECOND + mtime_ns
-    return changes, handle if valid & _FATTR_FH else None
+    if valid & FATTR_ATIME:
+        changes.atime_ns = NOW if valid & FATTR_ATIME_NOW else atime * SECOND + atime_ns
+    if valid & FATTR_MTIME:
+        changes.mtime_ns = NOW if valid & FATTR_MTIME_NOW else mtime * SECOND + mtime_ns
+    return changes, handle if valid & FATTR_FH else None
 
 
 def forgets(body: bytes) -> list[tuple[int, int]]:
@@ -288,9 +288,9 @@ def device_out(number: int) -> int:
 
 
 def _attr_fields(attr: Attr) -> tuple[int, ...]:
-    atime, atime_ns = divmod(attr.atime_ns, _SECOND)
-    mtime, mtime_ns = divmod(attr.mtime_ns, _SECOND)
-    ctime, ctime_ns = divmod(attr.ctime_ns, _SECOND)
+    atime, atime_ns = divmod(attr.atime_ns, SECOND)
+    mtime, mtime_ns = divmod(attr.mtime_ns, SECOND)
+    ctime, ctime_ns = divmod(attr.ctime_ns, SECOND)
     return (
         attr.ino & _U64,
         attr.size,
@@ -313,38 +313,38 @@ def _attr_fields(attr: Attr) -> tuple[int, ...]:
 
 def attr_out(attr: Attr, valid_ns: int) -> bytes:
     """The answer to GETATTR and SETATTR."""
-    seconds, nanoseconds = divmod(valid_ns, _SECOND)
-    return _ATTR_OUT.pack(seconds, nanoseconds, 0, *_attr_fields(attr))
+    seconds, nanoseconds = divmod(valid_ns, SECOND)
+    return ATTR_OUT.pack(seconds, nanoseconds, 0, *_attr_fields(attr))
 
 
 def _entry_fields(entry: Entry) -> tuple[int, ...]:
-    entry_s, entry_ns = divmod(entry.entry_valid_ns, _SECOND)
-    attr_s, attr_ns = divmod(entry.attr_valid_ns, _SECOND)
+    entry_s, entry_ns = divmod(entry.entry_valid_ns, SECOND)
+    attr_s, attr_ns = divmod(entry.attr_valid_ns, SECOND)
     return (entry.ino, entry.generation, entry_s, attr_s, entry_ns, attr_ns, *_attr_fields(entry.attr))
 
 
 def entry_out(entry: Entry) -> bytes:
     """The answer to LOOKUP and to what makes a name."""
-    return _ENTRY_OUT.pack(*_entry_fields(entry))
+    return ENTRY_OUT.pack(*_entry_fields(entry))
 
 
 def open_out(opened: Opened) -> bytes:
     """The answer to OPEN and OPENDIR; it follows the entry in the answer to CREATE."""
     flags = 0
     if opened.direct:
-        flags |= _FOPEN_DIRECT_IO
+        flags |= FOPEN_DIRECT_IO
     if opened.keep_cache:
-        flags |= _FOPEN_KEEP_CACHE
+        flags |= FOPEN_KEEP_CACHE
     if opened.stream:
-        flags |= _FOPEN_NONSEEKABLE | _FOPEN_STREAM
+        flags |= FOPEN_NONSEEKABLE | FOPEN_STREAM
     if opened.cache_directory:
-        flags |= _FOPEN_CACHE_DIR
-    return _OPEN_OUT.pack(opened.handle, flags, 0)
+        flags |= FOPEN_CACHE_DIR
+    return OPEN_OUT.pack(opened.handle, flags, 0)
 
 
 def dirent_size(name_length: int, plus: bool) -> int:
     """How many bytes an entry of READDIR or READDIRPLUS takes."""
-    return (_DIRENT.size + name_length + 7 & ~7) + (_ENTRY_OUT.size if plus else 0)
+    return (DIRENT.size + name_length + 7 & ~7) + (ENTRY_OUT.size if plus else 0)
 
 
 class Listing:
@@ -360,18 +360,18 @@ class Listing:
         """Take one entry, as a `DirSink`."""
         start = self.size
         length = len(name)
-        name_start = start + (_DIRENTPLUS.size if self._plus else _DIRENT.size)
+        name_start = start + (DIRENTPLUS.size if self._plus else DIRENT.size)
         end = name_start + (length + 7 & ~7)
         space = self._space
         if end > len(space):
             return False
         if not self._plus:
-            _DIRENT.pack_into(space, start, ino & _U64, offset & _U64, length, mode >> 12 & 0xF)
+            DIRENT.pack_into(space, start, ino & _U64, offset & _U64, length, mode >> 12 & 0xF)
         elif entry is None:
-            space[start : start + _ENTRY_OUT.size] = _NO_ENTRY
-            _DIRENT.pack_into(space, start + _ENTRY_OUT.size, ino & _U64, offset & _U64, length, mode >> 12 & 0xF)
+            space[start : start + ENTRY_OUT.size] = _NO_ENTRY
+            DIRENT.pack_into(space, start + ENTRY_OUT.size, ino & _U64, offset & _U64, length, mode >> 12 & 0xF)
         else:
-            _DIRENTPLUS.pack_into(
+            DIRENTPLUS.pack_into(
                 space, start, *_entry_fields(entry), ino & _U64, offset & _U64, length, mode >> 12 & 0xF
             )
         space[name_start:end] = name + _PADDING[length & 7]
@@ -381,7 +381,7 @@ class Listing:
 
 def statfs_out(state: StatFs) -> bytes:
     """The answer to STATFS."""
-    return _STATFS_OUT.pack(
+    return STATFS_OUT.pack(
         state.blocks,
         state.blocks_free,
         state.blocks_available,
@@ -396,20 +396,20 @@ def statfs_out(state: StatFs) -> bytes:
 
 def init_again_out() -> bytes:
     """The answer to INIT of a later major version: our own, upon which the kernel asks again in that."""
-    return _INIT_OUT.pack(MAJOR, MINOR, *bytes(9))
+    return INIT_OUT.pack(MAJOR, MINOR, *bytes(9))
 
 
 def init_out(flags: int, max_readahead: int, max_write: int, max_pages: int, max_background: int) -> bytes:
     """The answer to INIT. Times have a granularity of one nanosecond."""
     threshold = max_background * 3 // 4
-    return _INIT_OUT.pack(MAJOR, MINOR, max_readahead, flags, max_background, threshold, max_write, 1, max_pages, 0, 0)
+    return INIT_OUT.pack(MAJOR, MINOR, max_readahead, flags, max_background, threshold, max_write, 1, max_pages, 0, 0)
 
 
 def size_out(size: int) -> bytes:
     """The answer to WRITE, COPY_FILE_RANGE, and to GETXATTR and LISTXATTR that asked for the size."""
-    return _SIZE_OUT.pack(size, 0)
+    return SIZE_OUT.pack(size, 0)
 
 
 def lseek_out(offset: int) -> bytes:
     """The answer to LSEEK."""
-    return _LSEEK_OUT.pack(offset)
+    return LSEEK_OUT.pack(offset)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import shutil
 import tempfile
@@ -68,6 +70,7 @@ async def mount(
         raise UmlError("this process serves a mount already", "serve another from a process of its own")
     path = _absolute(mountpoint)
     adapter = Adapter(filesystem, status)
+    logging.getLogger("pyfuse3").addFilter(_is_news)
     _mounted = True
     try:
         _init(adapter, path, _fuse_options(filesystem, options, source))
@@ -81,6 +84,11 @@ async def mount(
         _mounted = False
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """ENOENT for an answer is none: the mount went, or whoever asked was killed, while it was worked on."""
+    return "fuse_reply_*" not in record.msg or record.args != (os.strerror(errno.ENOENT),)
+
+
 def _absolute(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(path)
 
@@ -89,6 +97,8 @@ def _fuse_options(filesystem: Filesystem, options: Iterable[str], source: str) -
     name = "".join(char if char.isascii() and char.isprintable() else "?" for char in source)
     name = name.replace("\\", "\\\\").replace(",", "\\,")
     chosen = {"default_permissions", f"fsname={name}", f"subtype={SUBTYPE}", *options}
+    if filesystem.traits.foreign and not chosen & {"allow_other", "allow_root"}:
+        chosen.discard("default_permissions")
     if filesystem.traits.read_only:
         chosen = (chosen - {"rw"}) | {"ro"}
     return chosen

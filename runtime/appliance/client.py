@@ -1,0 +1,125 @@
+"""The client's end of a kept appliance."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Final
+
+import trio
+
+from runtime.appliance.keeping import HELLO_MAX, connect
+from runtime.inspect.part import Part, choose
+from umlfs.errors import UmlError
+from umlfs.filesystem import Entry, Filesystem
+from umlfs.stream import replies_wire as replies
+from umlfs.stream.connection import Connection
+from umlfs.stream.filesystem import FuseStream
+
+_PIECE: Final = 256 * 1024
+HELLO_SECONDS: Final = 60.0
+"""How long a kept appliance may be busy with another client."""
+
+
+@contextlib.asynccontextmanager
+async def kept_tree(word: str, partition: int | None) -> AsyncIterator[tuple[Filesystem, str] | None]:
+    """The filesystem of the image's partition and its kind, by the appliance that is kept for it; None if none is.
+
+    UmlError, UsageError.
+    """
+    raw = connect(word)
+    if raw is None:
+        yield None
+        return
+    with raw:
+        raw.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(raw))
+        hello, rest = await _greet(stream, word)
+        part, told = _chosen(hello, word, partition)
+        connection = Connection()
+        connection.push([memoryview(rest)])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_send, stream, connection)
+            nursery.start_soon(_receive, stream, connection)
+            yield FuseStream(connection, _root(told, word), read_only=True), part.kind or ""
+            nursery.cancel_scope.cancel()
+
+
+def end_kept(word: str) -> None:
+    """End the appliance that is kept for the image, if there is one, and wait for its end. Blocks."""
+    connection = connect(word)
+    if connection is None:
+        return
+    with connection:
+        connection.settimeout(HELLO_SECONDS)
+        with contextlib.suppress(OSError):
+            connection.sendall(b"end\n")
+            while connection.recv(4096):
+                pass
+
+
+def prolong(word: str, seconds: int) -> bool:
+    """Have the appliance that is kept for the image be kept for `seconds` after its last client, if that is more than
+    it would be; False if there is none. Blocks."""
+    connection = connect(word)
+    if connection is None:
+        return False
+    with connection:
+        connection.settimeout(HELLO_SECONDS)
+        try:
+            connection.sendall(b"keep %d\n" % seconds)
+            return bool(connection.recv(1))
+        except OSError:
+            return False
+
+
+async def _greet(stream: trio.SocketStream, word: str) -> tuple[object, bytes]:
+    data = b""
+    try:
+        with trio.fail_after(HELLO_SECONDS):
+            await stream.send_all(b"keep 0\n")
+            while b"\n" not in data and len(data) < HELLO_MAX:
+                piece = await stream.receive_some(4096)
+                if not piece:
+                    break
+                data += piece
+        line, _, rest = data.partition(b"\n")
+        return json.loads(line), rest
+    except (trio.TooSlowError, trio.BrokenResourceError, ValueError):
+        raise UmlError(f"{word}: the kept appliance does not answer", "wait, or end it") from None
+
+
+def _chosen(hello: object, word: str, partition: int | None) -> tuple[Part, dict[str, object]]:
+    """The part that is meant, and what was told of it."""
+    if not isinstance(hello, list):
+        raise UmlError(f"{word}: the kept appliance makes no sense", "end it")
+    parts = [Part(each["number"], each["offset"], each["size"], each["kind"]) for each in hello]
+    part = choose(word, parts, partition)
+    return part, hello[parts.index(part)]
+
+
+def _root(told: dict[str, object], word: str) -> Entry:
+    if "root" not in told:
+        raise UmlError(f"{word}: {told.get('trouble', 'not mounted by the kept appliance')}")
+    return replies.entry(bytes.fromhex(str(told["root"])))
+
+
+async def _send(stream: trio.SocketStream, connection: Connection) -> None:
+    buffer = bytearray(_PIECE)
+    view = memoryview(buffer)
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while count := await connection.pull([view]):
+            await stream.send_all(view[:count])
+
+
+async def _receive(stream: trio.SocketStream, connection: Connection) -> None:
+    buffer = bytearray(_PIECE)
+    view = memoryview(buffer)
+    raw: trio.socket.SocketType = stream.socket
+    try:
+        while count := await raw.recv_into(buffer):
+            connection.push([view[:count]])
+    except (OSError, trio.ClosedResourceError) as error:
+        connection.lose(str(error))
+    connection.lose("the kept appliance has ended")

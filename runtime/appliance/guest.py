@@ -1,0 +1,144 @@
+"""An appliance: the guest that runs the filer, and the connection to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+import trio
+
+from runtime.appliance.kinds import KINDS
+from runtime.appliance.program import program
+from runtime.control import Job
+from runtime.equipment import Disk, disk_name
+from runtime.machine import Machine, Options
+from umlfs.block import BlockDevice
+from umlfs.errors import UmlError
+from umlfs.serve import fuse_wire as wire
+from umlfs.stream import replies_wire as replies
+from umlfs.stream import requests_wire as requests
+from umlfs.stream.connection import Connection
+from umlfs.stream.filesystem import FuseStream
+
+MEMORY: Final = 128 << 20
+"""Of the guest, in bytes: most of it is its page cache."""
+DISKS_MAX: Final = 24
+"""Each is a device that the guest's kernel has to find."""
+CLOSE_SECONDS: Final = 60.0
+"""How long the guest may take to write back what it holds."""
+WORDS_MAX: Final = 4096
+_ERRNO: Final = struct.Struct("<I")
+
+
+class Appliance:
+    """A running appliance."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    async def mount(self, number: int, kind: str, *, writable: bool = False) -> FuseStream:
+        """The filesystem of the given kind on disk `number`. UmlError with the kernel's words if it does not mount."""
+        how = KINDS[kind]
+        body = requests.mount(f"/dev/{disk_name(number)}", kind, how.options, writable=writable)
+        limit = _ERRNO.size + max(wire.ENTRY_OUT_SIZE, WORDS_MAX)
+        answer = (await self.connection.ask(requests.MOUNT, 0, body, limit=limit)).data
+        if len(answer) < _ERRNO.size:
+            raise UmlError("the appliance makes no sense", "try again")
+        (error,) = _ERRNO.unpack_from(answer)
+        if error:
+            raise mount_failure(kind, error, bytes(answer[_ERRNO.size :]))
+        try:
+            root = replies.entry(answer, _ERRNO.size)
+        except replies.ProtocolError as problem:
+            raise UmlError(f"the appliance makes no sense: {problem}", "try again") from None
+        return FuseStream(self.connection, root, read_only=not writable)
+
+
+def mount_failure(kind: str, error: int, log: bytes) -> UmlError:
+    """Why the guest's kernel did not mount a filesystem."""
+    lines = [re.sub(r"^<\d+>(\[ *[\d.]+\] ?)?", "", line) for line in log.decode(errors="replace").splitlines()]
+    words = [line.strip() for line in lines if line.strip()]
+    why = f" ({words[-1]})" if words else ""
+    return UmlError(f"the {kind} filesystem does not mount: {os.strerror(error)}{why}", details="\n".join(words[:-1]))
+
+
+@contextlib.asynccontextmanager
+async def appliance(
+    devices: Sequence[BlockDevice],
+    kinds: Sequence[str],
+    *,
+    writable: bool = False,
+    memory: int = MEMORY,
+    on_log: Callable[[bytes], None] | None = None,
+) -> AsyncIterator[Appliance]:
+    """Boot an appliance whose disks are `devices` (they stay the caller's), for filesystems of `kinds`.
+
+    At the end what was written is on the devices: UmlError if that failed. UmlError if it does not boot.
+    """
+    if len(devices) > DISKS_MAX:
+        raise UmlError(f"{len(devices)} filesystems at once, of {DISKS_MAX}", "name one of them, as in IMAGE:1")
+    filer = await trio.to_thread.run_sync(program)
+    modules = dict.fromkeys(name for kind in kinds for name in KINDS[kind].modules)
+    options = Options(
+        program=filer,
+        modules=tuple(modules),
+        disks=[Disk(disk_name(number), device) for number, device in enumerate(devices)],
+        memory=memory,
+        on_log=on_log,
+    )
+    async with Machine(options) as machine:
+        connection = Connection()
+        job = machine.start([], stdin=_Requests(connection), stdout=_Answers(connection))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch, job, connection)
+            await connection.ask(wire.Opcode.INIT, 0, requests.init())
+            try:
+                yield Appliance(connection)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _end(job, connection, writable)
+                nursery.cancel_scope.cancel()
+
+
+async def _watch(job: Job, connection: Connection) -> None:
+    """Nobody is to wait for a filer that is gone."""
+    try:
+        await job.wait()
+    except UmlError as error:
+        connection.lose(str(error))
+    else:
+        connection.lose("the appliance has ended")
+
+
+async def _end(job: Job, connection: Connection, writable: bool) -> None:
+    connection.finish()
+    if not writable:
+        return
+    with trio.move_on_after(CLOSE_SECONDS):
+        if await job.wait() == 0:
+            return
+    raise UmlError("not all changes were written to the image", "check it with the fsck of its filesystem")
+
+
+class _Requests:
+    """The filer's input."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def read_into(self, buffers: Sequence[memoryview]) -> int:
+        return await self._connection.pull(buffers)
+
+
+class _Answers:
+    """The filer's output."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def write_from(self, buffers: Sequence[memoryview]) -> int:
+        return self._connection.push(buffers)

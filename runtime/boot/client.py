@@ -1,0 +1,169 @@
+"""Reaching a running machine: the client's side of its control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from runtime import terminal
+from runtime.boot import directory as places
+from runtime.boot.channel import Channel
+from runtime.boot.control_wire import Message, ProtocolError, raise_failure
+from runtime.caller import PASSED_ON
+from umlfs.errors import UmlError
+
+LIST: Final = "'uml ps' lists those that run"
+STATE_SECONDS: Final = 5.0
+"""How long a machine may take to tell its state."""
+
+
+def find(umid: str, parent: Path | None = None) -> Path:
+    """The directory of the machine `umid`, a name or the directory's path. UmlError if there is none that runs."""
+    path = Path(umid) if "/" in umid else (parent or places.machines_directory()) / places.check_umid(umid)
+    if not places.is_locked(path):
+        pid = places.read_pid(path)
+        if pid is not None and places.is_kernel(pid, path.name):
+            raise UmlError(f"{umid}: was not started by 'uml boot'", f"'uml mconsole {umid}' reaches its kernel")
+        raise UmlError(f"{umid}: no such machine is running", LIST)
+    return path
+
+
+@contextlib.asynccontextmanager
+async def connected(path: Path) -> AsyncIterator[Channel]:
+    """A connection to the machine with the directory `path`. UmlError if it does not listen."""
+    connection = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    with Channel(connection) as channel:
+        try:
+            await connection.connect(os.fspath(path / places.CONTROL))
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise UmlError(f"{path.name}: the machine does not answer: {why}", "it may be starting or ending") from None
+        yield channel
+
+
+async def ask(path: Path, request: Mapping[str, object]) -> Message:
+    """The machine's answer to a request. UmlError if it refuses, or ends meanwhile."""
+    async with connected(path) as channel:
+        try:
+            await channel.send(request)
+            return await _answer(channel, path)
+        except trio.BrokenResourceError:
+            raise _gone(path) from None
+
+
+async def state(path: Path) -> Message:
+    """What the machine tells of itself. UmlError if it does not within `STATE_SECONDS`."""
+    with trio.move_on_after(STATE_SECONDS):
+        return await ask(path, {"do": "state"})
+    raise UmlError(f"{path.name}: the machine does not answer within {STATE_SECONDS:g} s", LIST)
+
+
+async def _answer(channel: Channel, path: Path) -> Message:
+    try:
+        answer = await channel.receive()
+    except ProtocolError as error:
+        raise UmlError(f"{path}: what listens there is no machine: {error}", LIST) from None
+    if answer is None:
+        raise _gone(path)
+    raise_failure(answer)
+    return answer
+
+
+def _gone(path: Path) -> UmlError:
+    return UmlError(f"{path.name}: the machine ended", f"'uml ps' lists those that run; {path}/log may say why")
+
+
+class Run:
+    """A command in a running machine that has the caller's own streams or terminal, and signals."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._killed: int | None = None
+        self._scope = trio.CancelScope()
+
+    async def run(
+        self,
+        command: Sequence[str],
+        *,
+        streams: Sequence[int] | None,
+        directory: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> int:
+        """The exit status of `command`; 128 + N if a second signal N made us leave it.
+
+        Its streams are the three descriptors `streams`; with None it gets the caller's terminal. UmlError if it
+        cannot be run, or if the machine ends.
+        """
+        request = {
+            "do": "exec",
+            "command": list(command),
+            "terminal": streams is None,
+            "directory": directory,
+            "environment": dict(environment or {}),
+            "user": user,
+        }
+        status: int | None = None
+        with self._scope, trio.open_signal_receiver(*PASSED_ON) as signals:
+            async with connected(self._path) as channel, trio.open_nursery() as nursery:
+                nursery.start_soon(self._pass_on, signals, channel)
+                status = await self._follow(channel, request, streams)
+                nursery.cancel_scope.cancel()
+        if self._killed is not None:
+            return 128 + self._killed
+        assert status is not None
+        return status
+
+    async def _follow(self, channel: Channel, request: Message, streams: Sequence[int] | None) -> int:
+        try:
+            await channel.send(request, streams or ())
+            await _answer(channel, self._path)
+            if streams is None:
+                return await self._on_terminal(channel)
+            return int((await _answer(channel, self._path))["exit"])
+        except (trio.BrokenResourceError, KeyError, ValueError):
+            raise _gone(self._path) from None
+
+    async def _on_terminal(self, channel: Channel) -> int:
+        """Pass on between the caller's terminal and the line that the machine has lent."""
+        if len(channel.descriptors) != 1:
+            raise _gone(self._path)
+        line = channel.descriptors.pop()
+        try:
+            impatience = terminal.Impatience()
+            screen = terminal.Screen(line, impatience)
+            with terminal.raw(0):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(terminal.follow_size, 1, line)
+                    nursery.start_soon(terminal.relay_input, line, impatience, self._leave)
+                    async with trio.open_nursery() as showing:
+                        showing.start_soon(screen.run)
+                        try:
+                            status = int((await _answer(channel, self._path))["exit"])
+                        finally:
+                            screen.finish()
+                    nursery.cancel_scope.cancel()
+            return status
+        finally:
+            trio.lowlevel.notify_closing(line)
+            os.close(line)
+
+    async def _pass_on(self, signals: AsyncIterator[int], channel: Channel) -> None:
+        seen: set[int] = set()
+        async for number in signals:
+            if number in seen:
+                self._leave(number)
+            seen.add(number)
+            with contextlib.suppress(trio.BrokenResourceError):
+                await channel.send({"signal": PASSED_ON[signal.Signals(number)]})
+
+    def _leave(self, number: int) -> None:
+        """Leave the command, which hears SIGHUP, because of signal `number`."""
+        self._killed = number
+        self._scope.cancel()

@@ -1,0 +1,98 @@
+"""What a machine answers at its management console itself, beyond what its kernel does."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from runtime.boot.description import Description
+from runtime.boot.power import ACTIONS
+from runtime.machine import Machine
+from runtime.mconsole.client import Client
+from runtime.mconsole.server import Handler
+from runtime.mconsole.wire import Reply
+from umlfs import ubd
+from umlfs.errors import UmlError
+from umlfs.ubd.native import native_argument
+
+HELP: Final = ("devices - List the devices of the machine",)
+STATES: Final = {"stop": "stopped", "go": "running"}
+"""What the machine is once its kernel has done it."""
+
+
+class Requests:
+    """The requests of one boot."""
+
+    def __init__(
+        self,
+        description: Description,
+        machine: Machine,
+        *,
+        asked: Callable[[str], None],
+        changed: Callable[[str], None],
+    ) -> None:
+        """`asked` is told of `halt` and `reboot`, which the kernel does without a word; `changed` of a new state."""
+        specs = [] if description.ubd_driver == "native" else map(ubd.parse, description.ubds)
+        self._ours = {spec.unit: spec for spec in specs}
+        self._machine = machine
+        self._kernel = Client(machine.mconsole)
+        self._asked = asked
+        self._changed = changed
+
+    def handlers(self) -> dict[str, Handler]:
+        """By the words that the requests begin with."""
+        return {
+            **{action: self._power(action) for action in ACTIONS},
+            **{request: self._state(request) for request in STATES},
+            "config ubd": self._configure,
+            "remove ubd": self._remove,
+            "devices": self._devices,
+        }
+
+    def _power(self, action: str) -> Handler:
+        async def handle(argument: str) -> Reply:
+            self._asked(action)
+            return await self._kernel.request(action)
+
+        return handle
+
+    def _state(self, request: str) -> Handler:
+        async def handle(argument: str) -> Reply:
+            reply = await self._kernel.request(request)
+            if not reply.err:
+                self._changed(STATES[request])
+            return reply
+
+        return handle
+
+    async def _configure(self, argument: str) -> Reply:
+        """A disk for the running guest. The kernel's own driver takes it: synchronous, as it knows no flush."""
+        name, equals, _ = argument.partition("=")
+        ours = self._unit(name)
+        if not equals:
+            if ours is None:
+                return await self._kernel.request(f"config {name}")
+            return Reply(0, ",".join(filter(None, [ours.file, ours.backing])))
+        if argument == "ubd=sync":
+            return await self._kernel.request(f"config {argument}")
+        if ours is not None:
+            return Reply(-errno.EBUSY, "Device is already configured")
+        word = await native_argument(replace(ubd.parse(argument), sync=True))
+        return await self._kernel.request(f"config {word}")
+
+    async def _remove(self, argument: str) -> Reply:
+        if self._unit(argument) is not None:
+            return Reply(-errno.EBUSY, "Device is there for as long as the machine: it was given at its start")
+        return await self._kernel.request(f"remove {argument}")
+
+    def _unit(self, name: str) -> ubd.Spec | None:
+        """Our own disk of that name, `ubd3` or `ubdd`."""
+        try:
+            return self._ours.get(ubd.parse(f"{name.rstrip('rsdct') if name[3:4].isdigit() else name[:4]}=x").unit)
+        except UmlError:
+            return None
+
+    async def _devices(self, argument: str) -> Reply:
+        return Reply(0, "\n".join(self._machine.devices))

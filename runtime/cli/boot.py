@@ -1,0 +1,94 @@
+"""`uml boot`: a machine that stays up."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from runtime.cli.failure import printable
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        from runtime.kernel import find_kernel
+
+        kernel = find_kernel(ctx.params.get("kernel"))
+        click.echo(f"uml {version('umlfs')}\nlinux {kernel.version} ({kernel.path})")
+        ctx.exit()
+
+
+def _show_config(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from runtime.kernel import ask, find_kernel
+
+        click.echo(ask(find_kernel(ctx.params.get("kernel")).path, "--showconfig"), nl=False)
+        ctx.exit()
+
+
+@click.command("boot", context_settings={"allow_interspersed_args": True})
+@click.option("-d", "--detach", is_flag=True, help="Return when the machine answers; it goes on in the background.")
+@click.option("--name", "umid", metavar="UMID", help="Its name.  [made up]")
+@click.option("--root", metavar="SRC", help="The root, written through.  [a snapshot of this host's /, thrown away]")
+@click.option("--throwaway", is_flag=True, default=None, help="Keep changes to the root in memory, for this time only.")
+@click.option("--init", metavar="PROGRAM", help="The guest's first process.  [/sbin/init, where the root has it]")
+@click.option("--mount", "mounts", multiple=True, metavar="DIR=SRC[:ro]", help="Put SRC at DIR in the guest.")
+@click.option("--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING.")
+@click.option(
+    "--ubd-driver",
+    type=click.Choice(["virtio", "native"]),
+    help="Who serves the disks: umlfs, or the kernel.  [virtio]",
+)
+@click.option("--mem", metavar="SIZE", help="Memory of the guest.  [256M]")
+@click.option("--kernel", metavar="FILE", is_eager=True, help="The UML kernel.  [the installed one]")
+@click.option("--no-reboot", is_flag=True, help="A guest that restarts ends the machine.")
+@click.option("--on-panic", metavar="COMMAND", help="A shell command for when the guest panics.")
+@click.option("--on-hang", metavar="COMMAND", help="A shell command for when the guest's watchdog is not fed.")
+@click.option("--cpus", metavar="LIST", help="Processors of this host that it may use, such as 0-2,5.")
+@click.option("--nice", type=int, metavar="N", help="Its priority on this host, from -20 to 19.")
+@click.option("--numa", metavar="NODE", help="The node of this host that its memory comes from.")
+@click.option("--cpu-quota", metavar="PERCENT", help="How much of a processor it gets, such as 50%.")
+@click.option("--memory-max", metavar="SIZE", help="How much of this host's memory it gets at most.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.toml", help="Write it down, and boot nothing.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, callback=_show_version, help="Say which, and which kernel."
+)
+@click.option("--showconfig", is_flag=True, expose_value=False, callback=_show_config, help="How the kernel was built.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.toml] [KERNEL ARGUMENT]...")
+def command(
+    detach: bool, mem: str | None, no_reboot: bool, save: Path | None, words: tuple[str, ...], **options: object
+) -> int:
+    """Boot a machine that stays up until its guest halts.
+
+    A classic command line works as it stands: mem=, umid=, uml_dir=, ubdN=, root=, rootfstype=, rootflags=, init=,
+    con=, ssl=, xterm=, mconsole=notify:, hostfs=, iomem=, eth, vec, ro, noreboot. What is none of these goes to the
+    kernel (`linux.uml --help` lists its own) and to the guest's init.
+
+    \b
+    Example:
+      uml boot -d --name web --root humfs:debian
+      uml boot mem=512M umid=debian ubd0=root.cow,root.img root=/dev/ubda con=null con1=fd:0,fd:1
+      uml boot --root ./debian --save web.toml && uml boot -d web.toml
+    """
+    from runtime.boot import command_line, description, start
+    from runtime.boot.supervisor import Supervisor
+    from runtime.caller import wants_terminal
+    from runtime.memory import parse_size
+
+    given = {**options, "memory": None if mem is None else parse_size(mem), "reboot": False if no_reboot else None}
+    described, remarks = command_line.describe(words, given)
+    if save is not None:
+        description.save(described, save)
+        return 0
+    supervisor = Supervisor(described, on_terminal=wants_terminal() and not detach)
+    for remark in (*remarks, *supervisor.remarks):
+        print(f"uml: {printable(remark)}", file=sys.stderr)
+    umid = supervisor.description.umid
+    if detach:
+        start.in_background(supervisor)
+        click.echo(umid)
+        return 0
+    return start.in_foreground(supervisor, lambda: None)

@@ -1,0 +1,48 @@
+"""`uml cp`: files into and out of images and trees."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from runtime.cli.failure import printable
+from runtime.cli.trees import run
+from umlfs.errors import UsageError
+
+
+@click.command("cp")
+@click.argument("words", metavar="FROM...", nargs=-1, required=True)
+@click.argument("target", metavar="TO")
+@click.option("-r", "--recursive", is_flag=True, help="Directories, with all that is in them.")
+@click.option("-f", "--force", is_flag=True, help="Replace files that are there.")
+@click.option("--owner", metavar="UID:GID", help="Whom the copies belong to.  [whom the originals do]")
+def command(words: tuple[str, ...], target: str, recursive: bool, force: bool, owner: str | None) -> int:
+    """Copy files between this host and the inside of images and trees, or from one to another.
+
+    FROM and TO are SRC:PATH or SRC:PART:PATH, or else paths of this host. Owners, modes, times, links and holes are
+    kept where TO can keep them. What cannot be made there (devices, for an ordinary user) is left out and told.
+
+    \b
+    Example:
+      uml cp disk.img:/etc/fstab .
+      uml cp -r disk.img:2:/home backup
+      uml cp --owner 0:0 sshd_config disk.img:/etc/ssh/
+    """
+    from runtime.inspect.copying import copy
+
+    report = run(lambda: copy(words, target, recursive=recursive, replace=force, owner=_owner(owner)))
+    for line in report.skipped:
+        print(f"uml: {printable(line)}: left out", file=sys.stderr)
+    if report.owners_lost:
+        print(f"uml: owners are lost: {target} cannot keep those of {report.owners_lost} files", file=sys.stderr)
+    return 1 if report.skipped else 0
+
+
+def _owner(word: str | None) -> tuple[int, int] | None:
+    if word is None:
+        return None
+    uid, colon, gid = word.partition(":")
+    if not (colon and uid.isdigit() and gid.isdigit()):
+        raise UsageError(f"--owner {word}: not of the form UID:GID", "for example --owner 0:0")
+    return int(uid), int(gid)

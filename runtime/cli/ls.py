@@ -1,0 +1,58 @@
+"""`uml ls`: what is in a directory of an image or a tree."""
+
+from __future__ import annotations
+
+import click
+
+from runtime.cli.trees import Troubles, as_json, keep, run, show, show_json
+
+
+@click.command("ls")
+@click.argument("words", metavar="SRC[:PART][:PATH]...", nargs=-1, required=True)
+@click.option("-l", "--long", "long", is_flag=True, help="Modes, owners, sizes and times, too.")
+@click.option("-a", "--all", "all_names", is_flag=True, help="Names that begin with a dot, too.")
+@click.option("-R", "--recursive", is_flag=True, help="All directories below, too.")
+@as_json
+@keep
+def command(
+    words: tuple[str, ...], long: bool, all_names: bool, recursive: bool, as_json: bool, keep: int | None
+) -> int:
+    """List directories inside of images, humfs trees or directories.
+
+    \b
+    Example:
+      uml ls disk.img
+      uml ls -l disk.img:2:/etc
+      uml ls -R --json guest.cow:/home
+    """
+    from runtime.inspect import listing, location
+    from runtime.inspect.tree import open_tree
+
+    trouble = Troubles()
+    records: list[dict[str, object]] = []
+
+    async def work() -> None:
+        for word in words:
+            if len(words) > 1 and not as_json:
+                show(f"{word}:")
+            place = location.parse(word)
+            blocks_shown = 0
+            async with open_tree(place) as tree:
+                with tree.naming():
+                    blocks = listing.listing(
+                        tree.filesystem, place.inside, trouble, recursive=recursive, all_names=all_names
+                    )
+                    async for block in blocks:
+                        if as_json:
+                            records.extend(await listing.records(tree.filesystem, block))
+                            continue
+                        if block.heading is not None:
+                            show(f"\n{block.heading}:" if blocks_shown else f"{block.heading}:")
+                        blocks_shown += 1
+                        for line in await listing.lines(tree.filesystem, block, long=long):
+                            show(line)
+
+    run(work, keep, words)
+    if as_json:
+        show_json(records)
+    return trouble.status

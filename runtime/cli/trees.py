@@ -1,0 +1,66 @@
+"""What the commands that look into sources share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import click
+
+from runtime.cli.failure import printable
+
+T = TypeVar("T")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
+
+
+class Troubles:
+    """What could not be read, told as it comes up; the rest goes on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: OSError) -> None:
+        self.count += 1
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "?"
+        print(f"uml: {printable(name)}: {error.strerror}", file=sys.stderr)
+
+    @property
+    def status(self) -> int:
+        """The exit status of the command."""
+        return 1 if self.count else 0
+
+
+keep = click.option(
+    "--keep", type=click.IntRange(min=1), metavar="SECONDS", help="Keep the appliance so long, for the next command."
+)
+
+
+def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequence[str] = ()) -> T:
+    """Do `work` in an event loop; processes that an appliance leaves behind are seen to. With `keep`, the appliances
+    for the images in `words` outlive it by so many seconds."""
+    import trio
+
+    from runtime import processes
+
+    if keep is not None:
+        from runtime.appliance.kept import keep as keep_appliance
+        from runtime.inspect import location
+
+        for word in words:
+            keep_appliance(location.parse(word).source, keep)
+    with processes.reaping():
+        return trio.run(work)
+
+
+def show(line: str) -> None:
+    """Print a line, with whatever could drive a terminal escaped."""
+    click.echo(printable(line))
+
+
+def show_json(value: object) -> None:
+    """Print a value for a program."""
+    click.echo(json.dumps(value, indent=2))

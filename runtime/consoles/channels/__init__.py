@@ -1,0 +1,1 @@
+"""The channels: what a line can be on the host, one module each."""

@@ -1,0 +1,1 @@
+"""What is inside of sources: images, trees, directories. Every tool works on a `Filesystem` alone."""

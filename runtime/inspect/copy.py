@@ -1,0 +1,319 @@
+"""Copying between trees of any kind: images, humfs trees, directories of this host."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import trio
+
+from runtime.inspect.contents import close_file, each_piece, open_file
+from runtime.inspect.paths import Node, failure
+from runtime.inspect.walk import DEPTH_MAX, children
+from umlfs.filesystem import NO_HANDLE, Attr, Caller, Filesystem, SetAttr
+
+AT_ONCE: Final = 16
+"""Files of a directory that are copied at the same time."""
+WITHOUT_HOLES: Final = 64 * 1024
+"""Files up to here are not searched for holes."""
+_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EOVERFLOW})
+"""What a destination answers that cannot keep owners, devices or attributes."""
+_SEEK_UNKNOWN: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF})
+T = TypeVar("T")
+_SET_ID: Final = stat.S_ISUID | stat.S_ISGID
+
+
+@dataclass(slots=True)
+class Report:
+    """What a copy could not keep, and what it could not copy."""
+
+    copied: int = 0
+    """Nodes of any type."""
+    owners_lost: int = 0
+    skipped: list[str] = field(default_factory=list)
+    """Why each node that is missing at the destination is."""
+
+
+class Copier:
+    """One copy, from `source` to `target`."""
+
+    def __init__(
+        self,
+        source: Filesystem,
+        target: Filesystem,
+        *,
+        replace: bool = False,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
+        """`replace` lets files take the place of files, and directories be merged. With `owner`, a user and a group,
+        everything belongs to them; else to whom it belongs at the source, where the target can keep that."""
+        self.report = Report()
+        self._source = source
+        self._target = target
+        self._replace = replace
+        self._owner = owner
+        self._links: dict[int, int] = {}
+        """Files with several names: the source's inode and the target's."""
+
+    async def copy(self, node: Node, parent: int, name: bytes) -> None:
+        """Copy `node`, and if it is a directory all below it, to `name` in the target's directory `parent`.
+
+        If it fails in the middle, what it made is removed. OSError; FileExistsError for what is there already.
+        """
+        existed = await self._existing(parent, name) is not None
+        try:
+            await self._copy(node, parent, name, ())
+        except BaseException:
+            if not existed:
+                with trio.CancelScope(shield=True):
+                    await remove(self._target, parent, name)
+            raise
+
+    async def _existing(self, parent: int, name: bytes) -> Node | None:
+        try:
+            entry = await self._target.lookup(parent, name)
+        except FileNotFoundError:
+            return None
+        return Node(name, entry.ino, entry.attr) if entry.ino else None
+
+    async def _copy(self, node: Node, parent: int, name: bytes, trail: tuple[int, ...]) -> None:
+        if node.is_directory:
+            await self._directory(node, parent, name, trail)
+        elif node.attr.nlink > 1 and node.ino in self._links:
+            await self._made(node, parent, name, lambda: self._target.link(self._links[node.ino], parent, name))
+        elif node.is_file:
+            await self._file(node, parent, name)
+        else:
+            await self._special(node, parent, name)
+
+    # Kinds of nodes ---------------------------------------------------------------------------
+
+    async def _directory(self, node: Node, parent: int, name: bytes, trail: tuple[int, ...]) -> None:
+        if node.ino in trail or len(trail) > DEPTH_MAX:
+            raise failure(errno.ELOOP, node.path)
+        present = await self._existing(parent, name)
+        if present is not None and not (self._replace and present.is_directory):
+            raise failure(errno.EEXIST, name)
+        caller = self._caller(node.attr)
+        # Private until all is in it.
+        ino = present.ino if present else (await self._target.mkdir(parent, name, 0o700, 0, caller)).ino
+        below = await children(self._source, node)
+        files = [each for each in below if not each.is_directory]
+        await self._at_once(files, ino)
+        for each in below:
+            if each.is_directory:
+                await self._copy(each, ino, each.name, (*trail, node.ino))
+                self._source.forget(each.ino, 1)
+        await self._attributes(node, ino)
+        self._target.forget(ino, 1)
+        self.report.copied += 1
+
+    async def _at_once(self, nodes: list[Node], parent: int) -> None:
+        """Copy nodes that are no directories, some at a time. Those with several names one after the other."""
+        raised: list[Exception] = []
+        limit = trio.CapacityLimiter(AT_ONCE)
+
+        async def one(node: Node) -> None:
+            async with limit:
+                if raised:
+                    return
+                try:
+                    await self._copy(node, parent, node.name, ())
+                    if node.attr.nlink == 1:
+                        self._source.forget(node.ino, 1)
+                except Exception as error:  # one of them is raised below, out of the nursery's group
+                    raised.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                if node.attr.nlink == 1:
+                    nursery.start_soon(one, node)
+        for node in nodes:
+            if node.attr.nlink != 1 and not raised:
+                await one(node)
+        if raised:
+            raise raised[0]
+
+    async def _file(self, node: Node, parent: int, name: bytes) -> None:
+        if self._replace:
+            await self._make_room(node, parent, name)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        caller = self._caller(node.attr)
+        entry, opened = await self._naming(name, self._target.create(parent, name, 0o600, flags, 0, caller))
+        made = Node(name, entry.ino, entry.attr)
+        try:
+            await self._contents(node, made, opened.handle)
+        finally:
+            await self._flush(made, opened.handle)
+        await self._attributes(node, made.ino)
+        if node.attr.nlink > 1:
+            self._links[node.ino] = made.ino
+        else:
+            self._target.forget(made.ino, 1)
+        self.report.copied += 1
+
+    async def _special(self, node: Node, parent: int, name: bytes) -> None:
+        attr, caller = node.attr, self._caller(node.attr)
+        if self._replace:
+            await self._make_room(node, parent, name)
+        if node.is_link:
+            target = await self._source.readlink(node.ino)
+            await self._made(node, parent, name, lambda: self._target.symlink(parent, name, target, caller))
+            return
+        mode = stat.S_IFMT(attr.mode) | 0o600
+        await self._made(node, parent, name, lambda: self._target.mknod(parent, name, mode, attr.rdev, 0, caller))
+
+    async def _made(self, node: Node, parent: int, name: bytes, make: Callable[[], Awaitable[object]]) -> None:
+        """Make a node that has no contents. One that the target cannot have is left out, and reported."""
+        try:
+            entry = await make()
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise failure(error.errno or errno.EIO, name) from None
+            self.report.skipped.append(f"{os.fsdecode(node.path)}: {os.strerror(error.errno or 0)}")
+            return
+        ino: int = getattr(entry, "ino")  # noqa: B009
+        await self._attributes(node, ino)
+        if node.attr.nlink > 1 and not node.is_directory:
+            self._links.setdefault(node.ino, ino)
+        self.report.copied += 1
+
+    async def _make_room(self, node: Node, parent: int, name: bytes) -> None:
+        """Remove what `node` replaces. EISDIR for a directory."""
+        present = await self._existing(parent, name)
+        if present is None:
+            return
+        if present.is_directory:
+            raise failure(errno.EISDIR, name)
+        await self._target.unlink(parent, name)
+
+    # What nodes hold --------------------------------------------------------------------------
+
+    async def _contents(self, node: Node, made: Node, handle: int) -> None:
+        size = node.attr.size
+        if not size:
+            return
+        reading = await open_file(self._source, node)
+
+        async def write(offset: int, data: memoryview) -> None:
+            done = await self._naming(made.name, self._target.write_from(made.ino, handle, offset, [data]))
+            if done < len(data):
+                raise failure(errno.ENOSPC, made.name)
+
+        try:
+            reached = 0
+            for start, end in await self._data(node, reading):
+                reached = await each_piece(self._source, node, reading, write, start, end)
+            if reached < size:  # it ends with a hole
+                await self._target.setattr(made.ino, SetAttr(size=size), handle)
+        finally:
+            await close_file(self._source, node, reading)
+
+    async def _data(self, node: Node, handle: int) -> list[tuple[int, int]]:
+        """The ranges of a file that are not holes."""
+        size = node.attr.size
+        if size <= WITHOUT_HOLES:
+            return [(0, size)]
+        found: list[tuple[int, int]] = []
+        position = 0
+        while position < size:
+            try:
+                start = await self._source.lseek(node.ino, handle, position, os.SEEK_DATA)
+                end = await self._source.lseek(node.ino, handle, start, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    break
+                if error.errno in _SEEK_UNKNOWN:
+                    return [(0, size)]
+                raise failure(error.errno or errno.EIO, node.path) from None
+            if not position <= start < end:
+                return [*found, (position, size)]
+            found.append((start, min(end, size)))
+            position = end
+        return found
+
+    async def _flush(self, made: Node, handle: int) -> None:
+        try:
+            await self._target.flush(made.ino, handle)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+        if handle != NO_HANDLE:
+            await close_file(self._target, made, handle)
+
+    async def _attributes(self, node: Node, ino: int) -> None:
+        """Owner, extended attributes, mode and times, in an order in which none undoes another."""
+        kept = await self._give(node, ino)
+        await self._extended(node, ino)
+        attr = node.attr
+        mode = stat.S_IMODE(attr.mode) if kept else stat.S_IMODE(attr.mode) & ~_SET_ID
+        times = SetAttr(atime_ns=attr.atime_ns, mtime_ns=attr.mtime_ns)
+        if not node.is_link:
+            await self._set(ino, SetAttr(mode=mode))
+        await self._set(ino, times)
+
+    async def _give(self, node: Node, ino: int) -> bool:
+        """Whether the target could make it belong to whom it should."""
+        uid, gid = self._owner or (node.attr.uid, node.attr.gid)
+        try:
+            attr, _ = await self._target.setattr(ino, SetAttr(uid=uid, gid=gid))
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            attr, _ = await self._target.getattr(ino)
+        if (attr.uid, attr.gid) == (uid, gid):
+            return True
+        self.report.owners_lost += 1
+        return False
+
+    async def _set(self, ino: int, changes: SetAttr) -> None:
+        try:
+            await self._target.setattr(ino, changes)
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+
+    async def _extended(self, node: Node, ino: int) -> None:
+        if node.is_link:
+            return
+        try:
+            names = await self._source.listxattr(node.ino)
+            for name in names:
+                await self._target.setxattr(ino, name, await self._source.getxattr(node.ino, name))
+        except OSError as error:
+            if error.errno not in _REFUSED | {errno.ENODATA, errno.E2BIG, errno.ENOSPC, errno.ERANGE}:
+                raise
+
+    # Details ----------------------------------------------------------------------------------
+
+    def _caller(self, attr: Attr) -> Caller:
+        uid, gid = self._owner or (attr.uid, attr.gid)
+        return Caller(uid, gid)
+
+    @staticmethod
+    async def _naming(name: bytes, operation: Awaitable[T]) -> T:
+        try:
+            return await operation
+        except OSError as error:
+            raise failure(error.errno or errno.EIO, name) from None
+
+
+async def remove(filesystem: Filesystem, parent: int, name: bytes) -> None:
+    """Remove a name and all below it, as far as that can be done."""
+    try:
+        entry = await filesystem.lookup(parent, name)
+        if not entry.ino:
+            return
+        node = Node(name, entry.ino, entry.attr)
+        if not node.is_directory:
+            await filesystem.unlink(parent, name)
+            return
+        for each in await children(filesystem, node):
+            await remove(filesystem, node.ino, each.name)
+        await filesystem.rmdir(parent, name)
+    except OSError:
+        return

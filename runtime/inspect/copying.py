@@ -1,0 +1,88 @@
+"""`uml cp`: from places to a place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+
+from runtime.inspect.copy import Copier, Report
+from runtime.inspect.location import Location
+from runtime.inspect.paths import Node, resolve
+from runtime.inspect.place import destination, own_name, place_of
+from runtime.inspect.tree import Tree, open_tree
+from umlfs.errors import UmlError, UsageError
+from umlfs.filesystem import Filesystem
+
+
+async def copy(
+    words: Sequence[str],
+    target: str,
+    *,
+    recursive: bool = False,
+    replace: bool = False,
+    owner: tuple[int, int] | None = None,
+) -> Report:
+    """Copy what `words` name to `target`: places inside of sources, or paths of this host.
+
+    Owners, modes, times, links and holes are kept where the target can keep them. UmlError, UsageError, OSError.
+    """
+    to = place_of(target)
+    places = [place_of(word, follow=not recursive) for word in words]
+    if any(_same_image(place, to) for place in places):
+        raise UsageError(f"{to.source}: cannot be read and written at once", "copy by way of a directory")
+    total = Report()
+    async with contextlib.AsyncExitStack() as stack:
+        into = (await stack.enter_async_context(open_tree(to, writable=True))).filesystem
+        if into.traits.read_only:
+            raise UmlError(f"{target}: can only be read", "copy to somewhere else")
+        if len(words) > 1 and not await _is_directory(into, to):
+            raise UsageError(f"{target}: not a directory", "several sources go into a directory that is there")
+        trees: dict[tuple[str, int | None], Tree] = {}
+        for word, place in zip(words, places, strict=True):
+            key = (place.source, place.partition)
+            if key not in trees:
+                trees[key] = await stack.enter_async_context(open_tree(place))
+            with trees[key].naming():
+                node = await resolve(trees[key].filesystem, place.inside, follow=not recursive)
+            if node.is_directory and not recursive:
+                raise UsageError(f"{word}: a directory", "copy it with --recursive")
+            copier = Copier(trees[key].filesystem, into, replace=replace, owner=owner)
+            await _copy(copier, into, node, to, word, target)
+            _add(total, copier.report)
+        with contextlib.suppress(OSError):
+            await into.syncfs()
+    return total
+
+
+def _same_image(one: Location, other: Location) -> bool:
+    paths = [place.source.partition(":")[2] or place.source for place in (one, other)]
+    return all(map(os.path.isfile, paths)) and os.path.samefile(*paths)
+
+
+async def _is_directory(filesystem: Filesystem, to: Location) -> bool:
+    try:
+        return (await resolve(filesystem, to.inside)).is_directory
+    except FileNotFoundError:
+        return False
+
+
+async def _copy(copier: Copier, into: Filesystem, node: Node, to: Location, word: str, target: str) -> None:
+    where = await destination(into, to.inside, own_name(word), target)
+    try:
+        await copier.copy(node, where.parent.ino, where.name)
+    except FileExistsError as error:
+        name = os.fsdecode(error.filename or where.name)
+        raise UmlError(f"{name}: is there already", "--force replaces files") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = os.strerror(error.errno)
+            raise UmlError(f"{target}: {why}; nothing is left of the copy", "make room there") from None
+        raise
+
+
+def _add(total: Report, report: Report) -> None:
+    total.copied += report.copied
+    total.owners_lost += report.owners_lost
+    total.skipped += report.skipped

@@ -1,0 +1,119 @@
+"""What is on a disk image: its layers, its partitions, their filesystems, and the systems in them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+from runtime.inspect import disk
+from runtime.inspect.part import Part
+from runtime.inspect.system import System, system_in
+from runtime.inspect.tree import MOUNTED_MAX, mounted
+from umlfs.block import BlockDevice
+from umlfs.cow.file import peek_header
+from umlfs.errors import UmlError
+from umlfs.filesystem import Filesystem
+from umlfs.label import label_of
+from umlfs.probe import PARTITIONED, probe
+
+LAYERS_MAX: Final = 64
+"""COW files over each other that are followed."""
+
+
+@dataclass(slots=True)
+class PartInfo:
+    """A partition, or the whole of an image without any."""
+
+    number: int | None
+    offset: int
+    size: int
+    filesystem: str | None
+    label: str | None = None
+    uuid: str | None = None
+    capacity: int | None = None
+    """Bytes that the filesystem has for files."""
+    used: int | None = None
+    system: System | None = None
+    trouble: str | None = None
+    """Why it could not be looked into."""
+
+
+@dataclass(slots=True)
+class ImageInfo:
+    """An image."""
+
+    path: str
+    format: str
+    size: int
+    """Of the disk, in bytes."""
+    allocated: int | None
+    """Bytes that the image's file takes on this host."""
+    table: bool
+    """Whether there is a partition table."""
+    layers: list[str]
+    """For a COW file: it, what it is over, and so on."""
+    parts: list[PartInfo] = field(default_factory=list)
+
+
+async def image_info(word: str) -> ImageInfo:
+    """What is on the image that `word` names. Its filesystems are mounted, read-only, by an appliance. UmlError,
+    UsageError; what goes wrong with one filesystem is in its `trouble`."""
+    async with disk.opened(word) as device:
+        if isinstance(device, Filesystem):
+            raise UmlError(f"{word}: a tree, not an image", "'uml ls' lists what is in it")
+        found = await disk.parts(device)
+        table = await probe(device) == PARTITIONED
+        layers = _layers(word)
+        kind = disk.qemu_format(word) or ("cow" if len(layers) > 1 else "raw")
+        info = ImageInfo(word, kind, device.size, _allocated(word), table, layers)
+        info.parts = [await _part(device, each) for each in found]
+        await _look_inside(device, found, info)
+        return info
+
+
+async def _part(device: BlockDevice, part: Part) -> PartInfo:
+    label = await label_of(part.of(device), part.kind)
+    return PartInfo(part.number, part.offset, part.size, part.kind, label.label, label.uuid)
+
+
+async def _look_inside(device: BlockDevice, found: list[Part], info: ImageInfo) -> None:
+    chosen = [(part, told) for part, told in zip(found, info.parts, strict=True) if part.mountable]
+    for _, told in chosen[MOUNTED_MAX:]:
+        told.trouble = f"not looked into: one of more than {MOUNTED_MAX}"
+    chosen = chosen[:MOUNTED_MAX]
+    if not chosen:
+        return
+    async with mounted(device, [part for part, _ in chosen]) as filesystems:
+        for filesystem, (_, told) in zip(filesystems, chosen, strict=True):
+            if isinstance(filesystem, UmlError):
+                told.trouble = filesystem.what
+                continue
+            state = await filesystem.statfs()
+            told.capacity = state.blocks * state.block_size
+            told.used = (state.blocks - state.blocks_free) * state.block_size
+            told.system = await system_in(filesystem)
+
+
+def _allocated(word: str) -> int | None:
+    path = word.partition(":")[2] if word.startswith(("raw:", "cow:")) else word
+    try:
+        return os.stat(path.partition(",")[0]).st_blocks * 512
+    except OSError:
+        return None
+
+
+def _layers(word: str) -> list[str]:
+    """The COW file that `word` names and all below it; the word alone if it is none."""
+    path = word.removeprefix("cow:").partition(",")[0]
+    found: list[str] = []
+    while len(found) < LAYERS_MAX and path not in found:
+        found.append(path)
+        try:
+            header = peek_header(path)
+        except (OSError, UmlError):
+            break
+        if header is None:
+            break
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.fsdecode(header.backing)))
+    return found if len(found) > 1 else [word]

@@ -1,0 +1,30 @@
+"""Contents to a descriptor of this process."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import trio
+
+from runtime.inspect.contents import close_file, each_piece, open_file
+from runtime.inspect.paths import failure, resolve
+from umlfs.filesystem import Filesystem
+
+
+async def cat(filesystem: Filesystem, path: bytes, descriptor: int) -> None:
+    """Write the contents of the file at `path` to `descriptor`. OSError."""
+    node = await resolve(filesystem, path)
+    if not node.is_file:
+        raise failure(errno.EISDIR if node.is_directory else errno.EINVAL, path)
+    handle = await open_file(filesystem, node)
+    try:
+        await each_piece(filesystem, node, handle, lambda _, data: write_all(descriptor, data), 0, node.attr.size)
+    finally:
+        await close_file(filesystem, node, handle)
+
+
+async def write_all(descriptor: int, data: memoryview) -> None:
+    """Write all of `data`, waiting in a thread. OSError."""
+    while data:
+        data = data[await trio.to_thread.run_sync(os.write, descriptor, data) :]

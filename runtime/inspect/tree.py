@@ -1,0 +1,123 @@
+"""What a source holds, as a `Filesystem`, whatever the source is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from runtime.appliance.client import end_kept, kept_tree
+from runtime.inspect.location import Location
+from umlfs.errors import UmlError
+from umlfs.filesystem import Filesystem
+
+if TYPE_CHECKING:
+    from runtime.inspect.part import Part
+    from umlfs.block import BlockDevice
+
+MOUNTED_MAX: Final = 16
+"""Filesystems of one image that are mounted together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """An open source."""
+
+    filesystem: Filesystem
+    kind: str
+    """The kernel's name for the filesystem of an image; `tree` for what is a filesystem by itself."""
+    name: str = ""
+    """What errors call it."""
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """An OSError with a path in this tree, raised within, names the tree too."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error.filename, bytes):
+                colon = "" if os.path.isdir(self.name) else ":"
+                error.filename = f"{self.name}{colon}{os.fsdecode(error.filename)}"
+            raise
+
+
+@contextlib.asynccontextmanager
+async def open_tree(location: Location, *, writable: bool = False) -> AsyncIterator[Tree]:
+    """The tree that `location` lies in; its path plays no part.
+
+    For an image an appliance is booted, unless one is kept. An image that is only read stays as it is, to the byte: a
+    journal is replayed into memory. UmlError, UsageError.
+    """
+    if writable:
+        await trio.to_thread.run_sync(end_kept, location.source)
+    else:
+        async with kept_tree(location.source, location.partition) as kept:
+            if kept is not None:
+                yield Tree(*kept, str(replace(location, path=None)))
+                return
+    async with _own_tree(location, writable) as tree:
+        yield tree
+
+
+@contextlib.asynccontextmanager
+async def _own_tree(location: Location, writable: bool) -> AsyncIterator[Tree]:
+    from runtime.inspect import disk
+    from runtime.inspect.part import choose
+
+    async with disk.opened(location.source, writable=writable) as found:
+        if isinstance(found, Filesystem):
+            if location.partition is not None:
+                raise UmlError(f"{location.source}: not a disk", "leave out the partition")
+            yield Tree(found, "tree", location.source.removeprefix("hostfs:"))
+            return
+        part = choose(location.source, await disk.parts(found), location.partition)
+        async with mounted(found, [part], writable=writable) as filesystems:
+            if isinstance(filesystems[0], UmlError):
+                raise UmlError(f"{location.source}: {filesystems[0].what}", details=filesystems[0].details)
+            yield Tree(filesystems[0], part.kind or "", str(replace(location, path=None)))
+
+
+@contextlib.asynccontextmanager
+async def mounted(
+    device: BlockDevice, parts: list[Part], *, writable: bool = False
+) -> AsyncIterator[list[Filesystem | UmlError]]:
+    """The filesystems of these parts, by one appliance; an error in the place of one that does not mount."""
+    from runtime.appliance.guest import appliance
+    from runtime.appliance.kinds import KINDS
+    from umlfs.cow.scratch import Scratch
+
+    kinds = [part.kind or "" for part in parts]
+    async with contextlib.AsyncExitStack() as stack:
+        devices: list[BlockDevice] = []
+        for part in parts:
+            if writable and not KINDS[part.kind or ""].writable:
+                raise UmlError(f"the kernel only reads {part.kind}", "copy what is in it to another filesystem")
+            each = part.of(device)
+            if not writable:
+                # Not the device itself, which a Scratch would close.
+                each = Scratch(part.of(device) if part.number is not None else _whole(device))
+                stack.push_async_callback(_close, each)
+            devices.append(each)
+        guest = await stack.enter_async_context(appliance(devices, kinds, writable=writable))
+        found: list[Filesystem | UmlError] = []
+        for number, kind in enumerate(kinds):
+            try:
+                found.append(await guest.mount(number, kind, writable=writable))
+            except UmlError as error:
+                found.append(error)
+        yield found
+
+
+def _whole(device: BlockDevice) -> BlockDevice:
+    from umlfs.slice import Slice
+
+    return Slice(device, 0, device.size)
+
+
+async def _close(device: BlockDevice) -> None:
+    with trio.CancelScope(shield=True):
+        await device.close()

@@ -1,0 +1,1 @@
+"""The management console of a machine: its protocol, clients of it, its public socket, and what it tells of itself."""

@@ -1,0 +1,104 @@
+"""Looking into an image, against a plain guest and against guestfish (libguestfs-tools), where that runs.
+
+python -m tests.benchmarks.appliance [ROUNDS]
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.benchmarks.ratio import measure, table
+
+UML = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]
+LARGE = 200 << 20
+FILES = 10_000
+START_SECONDS = 300
+"""Without KVM guestfish takes long to start."""
+
+
+def make_image(directory: Path) -> Path:
+    """An image with a large file and many small ones."""
+    tree = directory / "tree"
+    (tree / "many").mkdir(parents=True)
+    with (tree / "large").open("wb") as file:
+        for _ in range(LARGE >> 20):
+            file.write(os.urandom(1 << 20))
+    for number in range(FILES):
+        place = tree / "many" / str(number // 100)
+        place.mkdir(exist_ok=True)
+        (place / str(number)).write_bytes(os.urandom(number % 4096))
+    image = directory / "image"
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-d", tree, image, "512M"], check=True, capture_output=True)
+    shutil.rmtree(tree)
+    return image
+
+
+def uml(*words: str | Path) -> Callable[[], object]:
+    return lambda: subprocess.run([*UML, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
+
+def guestfish(image: Path, *words: str | Path) -> Callable[[], object]:
+    command = ["guestfish", "--ro", "-a", str(image), "-m", "/dev/sda", *map(str, words)]
+    environment = {**os.environ, "LIBGUESTFS_BACKEND": "direct"}  # root's default would be libvirt
+    return lambda: subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, timeout=START_SECONDS, env=environment
+    )
+
+
+def has_guestfish(image: Path) -> bool:
+    """Whether it is there and starts."""
+    if shutil.which("guestfish") is None:
+        return False
+    try:
+        guestfish(image, "ls", "/")()
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return False
+    return True
+
+
+def fresh(directory: Path) -> Path:
+    """An empty directory to copy into."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    return directory
+
+
+def main(rounds: int = 5) -> None:
+    """Print the tables."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as text:
+        directory = Path(text)
+        image = make_image(directory)
+        uml("ls", image)()
+        peer = has_guestfish(image)
+        print("guestfish: " + ("measured" if peer else "does not run here"))
+        out = directory / "out"
+
+        def copy_out() -> None:
+            uml("cp", "-r", f"{image}:/many", fresh(out))()
+
+        def peer_copy_out() -> None:
+            guestfish(image, "copy-out", "/many", fresh(out))()
+
+        runs: dict[str, dict[str, Callable[[], object]]] = {
+            "start": {"uml run -- true": uml("run", "--", "true"), "uml ls": uml("ls", image)},
+            f"a file of {LARGE >> 20} MiB": {"uml cat": uml("cat", f"{image}:/large")},
+            f"{FILES} files": {"uml cp -r": copy_out},
+        }
+        if peer:
+            runs["start"]["guestfish ls"] = guestfish(image, "ls", "/")
+            runs[f"a file of {LARGE >> 20} MiB"]["guestfish download"] = guestfish(
+                image, "download", "/large", "/dev/null"
+            )
+            runs[f"{FILES} files"]["guestfish copy-out"] = peer_copy_out
+        for name, contestants in runs.items():
+            print(f"\n{name}\n{table(measure(contestants, rounds), next(iter(contestants)))}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

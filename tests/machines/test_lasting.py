@@ -1,0 +1,229 @@
+"""Machines on a snapshot of this host's root, with our own process 1: from their boot to their end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runtime.mconsole.wire import Kind, decode_notification
+from tests import needs
+from tests.guest.test_interactive import CTRL_C, on_terminal
+from tests.machines.household import BOUND, Household
+
+pytestmark = pytest.mark.guest
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + BOUND
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_life(ordinary: Household) -> None:
+    """Of an ordinary user's machine, through all commands."""
+    uml = ordinary
+    assert uml.ok("boot", "-d", "umid=it", "mem=64M") == "it\n"
+    run_commands(uml)
+    run_side_by_side(uml)
+    run_on_terminal(uml)
+    look(uml)
+    plug(uml)
+    pause(uml)
+    restart(uml)
+    assert uml.ok("halt", "it") == ""
+    assert uml.ps() == []
+    assert list(uml.machines.iterdir()) == []
+    assert uml.error("exec", "it", "--", "true") == (
+        1,
+        "it: no such machine is running; 'uml ps' lists those that run",
+    )
+
+
+def run_commands(uml: Household) -> None:
+    done = uml.uml("exec", "it", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+    assert uml.ok("exec", "-i", "it", "--", "wc", "-c", input=bytes(3_000_000)) == "3000000\n"
+    assert uml.ok("exec", "it", "--", "cat") == ""
+    assert uml.ok(
+        "exec", "--user", "nobody", "--env", "A=b c", "--pwd", "/usr", "it", "sh", "-c", "id -un; pwd; echo $A"
+    )
+    assert uml.error("exec", "it", "--", "no-such-command")[0] == 1
+    assert uml.error("exec", "-t", "it", "true")[0] == 2
+
+
+def started(uml: Household, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(uml.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+
+
+def run_side_by_side(uml: Household) -> None:
+    """Three that wait for each other: one after the other they would wait for ever. And a signal to one of them."""
+    scripts = ["until [ -e /tmp/2 ]; do sleep 0.1; done; echo 1", "until [ -e /tmp/3 ]; do sleep 0.1; done; >/tmp/2"]
+    waiting = [started(uml, "exec", "it", "sh", "-c", script) for script in scripts]
+    sleeper = started(uml, "exec", "it", "sh", "-c", "echo ready; exec sleep 1000")
+    assert sleeper.stdout is not None
+    assert sleeper.stdout.readline() == b"ready\n"
+    sleeper.send_signal(signal.SIGTERM)
+    assert sleeper.wait(BOUND) == 128 + signal.SIGTERM
+    uml.ok("exec", "it", "--", "touch", "/tmp/3")
+    for process in (*waiting, sleeper):
+        process.communicate(timeout=BOUND)
+    assert [process.returncode for process in waiting] == [0, 0]
+    # What is left running is that: it lives on, and holds nobody up.
+    uml.ok("exec", "it", "sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $! >/tmp/left")
+    assert uml.ok("exec", "it", "sh", "-c", "kill -0 $(cat /tmp/left) && echo alive") == "alive\n"
+
+
+def run_on_terminal(uml: Household) -> None:
+    for _ in range(2):  # a line that was left is as new
+        with on_terminal(uml.command("exec", "-it", "it", "--", "sh", "-c", "stty size; stty raw; exec cat -v")) as it:
+            it.see(rb"30 100\r\n")
+            it.type(CTRL_C)
+            it.see(rb"\^C")
+            it.hang_up()
+    with on_terminal(uml.command("exec", "-it", "it", "--", "sh", "-c", "PS1='$((40 + 2))> ' exec sh -i")) as it:
+        it.see(rb"42> ")
+        it.type(b"exit 5\n")
+        assert it.end() == 5
+
+
+def look(uml: Household) -> None:
+    (found,) = uml.ps()
+    assert (found["umid"], found["state"], found["root"], found["boots"]) == ("it", "running", "hostfs:/", 1)
+    assert found["memory"] == 64 << 20
+    assert 0 < found["used"] < 200 << 20
+    assert found["cpu"] > 0
+    assert "it " in uml.ok("ps")
+    directory = uml.machines / "it"
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert int((directory / "pid").read_text()) == found["pid"]
+    assert "Linux version" in (directory / "log").read_text()
+    assert uml.error("boot", "-d", "umid=it") == (
+        1,
+        f"it: a machine of that name is running (pid {found['pid']}); 'uml halt it' ends it; or choose another",
+    )
+    uml.lines("it", "con0", "Linux version")
+    assert "virtio-fs root" in uml.ok("mconsole", "it", "devices")
+    historical = [needs.program("uml_mconsole"), str(directory / "mconsole"), "version"]
+    done = subprocess.run(historical, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if uml.user is None:
+        assert done.stdout.startswith(b"OK Linux")
+
+
+def plug(uml: Household) -> None:
+    """A disk for the running guest: refused while in use, and where there is one already."""
+    with (uml.home / "disk").open("wb") as disk:
+        disk.truncate(1 << 20)
+    if uml.user is not None:
+        os.chown(uml.home / "disk", uml.user.uid, uml.user.gid)
+    console = ["mconsole", "it"]
+    assert uml.ok(*console, f"config ubd3={uml.home}/disk") == ""
+    assert uml.ok(*console, "config ubd3") == f"{uml.home}/disk\n"
+    assert uml.error(*console, f"config ubd3={uml.home}/disk")[1] == "Device is already configured"
+    assert uml.error(*console, "config ubd4=/nowhere")[0] == 1
+    assert uml.ok("exec", "it", "blockdev", "--getsize64", "/dev/ubdd") == "1048576\n"
+    with subprocess.Popen(
+        uml.command("exec", "-i", "it", "sh", "-c", "exec 3</dev/ubdd; echo open; read line"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == b"open\n"
+        assert uml.error(*console, "remove ubd3")[1] == "Device is currently open"
+        user.communicate(b"\n", timeout=BOUND)
+    assert uml.ok(*console, "remove ubd3") == ""
+    assert uml.ok(*console, "config ubd3") == ""
+
+
+def pause(uml: Household) -> None:
+    uml.ok("stop", "it")
+    assert uml.ps()[0]["state"] == "stopped"
+    assert uml.error("stop", "it")[0] == 1
+    uml.ok("go", "it")
+    assert uml.ok("exec", "it", "echo", "again") == "again\n"
+    assert uml.ps()[0]["state"] == "running"
+
+
+def restart(uml: Household) -> None:
+    for boots, command in ((2, ["reboot", "it"]), (3, ["reboot", "--now", "it"]), (4, ["cad", "it"])):
+        uml.ok(*command)
+        assert eventually(lambda: [(each["boots"], each["state"]) for each in uml.ps()] == [(boots, "running")])  # noqa: B023
+    assert uml.ok("exec", "it", "sh", "-c", "[ -e /tmp/2 ] || echo new") == "new\n"
+
+
+def test_the_guest_halts(me: Household) -> None:
+    """In the foreground: the exit status is the guest's, and what it wrote to its root is there."""
+    root = me.home / "root"
+    for name in ("bin", "proc", "sys", "dev", "run", "tmp", "sbin"):
+        (root / name).mkdir(parents=True)
+    busybox = root / "bin/busybox"
+    busybox.write_bytes(Path(needs.program("busybox")).read_bytes())
+    busybox.chmod(0o755)
+    (root / "sbin/init").write_text(
+        '#!/bin/busybox sh\nmount -t proc p /proc\necho "$*" $color >/words\necho 3 >/proc/exitcode\npoweroff -f\n'
+    )
+    (root / "sbin/init").chmod(0o755)
+    done = me.uml("boot", "--root", root, "mem=64M", "two", "words", "color=red")
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert (root / "words").read_text() == "two words red\n"
+
+
+def test_a_guest_that_restarts_with_noreboot(me: Household) -> None:
+    me.ok("boot", "-d", "umid=once", "mem=64M", "noreboot")
+    me.ok("reboot", "--now", "once")
+    assert eventually(lambda: me.ps() == [])
+
+
+def test_panic(me: Household) -> None:
+    heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    heard.bind(f"{me.home}/heard")
+    hook = 'echo "$UML_UMID $UML_EVENT $UML_TEXT" >panicked'
+    me.ok("boot", "-d", "umid=bad", "mem=64M", "--on-panic", hook, f"mconsole=notify:{me.home}/heard")
+    me.uml("exec", "bad", "sh", "-c", "echo c >/proc/sysrq-trigger")
+    assert eventually(lambda: me.ps() == [] and (me.home / "panicked").exists())
+    assert eventually(lambda: "bad panic sysrq triggered crash" in (me.home / "panicked").read_text())
+    assert "Kernel panic" in (me.machines / "bad/log").read_text()
+    with heard:
+        told = [decode_notification(heard.recv(4096)) for _ in range(2)]
+    assert [each.kind for each in told] == [Kind.BOOT, Kind.PANIC]
+    assert told[0].text == str(me.machines / "bad/mconsole")
+    # The name is free again.
+    me.ok("boot", "-d", "umid=bad", "mem=64M")
+    me.ok("halt", "--now", "bad")
+    assert list(me.machines.iterdir()) == []
+
+
+def test_killed(me: Household) -> None:
+    """Nothing is left but the directory, which the next of that name takes over; and SIGTERM ends in order."""
+    me.ok("boot", "-d", "umid=it", "mem=64M")
+    (found,) = me.ps()
+    os.kill(found["pid"], signal.SIGKILL)
+    assert eventually(lambda: not os.path.exists(f"/proc/{found['kernel']}"))
+    assert me.ps() == []
+    me.ok("boot", "-d", "umid=it", "mem=64M")
+    (found,) = me.ps()
+    os.kill(found["pid"], signal.SIGTERM)
+    assert eventually(lambda: not os.path.exists(f"/proc/{found['pid']}"))
+    assert list(me.machines.iterdir()) == []
+
+
+def test_a_machine_that_cannot_be(me: Household) -> None:
+    """Every error is told before the command returns, and leaves nothing."""
+    assert me.error("boot", "-d", "--root", "/nowhere")[0] == 2
+    assert me.error("boot", "-d", "ubd0=/nowhere", "root=/dev/ubda")[0] == 1
+    assert me.error("boot", "-d", "--root", "/")[0] == 2
+    assert me.error("boot", "-d", "--init", "/nowhere") == (1, "/nowhere: no such program in the root to be its init")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert me.error("boot", "-d", f"con1=port:{taken.getsockname()[1]}")[0] == 1
+    assert not me.machines.exists() or list(me.machines.iterdir()) == []

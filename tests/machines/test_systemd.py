@@ -1,0 +1,74 @@
+"""A Debian with systemd boots to a login prompt from every kind of root, keeps what it wrote, and halts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.machines.household import Household, household
+from tests.machines.systems import make_archive, make_image, unpack
+
+pytestmark = pytest.mark.guest
+
+
+@dataclass
+class System:
+    """The system, in all its forms."""
+
+    me: Household
+    archive: Path
+    tree: Path
+    image: Path
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[System]:
+    """Made once: it takes some seconds."""
+    with household() as me:
+        archive = make_archive(me.home)
+        tree = unpack(archive, me.home)
+        yield System(me, archive, tree, make_image(tree, me.home / "image"))
+
+
+def boots(me: Household, *words: str | Path) -> None:
+    """Boot to the login prompt, look around, write something, and halt; it must be there at the next boot."""
+    assert me.ok("boot", "-d", "umid=it", *words) == "it\n"
+    me.lines("it", "con1", "guest login: ")
+    assert me.ok("exec", "it", "--", "sh", "-c", "cat /proc/1/comm; mkdir /kept; sync") == "systemd\n"
+    assert me.ok("exec", "it", "systemctl", "is-active", "multi-user.target", "getty@tty1.service")
+    me.ok("halt", "it")
+    assert me.ps() == []
+
+
+def keeps(me: Household, *words: str | Path) -> None:
+    """What was written is there at the next boot."""
+    me.ok("boot", "-d", "umid=it", "init=/bin/sleep", "1000", *words)
+    me.ok("exec", "it", "--", "test", "-d", "/kept")
+    me.ok("halt", "--now", "it")
+
+
+def test_cow_over_ext4(system: System) -> None:
+    disk = f"ubd0={system.me.home}/ours.cow,{system.image}"
+    boots(system.me, disk, "root=/dev/ubda")
+    keeps(system.me, disk, "root=98:0")
+
+
+def test_humfs(system: System) -> None:
+    tree = system.me.home / "humfs"
+    system.me.ok("humfs", "create", tree, "--size", "2G")
+    system.me.ok("humfs", "import", tree, system.archive)
+    boots(system.me, "--root", f"humfs:{tree}")
+
+
+@pytest.mark.slow
+def test_hostfs(system: System) -> None:
+    boots(system.me, "--root", f"hostfs:{system.tree}")
+    assert (system.tree / "kept").is_dir()
+
+
+@pytest.mark.slow
+def test_the_kernel_s_own_ubd(system: System) -> None:
+    boots(system.me, f"ubd0={system.me.home}/native.cow,{system.image}", "root=/dev/ubda", "--ubd-driver", "native")
