@@ -27,6 +27,7 @@ from urllib.parse import unquote_to_bytes
 import trio
 
 from humfs.importer import Importer, Member, show, split
+from humfs.tarheader import Header
 from umlfs.errors import UmlError
 
 _TYPES: Final = {
@@ -135,7 +136,10 @@ def _feed(stream: BinaryIO, pipe: BinaryIO) -> None:
 
 @contextlib.contextmanager
 def plain(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """The stream without its compression, if it has any. UmlError where that is damaged."""
+    """The stream without its compression, if it has any; an uncompressed file as it is. UmlError for damage."""
+    if _is_plain_file(stream):
+        yield stream
+        return
     with _damage_explained(), decompressed(Forward(stream)) as source:
         yield cast(BinaryIO, source)
 
@@ -143,10 +147,8 @@ def plain(stream: BinaryIO) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def opened(stream: BinaryIO) -> Iterator[tarfile.TarFile]:
     """The archive in a stream, compressed or not. UmlError if it is none."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_damage_explained())
-        source = stream if _is_plain_file(stream) else stack.enter_context(plain(stream))
-        yield tarfile.TarFile(fileobj=source, errorlevel=2)
+    with _damage_explained(), plain(stream) as source:
+        yield tarfile.TarFile(fileobj=source, errorlevel=2, tarinfo=Header)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,9 @@ TERMINALS: Final = range(8, 16)
 BACKGROUND: Final = ("con0=null", "con1=null")
 """The consoles of a machine that has no terminal and names none: they are there for `uml console`."""
 FOREGROUND: Final = ("con0=null,fd:1", "con1=fd:0,fd:1")
-"""On a terminal: the kernel's words, and the guest's first console."""
+"""On a terminal: the kernel's words, and the guest's first console, where a login prompt is."""
+CHOSEN_INIT: Final = ("con0=fd:0,fd:1", "con1=null")
+"""On a terminal, with an init that was named: a shell perhaps, which talks on the boot console."""
 
 _PARTITION: Final = re.compile(r"(ubd[a-p])(\d*)\Z")
 
@@ -38,7 +40,8 @@ def console_specs(description: Description, *, on_terminal: bool) -> Specs:
         if Kind.CONSOLE in settings.defaults:
             missing = []
         return parse_all([*given, *missing])
-    return parse_all([*(FOREGROUND if on_terminal else BACKGROUND), *given])
+    here = CHOSEN_INIT if description.init else FOREGROUND
+    return parse_all([*(here if on_terminal else BACKGROUND), *given])
 
 
 def xterm(description: Description) -> Xterm | None:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from runtime.boot.description import Description
 from umlfs.errors import UmlError, UsageError
 
@@ -62,21 +60,18 @@ class Placement:
     def applied(self, name: str) -> Iterator[None]:
         """This process, and all that it starts from now on, is placed so; the cgroup, called after the machine
         `name`, is removed in the end. UmlError for what the host does not allow."""
-        process = psutil.Process()
         with contextlib.ExitStack() as stack:
             if self.quota is not None or self.memory is not None:
                 stack.enter_context(_cgroup(f"umlfs-{name}", self._limits()))
             if self.numa is not None:
                 _bind_memory(self.numa)
+            if self.cpus is not None:
+                os.sched_setaffinity(0, self.cpus)
             try:
-                if self.cpus is not None:
-                    process.cpu_affinity(list(self.cpus))
                 if self.nice is not None:
-                    process.nice(self.nice)
-            except (psutil.AccessDenied, PermissionError):
+                    os.setpriority(os.PRIO_PROCESS, 0, self.nice)
+            except PermissionError:
                 raise UmlError(f"--nice {self.nice}: this user may not", "only root may go below 0") from None
-            except (ValueError, OSError) as error:
-                raise UmlError(f"--cpus: {error}", f"this process may use {_listed(process.cpu_affinity())}") from None
             yield
 
     def _limits(self) -> dict[str, str]:
@@ -99,7 +94,8 @@ def parse_cpus(text: str) -> tuple[int, ...]:
         numbers.update(range(int(found[1]), int(found[2] or found[1]) + 1))
     allowed = os.sched_getaffinity(0)
     if not numbers or numbers - allowed:
-        raise UsageError(f"--cpus {text}: not all of them can be used", f"there are {_listed(allowed)}")
+        there = ",".join(map(str, sorted(allowed)))
+        raise UsageError(f"--cpus {text}: not all of them can be used", f"there are {there}")
     return tuple(sorted(numbers))
 
 
@@ -129,10 +125,6 @@ def _node(text: str) -> int:
     if not text.isdigit() or len(text) > 4 or int(text) >= _NODES_MAX:
         raise UsageError(f"--numa {text}: not the number of a node", "write it like 0")
     return int(text)
-
-
-def _listed(numbers: object) -> str:
-    return ",".join(map(str, sorted(numbers))) if isinstance(numbers, list | set | frozenset) else "none"
 
 
 # NUMA -----------------------------------------------------------------------------------------

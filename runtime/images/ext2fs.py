@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import stat
+import struct
 from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_size_t, c_uint, c_uint16, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any, Final
@@ -30,6 +31,9 @@ _OPEN_64BITS: Final = 0x20000
 _NO_SYNC: Final = 1
 _FILE_WRITE: Final = 1
 _BMAP_ALLOC: Final = 1
+_FORCE_INITIALISED: Final = 2
+_EXTENT: Final = struct.Struct("<IHHI")
+_EXTENT_MAGIC: Final = 0xF30A
 _TABLE: Final = 2133571328
 _NO_ROOM: Final = frozenset({_TABLE + 72, _TABLE + 73})
 """No free block, no free inode."""
@@ -121,6 +125,7 @@ _PROTOTYPES: Final = {
     "ext2fs_file_close": (_P,),
     "ext2fs_bmap2": (_P, c_uint32, _P, _P, c_int, c_uint64, POINTER(c_int), POINTER(c_uint64)),
     "ext2fs_write_dir_block4": (_P, c_uint64, c_char_p, c_int, c_uint32),
+    "ext2fs_fallocate": (_P, c_int, c_uint32, _P, c_uint64, c_uint64, c_uint64),
     "ext2fs_punch": (_P, c_uint32, _P, _P, c_uint64, c_uint64),
     "ext2fs_free_ext_attr": (_P, c_uint32, _P),
     "ext2fs_xattrs_open": (_P, c_uint32, POINTER(_P)),
@@ -176,6 +181,8 @@ class Filesystem:
         fields = ctypes.cast(self._fs, POINTER(_Filesystem)).contents
         fields.now = now
         self.block_size = int(fields.blocksize)
+        self._goal = 0
+        """The block after the last that `allocate` found: the next file goes there."""
         self.inodes = int(fields.super[0])
         """How many there are, used or not."""
         try:
@@ -228,6 +235,23 @@ class Filesystem:
         handle = c_void_p()
         _check(self._lib.ext2fs_file_open2(self._fs, ino, None, _FILE_WRITE, byref(handle)))
         return Contents(self._lib, handle)
+
+    def allocate(self, ino: int, count: int) -> list[tuple[int, int]] | None:
+        """Give an empty file its first `count` blocks: where they are in the image, as (offset, length) in bytes.
+
+        None if they lie so scattered that the inode does not say it all; the file has them even then.
+        """
+        _check(self._lib.ext2fs_fallocate(self._fs, _FORCE_INITIALISED, ino, None, self._goal, 0, count))
+        data = bytes(self.read(ino).block)
+        magic, entries, _, depth = struct.unpack_from("<HHHH", data)
+        if magic != _EXTENT_MAGIC or depth:
+            return None
+        found = [_EXTENT.unpack_from(data, 12 * number) for number in range(1, entries + 1)]
+        places = [((high << 32 | low) * self.block_size, length * self.block_size) for _, length, high, low in found]
+        if sum(length for _, length in places) != count * self.block_size:
+            return None
+        self._goal = sum(places[-1]) // self.block_size
+        return places
 
     def write_directory_block(self, ino: int, number: int, data: bytes) -> None:
         """Write block `number` of a directory; its checksum is filled in."""

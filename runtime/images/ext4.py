@@ -21,6 +21,7 @@ from runtime.images import ext2fs
 from runtime.images.programs import find_program
 from runtime.images.sink import Warn, no_warning
 from runtime.images.tree import Node, Tree
+from umlfs import sparse
 from umlfs.errors import UmlError
 from umlfs.syscalls import failure
 
@@ -120,6 +121,14 @@ class Ext4Writer:
     _directories: dict[int, Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._open()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _open(self) -> None:
         self._fs = ext2fs.Filesystem(self.path, self.settings.epoch or 0)
         lost = Node(ext2fs.LOST_AND_FOUND, stat.S_IFDIR, {})
         self._tree = Tree(Node(ext2fs.ROOT, stat.S_IFDIR, {_LOST: lost}), self._make_parent)
@@ -137,53 +146,58 @@ class Ext4Writer:
                 self._fs.close()
         finally:
             self._fs.abandon()
+            os.close(self._fd)
 
     # Members ----------------------------------------------------------------------------------
 
     def add(self, member: Member) -> None:
         """Put one file in, in the place of what is there; a directory adds to the one that is there."""
-        with self._explained(member.path):
-            kind = stat.S_IFMT(member.mode)
-            _require_name(member.path, is_directory=kind == stat.S_IFDIR)
-            there = self._tree.find(member.path)
-            if there is not None and kind == stat.S_IFDIR == there.kind:
-                self._dress(there.ino, member, self._fs.read(there.ino))
-                self._attributes(there.ino, member)
-                return
-            names = self._tree.parent(member.path)
-            if there is not None:
-                self._remove(names, member.path[-1])
+        try:
+            self._add(member, stat.S_IFMT(member.mode))
+        except OSError as error:
+            raise self._explained(error, member.path) from error
+
+    def _add(self, member: Member, kind: int) -> None:
+        _require_name(member.path, is_directory=kind == stat.S_IFDIR)
+        names = self._tree.parent(member.path) if member.path else {}
+        there = names.get(member.path[-1]) if member.path else self._tree.root
+        if there is None:
+            names[member.path[-1]] = self._make(member, kind)
+        elif kind == stat.S_IFDIR == there.kind:
+            self._dress(there.ino, member, self._fs.read(there.ino))
+            self._attributes(there.ino, member)
+        else:
+            self._remove(names, member.path[-1])
             names[member.path[-1]] = self._make(member, kind)
 
     def link(self, path: Path, target: Path) -> None:
         """Make `path` another name of the file at `target`."""
-        with self._explained(path):
-            _require_name(path, is_directory=False)
-            node = self._tree.find(target)
-            if node is None or node.children is not None:
-                raise failure(errno.ENOENT if node is None else errno.EPERM)
-            names = self._tree.parent(path)
-            there = names.get(path[-1])
-            if there is node:
-                return
-            if node.names >= _LINKS_MAX:
-                raise failure(errno.EMLINK)
-            if there is not None:
-                self._remove(names, path[-1])
-            names[path[-1]] = node
-            node.names += 1
-            self._set_links(node.ino, node.names)
-
-    @contextlib.contextmanager
-    def _explained(self, path: Path) -> Iterator[None]:
         try:
-            yield
+            self._link(path, target)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                why = UmlError(f"{show(path)}: no room in {self.settings.size} bytes", "name a larger --size")
-            else:
-                why = UmlError(f"{show(path)}: {error.strerror}", None)
-            raise why from error
+            raise self._explained(error, path) from error
+
+    def _link(self, path: Path, target: Path) -> None:
+        _require_name(path, is_directory=False)
+        node = self._tree.find(target)
+        if node is None or node.children is not None:
+            raise failure(errno.ENOENT if node is None else errno.EPERM)
+        names = self._tree.parent(path)
+        there = names.get(path[-1])
+        if there is node:
+            return
+        if node.names >= _LINKS_MAX:
+            raise failure(errno.EMLINK)
+        if there is not None:
+            self._remove(names, path[-1])
+        names[path[-1]] = node
+        node.names += 1
+        self._set_links(node.ino, node.names)
+
+    def _explained(self, error: OSError, path: Path) -> UmlError:
+        if error.errno == errno.ENOSPC:
+            return UmlError(f"{show(path)}: no room in {self.settings.size} bytes", "name a larger --size")
+        return UmlError(f"{show(path)}: {error.strerror}", None)
 
     # Making -----------------------------------------------------------------------------------
 
@@ -221,6 +235,8 @@ class Ext4Writer:
                 inode.block[0] = major << 8 | minor
             else:
                 inode.block[1] = minor & 0xFF | major << 8 | (minor & ~0xFF) << 12
+        elif kind == stat.S_IFREG and not member.sparse:
+            inode.size, inode.size_high = member.size & 0xFFFFFFFF, member.size >> 32
         elif kind == stat.S_IFLNK:
             if not 0 < len(member.target) <= _TARGET_MAX:
                 raise failure(errno.ENAMETOOLONG if member.target else errno.ENOENT)
@@ -255,19 +271,40 @@ class Ext4Writer:
             contents.write(data)
 
     def _write_file(self, ino: int, member: Member) -> None:
+        if member.sparse:
+            self._write_sparsely(ino, member)
+            return
+        places = self._fs.allocate(ino, -(-member.size // BLOCK))
+        if places is None:
+            self._write_through_library(ino, member)
+            return
+        position = 0
+        for offset, room in places:
+            end = min(member.size, position + room)
+            while position < end:
+                data = _read(member, position, end)
+                sparse.write_all(self._fd, data, offset)
+                position += len(data)
+                offset += len(data)
+
+    def _write_through_library(self, ino: int, member: Member) -> None:
         with contextlib.closing(self._fs.open(ino)) as contents:
             position = 0
             while position < member.size:
-                data = _read(member, position)
-                if not member.sparse:
-                    contents.write(data)
-                else:
-                    for start, end in stretches(data):
-                        contents.seek(position + start)
-                        contents.write(data[start:end])
+                data = _read(member, position, member.size)
+                contents.write(data)
                 position += len(data)
-            if member.sparse:
-                contents.set_size(member.size)
+
+    def _write_sparsely(self, ino: int, member: Member) -> None:
+        with contextlib.closing(self._fs.open(ino)) as contents:
+            position = 0
+            while position < member.size:
+                data = _read(member, position, member.size)
+                for start, end in stretches(data):
+                    contents.seek(position + start)
+                    contents.write(data[start:end])
+                position += len(data)
+            contents.set_size(member.size)
 
     # Removing ---------------------------------------------------------------------------------
 
@@ -296,9 +333,11 @@ class Ext4Writer:
         parents = {self._tree.root.ino: self._tree.root.ino}
         for node in self._directories.values():
             parents |= {child.ino: node.ino for child in (node.children or {}).values() if child.children is not None}
-        with self._explained(()):
+        try:
             for ino, node in self._directories.items():
                 self._write_directory(node, parents[ino])
+        except OSError as error:
+            raise self._explained(error, ()) from error
 
     def _write_directory(self, node: Node, parent: int) -> None:
         children = node.children or {}
@@ -321,9 +360,9 @@ def _require_name(path: Path, is_directory: bool) -> None:
         raise failure(errno.ENAMETOOLONG)
 
 
-def _read(member: Member, position: int) -> bytes:
-    """The next bytes of a member's contents. EIO if there are none."""
-    size = min(_CHUNK, member.size - position)
+def _read(member: Member, position: int, end: int) -> bytes:
+    """The next bytes of a member's contents, not beyond `end`. EIO if there are none."""
+    size = min(_CHUNK, end - position)
     if member.source is not None:
         data = os.pread(member.source[0], size, member.source[1] + position)
     else:

@@ -46,11 +46,10 @@ def pour(stream: BinaryIO, sink: Sink, tick: Tick = no_tick) -> int:
     count = 0
     with opened(stream) as archive:
         for info in members(archive):
-            path = split(os.fsencode(info.name))
             if info.islnk():
-                sink.link(path, split(os.fsencode(info.linkname)))
+                sink.link(split(os.fsencode(info.name)), split(os.fsencode(info.linkname)))
             elif (made := member(archive, info)) is None:
-                sink.warn(f"{show(path)}: left out, of unknown type {info.type!r}")
+                sink.warn(f"{show(split(os.fsencode(info.name)))}: left out, of unknown type {info.type!r}")
             else:
                 sink.add(made)
             count += 1

@@ -13,14 +13,10 @@ import trio
 
 from humfs.export import Exporter
 from humfs.volume import Volume
-from runtime.equipment import HostMount
 from runtime.images.formats import Format, Image
 from runtime.images.output import scratch_directory, scratch_file
 from runtime.images.programs import find_program
 from runtime.images.sink import Warn
-from runtime.machine import Options
-from runtime.streams import Descriptor
-from runtime.throwaway import run
 from umlfs.errors import UmlError
 from umlfs.raw import open_file
 
@@ -32,6 +28,7 @@ TAR: Final = (
     "--xattrs-include=*",
     "--sparse",
     "--numeric-owner",
+    "--blocking-factor=512",
     "--sort=name",
     "--one-file-system",
 )
@@ -248,6 +245,10 @@ async def convert_with_qemu(path: Path, format_: str, fd: int, target: str, inhe
 
 async def _read_in_guest(word: str, fd: int, warn: Warn) -> None:
     """Have a guest's kernel mount the disk, which stays as it is, and GNU tar of this host read it there."""
+    # Most conversions need no machine, and importing it takes longer than many a conversion.
+    from runtime import HostMount, Options, run
+    from runtime.streams import Descriptor
+
     options = Options(mounts=[HostMount(PLACE, word, read_only=True)])
     sink = Descriptor(fd, write=True)
     try:

@@ -68,6 +68,7 @@ def to_directory(stream: BinaryIO, root: Path, report: Report) -> None:
     root.mkdir(0o755)
     as_root = os.geteuid() == 0
     words = [find_program("tar", "tar"), "--extract", "--file=-", "--xattrs", f"--directory={root}", "--numeric-owner"]
+    words.append("--warning=no-unknown-keyword")  # `hdrcharset`, which is POSIX's own
     if as_root:
         words += ["--same-permissions", "--same-owner", "--xattrs-include=*"]
     else:

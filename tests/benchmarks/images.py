@@ -64,8 +64,8 @@ def main(words: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(dir=words[0] if words else "/var/tmp") as text:
         archive = Path(words[1]).absolute() if words[1:] else Path(text) / "root.tar"
         if not words[1:]:
-            make = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(archive)]
-            subprocess.run(make, check=True)
+            options = ["--quiet", "--variant=minbase", f"--include={PACKAGES}"]
+            subprocess.run(["mmdebstrap", *options, "bookworm", str(archive)], check=True)
         compare(Path(text), archive)
 
 

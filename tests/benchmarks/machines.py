@@ -19,7 +19,7 @@ from runtime.boot.directory import read_pid
 from runtime.boot.listing import listing
 from tests.benchmarks.ratio import measure, table
 
-PROGRAM = [sys.executable, "-I", str(Path(sys.executable).parent / "uml")]
+PROGRAM = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]
 
 
 def uml(*words: str) -> None:

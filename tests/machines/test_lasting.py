@@ -177,6 +177,15 @@ def test_the_guest_halts(me: Household) -> None:
     assert (root / "words").read_text() == "two words red\n"
 
 
+def test_a_shell_as_init(me: Household) -> None:
+    """In the foreground, on a terminal."""
+    with on_terminal(me.command("boot", "mem=64M", "init=/bin/sh", "quiet")) as it:
+        it.see(rb"[#$] ")
+        it.type(b"echo $((6 * 7)) $$; mkdir /tmp/x && exec /bin/busybox poweroff -f\n")
+        it.see(rb"42 1\r\n")
+        assert it.end() == 0
+
+
 def test_a_guest_that_restarts_with_noreboot(me: Household) -> None:
     me.ok("boot", "-d", "umid=once", "mem=64M", "noreboot")
     me.ok("reboot", "--now", "once")
