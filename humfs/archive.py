@@ -7,7 +7,7 @@ import os
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -41,12 +41,24 @@ async def import_archive(root: Path, archive: str, *, warn: Warn = no_warning, p
     tar, the host has what was imported, but not yet on its disk. UmlError for what is no archive, is damaged, or
     does not fit.
     """
+    async with _opened(root, progress) as filesystem:
+        with contextlib.ExitStack() as stack:
+            image, stream = _open(archive, stack)
+            return await _put_in(filesystem, image, stream, warn, progress)
+
+
+async def add_stream(root: Path, stream: BinaryIO, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
+    """Put a tar archive, compressed or not, into the humfs `root`, as `import_archive` does."""
+    async with _opened(root, progress) as filesystem:
+        return await _put_in(filesystem, None, stream, warn, progress)
+
+
+@contextlib.asynccontextmanager
+async def _opened(root: Path, progress: Progress) -> AsyncIterator[HumFilesystem]:
     filesystem = HumFilesystem(Volume(root, progress=progress))
     try:
         try:
-            with contextlib.ExitStack() as stack:
-                image, stream = _open(archive, stack)
-                return await _put_in(filesystem, image, stream, warn, progress)
+            yield filesystem
         finally:
             await filesystem.close(durable=False)
     except OSError as error:

@@ -27,6 +27,7 @@ from urllib.parse import unquote_to_bytes
 import trio
 
 from humfs.importer import Importer, Member, show, split
+from humfs.tarheader import Header
 from umlfs.errors import UmlError
 
 _TYPES: Final = {
@@ -134,18 +135,28 @@ def _feed(stream: BinaryIO, pipe: BinaryIO) -> None:
 
 
 @contextlib.contextmanager
+def plain(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """The stream without its compression, if it has any; an uncompressed file as it is. UmlError for damage."""
+    if _is_plain_file(stream):
+        yield stream
+        return
+    with _damage_explained(), decompressed(Forward(stream)) as source:
+        yield cast(BinaryIO, source)
+
+
+@contextlib.contextmanager
 def opened(stream: BinaryIO) -> Iterator[tarfile.TarFile]:
     """The archive in a stream, compressed or not. UmlError if it is none."""
-    with contextlib.ExitStack() as stack:
-        try:
-            if _is_plain_file(stream):
-                source = stream
-            else:
-                source = cast(BinaryIO, stack.enter_context(decompressed(Forward(stream))))
-            archive = tarfile.TarFile(fileobj=source, errorlevel=2)
-            yield archive
-        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-            raise UmlError(f"no tar archive, or a damaged one: {error}", "see 'uml humfs import --help'") from error
+    with _damage_explained(), plain(stream) as source:
+        yield tarfile.TarFile(fileobj=source, errorlevel=2, tarinfo=Header)
+
+
+@contextlib.contextmanager
+def _damage_explained() -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise UmlError(f"no tar archive, or a damaged one: {error}", "see 'uml humfs import --help'") from error
 
 
 def _is_plain_file(stream: BinaryIO) -> bool:

@@ -75,7 +75,7 @@ class Machine:
         try:
             await self._stack.enter_async_context(self._running())
         except BaseExceptionGroup as group:
-            raise _sole(group) from None
+            raise sole(group) from None
         return self
 
     async def __aexit__(
@@ -84,7 +84,7 @@ class Machine:
         try:
             return await self._stack.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            raise _sole(group) from None
+            raise sole(group) from None
 
     def start(
         self,
@@ -336,7 +336,7 @@ class Machine:
         raise self._log.failure(f"the guest did not come up within {self.options.boot_seconds:g} s")
 
 
-def _sole(error: BaseException) -> BaseException:
+def sole(error: BaseException) -> BaseException:
     """The one exception in a group, however deep; the group itself if there are several."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

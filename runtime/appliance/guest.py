@@ -15,7 +15,7 @@ from runtime.appliance.kinds import KINDS
 from runtime.appliance.program import program
 from runtime.control import Job
 from runtime.equipment import Disk, disk_name
-from runtime.machine import Machine, Options
+from runtime.machine import Machine, Options, sole
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
 from umlfs.serve import fuse_wire as wire
@@ -90,18 +90,31 @@ async def appliance(
         memory=memory,
         on_log=on_log,
     )
-    async with Machine(options) as machine:
-        connection = Connection()
-        job = machine.start([], stdin=_Requests(connection), stdout=_Answers(connection))
+    done = trio.Event()
+    try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, job, connection)
-            await connection.ask(wire.Opcode.INIT, 0, requests.init())
+            connection = await nursery.start(_run, options, writable, done)
             try:
                 yield Appliance(connection)
             finally:
-                with trio.CancelScope(shield=True):
-                    await _end(job, connection, writable)
-                nursery.cancel_scope.cancel()
+                done.set()
+    except BaseExceptionGroup as group:
+        raise sole(group) from None
+
+
+async def _run(options: Options, writable: bool, done: trio.Event, task_status: trio.TaskStatus[Connection]) -> None:
+    """The guest, until `done`. Once it is up it cannot be cancelled: who was may still have to put something right."""
+    with trio.CancelScope() as scope:
+        async with Machine(options) as machine, trio.open_nursery() as nursery:
+            connection = Connection()
+            job = machine.start([], stdin=_Requests(connection), stdout=_Answers(connection))
+            nursery.start_soon(_watch, job, connection)
+            await connection.ask(wire.Opcode.INIT, 0, requests.init())
+            scope.shield = True
+            task_status.started(connection)
+            await done.wait()
+            await _end(job, connection, writable)
+            nursery.cancel_scope.cancel()
 
 
 async def _watch(job: Job, connection: Connection) -> None:
@@ -118,6 +131,8 @@ async def _end(job: Job, connection: Connection, writable: bool) -> None:
     connection.finish()
     if not writable:
         return
+    if connection.broken is not None:
+        raise UmlError(f"not all changes were written to the image: {connection.broken}", "check it with its fsck")
     with trio.move_on_after(CLOSE_SECONDS):
         if await job.wait() == 0:
             return

@@ -1,22 +1,183 @@
-"""`uml image`: what disk images are made of."""
+"""`uml image`: build and convert images of guests' filesystems, look after them, and tell what is in them."""
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
+from typing import TextIO
 
 import click
 
+from runtime.cli.activity import activity
+from runtime.cli.failure import printable
 from runtime.cli.trees import as_json, run, show, show_json
+
+FORMATS = ("raw", "ext4", "qcow2", "humfs", "dir", "tar", "oci")
+"""What can be made. Spelled out: the library that knows takes time to import."""
+force_option = click.option("--force", is_flag=True, help="Replace an image that is there, once the new one is whole.")
+
+
+def warn(line: str) -> None:
+    """Say something on standard error that is no failure."""
+    click.echo(f"uml: {printable(line)}", err=True)
 
 
 @click.group("image")
 def command() -> None:
-    """Disk images.
+    """Images of guests' filesystems: build them, convert them, change their size, tell what is in them.
 
     \b
     Example:
-      uml image info disk.img
+      uml image build debian.img --suite bookworm
+      uml image convert debian.img debian.tar.zst
+      uml image resize debian.img 8G
+      uml image info debian.img
     """
+
+
+@command.command("build")
+@click.option("--suite", required=True, metavar="SUITE", help="Of Debian: bookworm, trixie, ...")
+@click.option("--include", "packages", metavar="PKG,...", multiple=True, help="Further packages.")
+@click.option("--size", metavar="SIZE", help="Of the new filesystem; 2G by default.")
+@click.option("--format", "name", type=click.Choice(FORMATS), help="What to make; by default as the name of OUT ends.")
+@click.option("--hostname", default="uml", show_default=True, metavar="NAME", help="The machine's name.")
+@click.option("--root-password", "password", metavar="TEXT", help="Root's password: '' for none, - to read a line.")
+@click.option("--ssh-key", "key", type=click.File("r"), metavar="FILE", help="A public key that may log in as root.")
+@click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="By default those that this host's apt uses.")
+@click.option("--kernel", metavar="FILE", help="Whose modules go into the image; by default the one installed.")
+@click.option("--no-modules", is_flag=True, help="Leave out the kernel's modules.")
+@force_option
+@click.argument("out", metavar="OUT")
+def build_(
+    out: str,
+    suite: str,
+    packages: tuple[str, ...],
+    size: str | None,
+    name: str | None,
+    hostname: str,
+    password: str | None,
+    key: TextIO | None,
+    mirrors: tuple[str, ...],
+    kernel: str | None,
+    no_modules: bool,
+    force: bool,
+) -> None:
+    """Make the image OUT with a Debian that boots in User-mode Linux to a login.
+
+    mmdebstrap puts it together, for an ordinary user too. With SOURCE_DATE_EPOCH in the environment two builds from the
+    same packages are the same, bit for bit.
+
+    \b
+    Example:
+      uml image build debian.img --suite bookworm --root-password ''
+      uml image build humfs:server --suite trixie --include nginx,curl --ssh-key ~/.ssh/id_ed25519.pub
+    """
+    import trio
+
+    from humfs.superblock import parse_size
+    from runtime.images import convert, formats, recipe
+    from runtime.images.build import build as make
+    from runtime.kernel import find_kernel
+
+    made = formats.destination(out, formats.Format(name) if name else None)
+    if password == "-":
+        password = sys.stdin.readline().rstrip("\n")
+    if password is None and key is None:
+        warn("nobody can log in: there is neither --root-password nor --ssh-key")
+    epoch = _epoch()
+    wanted = recipe.Recipe(
+        suite,
+        include=tuple(word for text in packages for word in text.replace(",", " ").split()),
+        hostname=hostname,
+        root_password=password,
+        ssh_key=key.read() if key else None,
+        mirrors=mirrors,
+        modules=None if no_modules else find_kernel(kernel).modules,
+        epoch=epoch,
+    )
+    with activity("build") as show:
+        writing = convert.Writing(force, parse_size(size) if size else None, epoch, warn, show.count)
+        trio.run(make, made, wanted, writing, show.text)
+
+
+@command.command("convert")
+@click.option("--format", "name", type=click.Choice(FORMATS), help="What to make; by default as the name of DST ends.")
+@click.option("--size", metavar="SIZE", help="Of the new filesystem; by default what the files need, and a fifth more.")
+@force_option
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST")
+def convert_(source: str, destination: str, name: str | None, size: str | None, force: bool) -> None:
+    """Make the image DST with the contents of SRC, which stays as it is.
+
+    Both are a raw image, qcow2, a humfs directory, a plain directory, a tar archive (.gz, .xz, .zst) or an OCI layout;
+    SRC may be a COW file, or what `docker save` writes. What SRC is shows; what DST is to be, the end of its name says
+    (.img .raw .ext4 .qcow2 .humfs .tar .tar.gz .tar.xz .tar.zst .oci), a word before it (humfs:DIR), or --format.
+
+    \b
+    Example:
+      uml image convert debian.img humfs:debian
+      uml image convert image.oci debian.ext4 --size 4G
+      uml image convert root.cow flat.qcow2
+    """
+    import trio
+
+    from humfs.superblock import parse_size
+    from runtime.images import convert, formats
+
+    made = formats.destination(destination, formats.Format(name) if name else None)
+    with activity(f"convert {os.path.basename(source)}") as show:
+        writing = convert.Writing(force, parse_size(size) if size else None, _epoch(), warn, show.count)
+        trio.run(convert.convert, formats.source(source), made, writing)
+
+
+def _epoch() -> int | None:
+    from runtime.images.epoch import source_date_epoch
+
+    return source_date_epoch(os.environ)
+
+
+@command.command("resize")
+@click.argument("file", metavar="FILE")
+@click.argument("size", metavar="SIZE")
+def resize_(file: str, size: str) -> None:
+    """Make the raw image FILE, and the filesystem in it, SIZE long.
+
+    It may become larger (ext2 to ext4, xfs, btrfs), and smaller (all but xfs) as far as what is in it allows.
+
+    \b
+    Example:
+      uml image resize debian.img 8G
+    """
+    import trio
+
+    from humfs.superblock import parse_size
+    from runtime.images import formats
+    from runtime.images.resize import resize
+
+    with activity(f"resize {file}"):
+        trio.run(resize, formats.source(file), parse_size(size))
+
+
+@command.command("compact")
+@click.argument("file", metavar="FILE")
+def compact_(file: str) -> None:
+    """Give back to the host what the filesystems in FILE do not use, and say how much that was.
+
+    FILE is a raw image, partitioned or not, a COW file or a qcow2 image.
+
+    \b
+    Example:
+      uml image compact debian.img
+    """
+    import trio
+
+    from runtime.images import formats
+    from runtime.images.compact import compact
+
+    with activity(f"compact {file}"):
+        freed = trio.run(compact, formats.source(file))
+    click.echo(f"{freed / (1 << 20):.1f} MiB given back")
 
 
 @command.command("info")

@@ -45,6 +45,7 @@ def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequen
     import trio
 
     from runtime import processes
+    from runtime.interrupts import until_interrupted
 
     if keep is not None:
         from runtime.appliance.kept import keep as keep_appliance
@@ -53,7 +54,7 @@ def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequen
         for word in words:
             keep_appliance(location.parse(word).source, keep)
     with processes.reaping():
-        return trio.run(work)
+        return trio.run(until_interrupted, work)
 
 
 def show(line: str) -> None:

@@ -26,6 +26,11 @@ PIECE: Final = 16 << 10
 """The most that is read from the guest, or handed to a reader, at once."""
 PATIENCE: Final = 1.0
 """Seconds that the guest is held up for a reader that takes nothing: then that one counts as absent, until it reads."""
+TYPED_AT_ONCE: Final = 512
+"""Bytes for the guest without a pause. A UML kernel whose tty is full (4 KiB that no program has read) stops reading
+the line, and never begins again: so what is typed is spread out, and a program that reads at all keeps up."""
+TYPING_PAUSE: Final = 0.05
+"""Seconds of such a pause."""
 SIZE_MAX: Final = 0xFFFF
 
 
@@ -76,6 +81,9 @@ class HostEnd:
         self._output = trio.lowlevel.ParkingLot()
         self._progress = trio.lowlevel.ParkingLot()
         self._keyboard = trio.Lock()
+        self._typed = 0
+        self._pause_until = 0.0
+        """`_typed` bytes were typed in the time before this, by trio's clock."""
         self._finishing = False
         self._idle = trio.CancelScope()
         self.master, self.slave = os.openpty()
@@ -196,17 +204,36 @@ class HostEnd:
         """
         if self._log:
             await self._log.wrote(Direction.READ, data)
-        rest = memoryview(data)
         async with self._keyboard:
-            while rest:
-                try:
-                    rest = rest[os.write(self.master, rest) :]
-                except BlockingIOError:
-                    with trio.move_on_after(PATIENCE) as limit:
-                        await trio.lowlevel.wait_writable(self.master)
-                    if limit.cancelled_caught and not still_there():
-                        return False
+            for start in range(0, len(data), TYPED_AT_ONCE):
+                await self._pause()
+                if start and not still_there():
+                    return False
+                if not await self._type(memoryview(data)[start : start + TYPED_AT_ONCE], still_there):
+                    return False
         return True
+
+    async def _type(self, rest: memoryview, still_there: Callable[[], bool]) -> bool:
+        self._typed += len(rest)
+        while rest:
+            try:
+                rest = rest[os.write(self.master, rest) :]
+            except BlockingIOError:
+                with trio.move_on_after(PATIENCE) as limit:
+                    await trio.lowlevel.wait_writable(self.master)
+                if limit.cancelled_caught and not still_there():
+                    return False
+        return True
+
+    async def _pause(self) -> None:
+        """Wait if much was typed just now."""
+        if trio.current_time() >= self._pause_until:
+            self._typed = 0
+        elif self._typed >= TYPED_AT_ONCE:
+            await trio.sleep_until(self._pause_until)
+            self._typed = 0
+        if not self._typed:
+            self._pause_until = trio.current_time() + TYPING_PAUSE
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the guest the size of the window. What is no size is none."""

@@ -104,3 +104,22 @@ def test_an_ordinary_user_gets_what_can_be_had(caller: Caller) -> None:
     assert errors[0] == "uml: /device: Operation not permitted: left out"
     assert errors[1].startswith("uml: owners are lost: out cannot keep those of ")
     assert (caller.directory / "out/etc/fstab").read_text() == FSTAB
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_copy_leaves_the_image_in_order(number: int, status: int, me: Caller) -> None:
+    """Clean, unmounted, and without the half that was copied."""
+    image = make("ext4", me.directory / "image")
+    tree = me.make("tree")
+    for number_of_file in range(20):
+        (tree / str(number_of_file)).write_bytes(os.urandom(1 << 20))
+    before = image.stat().st_blocks
+    with subprocess.Popen(me.command("cp", "-r", "tree", "image:/copy"), stderr=subprocess.PIPE) as process:
+        # It may also be done already: what was promised holds then too.
+        assert eventually(lambda: image.stat().st_blocks > before or process.poll() is not None)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=2 * BOUND)
+    run("e2fsck", "-fn", image)
+    done = me.finish(me.command("ls", "image"))
+    found = (process.returncode, done.stdout)
+    assert found in ((status, b"lost+found\n"), (0, b"copy\nlost+found\n")), errors

@@ -18,7 +18,7 @@ from tests.benchmarks.ratio import measure, table
 UML = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]
 LARGE = 200 << 20
 FILES = 10_000
-START_SECONDS = 300
+START_SECONDS = 120
 """Without KVM guestfish takes long to start."""
 
 

@@ -1,4 +1,4 @@
-"""Real kernels with what this layer makes for them: memory, initramfs, modules, the starter."""
+"""Real kernels with what this layer makes for them: memory, initramfs, modules."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import starter
-from runtime.initramfs import build, find_busybox, load_snippet, module_paths
+from runtime.initramfs import load_snippet
 from runtime.kernel import find_kernel
 from runtime.memory import MINIMUM, memory_directory
 from runtime.processes import fixed_addresses
@@ -70,34 +69,3 @@ chroot /root /bin/busybox true && echo true was run
     snippet = load_snippet(find_kernel(), MODULES) + "\n"
     log = boot(kernel_arguments(snippet + script + OFF, f"mem={MINIMUM}", modules=MODULES))
     assert b"true was run" in log
-
-
-def test_starter_makes_the_root(kernel_arguments: Arguments, tmp_path: Path) -> None:
-    kernel = find_kernel()
-    init = starter.program(
-        starter.mount("proc", "/proc", "proc"),
-        *(starter.load_module(path) for path in module_paths(kernel, MODULES)),
-        *(starter.load_module(path) for path in module_paths(kernel, MODULES[:1])),
-        *(starter.mkdir(path) for path in ("/lower", "/upper", "/root")),
-        starter.mount("tmpfs", "/lower", "tmpfs"),
-        starter.mount("tmpfs", "/upper", "tmpfs", starter.MS_NOSUID, "mode=700"),
-        *(starter.mkdir(path) for path in ("/lower/bin", "/lower/proc", "/upper/data", "/upper/work")),
-        starter.mount("o", "/root", "overlay", 0, "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work"),
-        starter.mount("/bin", "/root/bin", "", starter.MS_BIND),
-        starter.mount("/proc", "/root/proc", "", starter.MS_MOVE),
-        starter.enter_root("/root"),
-        starter.execute(["/bin/busybox", "sh", "-c", f"echo a=$a; cat /proc/mounts; ls /; {OFF}"], {"a": "b"}),
-    )
-    image = build(kernel, MODULES, init, find_busybox(), scratch=tmp_path)
-    log = boot([*kernel_arguments(OFF), f"initrd={image}", "root="])
-    assert b"\na=b\r\n" in log
-    assert b"\no / overlay rw," in log
-    assert b"lower" not in log.partition(b"workdir=/upper/work")[2]
-    assert starter.complaint(log) is None
-
-
-def test_starter_s_complaint_is_in_the_log(kernel_arguments: Arguments, tmp_path: Path) -> None:
-    init = starter.program(starter.mount("root", "/proc", "virtiofs"))
-    image = build(find_kernel(), [], init, find_busybox(), scratch=tmp_path)
-    error = starter.complaint(boot([*kernel_arguments(OFF), f"initrd={image}"]))
-    assert str(error) == "the guest cannot mount root at /proc: No such device"

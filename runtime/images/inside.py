@@ -1,0 +1,26 @@
+"""Work on the filesystem in an image, by the guest's kernel and this host's programs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from runtime.equipment import Disk
+from runtime.images.streams import failed
+from runtime.machine import Options
+from runtime.throwaway import run
+from umlfs.block import BlockDevice
+
+NAME: Final = "image"
+"""What the guest finds in /dev."""
+
+
+async def in_guest(device: BlockDevice, script: str, what: str) -> str:
+    """Run a script of the shell in a guest that has `device` as /dev/image; what it said.
+
+    UmlError, saying that `what` failed and why.
+    """
+    options = Options(disks=[Disk(NAME, device)])
+    done = await run(["/bin/sh", "-ec", script], options, directory="/")
+    if done.returncode:
+        raise failed(what, done.stderr.decode(errors="replace").strip().splitlines(), "the guest's words are above")
+    return done.stdout.decode(errors="replace")

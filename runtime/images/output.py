@@ -1,0 +1,125 @@
+"""Where an image that is being made is until it is complete: nobody sees half of one, nor is half of one left.
+
+A file has no name until it is complete (`umlfs.newfile`). A directory lies in a hidden one beside its place; should
+this process be killed, a shell that stands by removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from runtime.images.formats import Format, Image, source
+from umlfs.errors import UmlError, UsageError
+from umlfs.newfile import new_file
+from umlfs.raw import open_file
+
+_REPLACEABLE: Final = frozenset({Format.HUMFS, Format.OCI})
+"""Directories that --force removes: what is surely an image, not somebody's files."""
+
+_WATCH: Final = """\
+trap '' HUP INT QUIT TERM
+read -r word && exit
+chmod -R u+rwX -- "$1"
+rm -rf -- "$1"
+"""
+
+
+def require_free(image: Image, force: bool) -> None:
+    """Refuse a destination that is there: any without `force`, and with it what it would be a pity to lose.
+
+    UsageError; UmlError for an image that is in use.
+    """
+    path = image.path
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no directory {path.parent}", "make it first")
+    if not os.path.lexists(path):
+        return
+    if not force:
+        raise UsageError(f"{path}: exists", "name a new one, or say --force to replace it")
+    if path.is_dir():
+        if source(str(path)).format not in _REPLACEABLE:
+            raise UsageError(f"{path}: a directory that is no image", "remove it yourself, or name a new one")
+    elif not path.is_file():
+        raise UsageError(f"{path}: not a regular file", "name a new one")
+    else:
+        open_file(path).close()
+
+
+@contextlib.contextmanager
+def output_file(path: Path, *, force: bool, mode: int = 0o644) -> Iterator[int]:
+    """The descriptor of a new file, to be filled; it is durable and at `path` when the block ends."""
+    try:
+        with new_file(str(path), mode, replace=force) as fd:
+            yield fd
+    except OSError as error:
+        raise UmlError(f"{path}: {error.strerror}", None) from error
+
+
+@contextlib.contextmanager
+def scratch_file(directory: Path) -> Iterator[int]:
+    """The descriptor of a file without a name, gone with the block."""
+    try:
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        import tempfile
+
+        fd, name = tempfile.mkstemp(prefix=".uml-", dir=directory)
+        os.unlink(name)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def scratch_directory(parent: Path) -> Iterator[Path]:
+    """A hidden directory in `parent`, removed with all in it when the block ends, or when this process is killed."""
+    path = Path(os.path.abspath(parent)) / f".uml-{secrets.token_hex(8)}"
+    command = ["/bin/sh", "-c", _WATCH, "sh", str(path)]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, start_new_session=True, cwd="/", **streams) as watch:  # type: ignore[call-overload]
+        try:
+            path.mkdir(mode=0o700)
+            yield path
+        except OSError as error:
+            raise UmlError(f"{error.filename or path}: {error.strerror}", None) from error
+        finally:
+            remove_tree(path)
+            with contextlib.suppress(BrokenPipeError):
+                watch.communicate(b"done\n")
+
+
+@contextlib.contextmanager
+def output_directory(path: Path, *, force: bool) -> Iterator[Path]:
+    """The path of a directory that is to be made and filled; what is there then goes to `path` when the block ends."""
+    with scratch_directory(path.parent) as scratch:
+        made = scratch / "new"
+        yield made
+        if force and path.is_dir() and not path.is_symlink():
+            os.rename(path, scratch / "old")
+        os.rename(made, path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all in it, also where a mode is in the way. Nothing there is no error."""
+
+    def again(function: Callable[[str], object], name: str, _: object) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            parent = os.path.dirname(name)
+            os.chmod(parent, stat.S_IMODE(os.stat(parent).st_mode) | stat.S_IRWXU)
+            if os.path.isdir(name) and not os.path.islink(name):
+                os.chmod(name, stat.S_IRWXU)
+                shutil.rmtree(name, onerror=again)
+            else:
+                os.unlink(name)
+
+    if os.path.lexists(path):
+        shutil.rmtree(path, onerror=again)

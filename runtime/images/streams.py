@@ -1,0 +1,261 @@
+"""Every image as a tar archive, in a stream: read by the guest's kernel where it holds a filesystem."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+import trio
+
+from humfs.export import Exporter
+from humfs.volume import Volume
+from runtime.images.formats import Format, Image
+from runtime.images.output import scratch_directory, scratch_file
+from runtime.images.programs import find_program
+from runtime.images.sink import Warn
+from umlfs.errors import UmlError
+from umlfs.raw import open_file
+
+TAR: Final = (
+    "--create",
+    "--format=pax",
+    "--pax-option=delete=atime,delete=ctime",
+    "--xattrs",
+    "--xattrs-include=*",
+    "--sparse",
+    "--numeric-owner",
+    "--blocking-factor=512",
+    "--sort=name",
+    "--one-file-system",
+)
+"""How GNU tar writes all that we keep; access lists are attributes among others."""
+PLACE: Final = "/mnt"
+"""Where the guest has the image."""
+_PIPE_SIZE: Final = 1 << 20
+_SAID_MAX: Final = 1 << 20
+_SHOWN: Final = 15
+_SOCKET: Final = ": socket ignored"
+_CHANGED: Final = 1
+"""GNU tar's exit status when files changed while it read them."""
+
+_PACK: Final = """\
+cd "$1"
+shift
+[ ! -d lost+found ] || [ "$(ls -A lost+found)" ] || set -- "$@" --exclude=./lost+found
+exec tar "$@" .
+"""
+"""What the guest runs. An empty lost+found is no file of anybody's, and every ext4 has its own."""
+
+
+@contextlib.asynccontextmanager
+async def tar_stream(image: Image, near: Path, warn: Warn) -> AsyncIterator[BinaryIO]:
+    """The image's files as a tar archive, compressed only if it is such a file itself; to be read in a thread.
+
+    `near` is a directory for what has to be put down in between. What cannot be read is an UmlError when the context
+    ends: until then, what was read may be cut short.
+    """
+    if image.format is Format.TAR:
+        with _opened(image.path) as file:
+            yield file
+    elif image.format is Format.DIRECTORY:
+        async with _packed_directory(image.path, warn) as stream:
+            yield stream
+    elif image.format is Format.HUMFS:
+        async with _piped(lambda fd: _export(image.path, fd, warn)) as stream:
+            yield stream
+    elif image.format is Format.OCI:
+        with scratch_directory(near) as scratch:
+            await flatten(image.path, scratch / "flat", warn)
+            async with _piped(lambda fd: _export(scratch / "flat", fd, warn)) as stream:
+                yield stream
+    else:
+        async with _readable(image, near) as word, _piped(lambda fd: _read_in_guest(word, fd, warn)) as stream:
+            yield stream
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UmlError(f"{path}: {error.strerror}", None) from error
+
+
+@contextlib.asynccontextmanager
+async def _piped(produce: Callable[[int], Awaitable[None]]) -> AsyncIterator[BinaryIO]:
+    """What `produce` writes to the descriptor that it is given, as a stream."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    with contextlib.suppress(OSError):
+        import fcntl
+
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+
+    trouble: list[UmlError] = []
+
+    async def run_producer() -> None:
+        try:
+            await produce(writing)
+        except UmlError as error:
+            trouble.append(error)  # why the reader finds the archive cut short
+        finally:
+            os.close(writing)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_producer)
+        with os.fdopen(reading, "rb") as stream:
+            try:
+                yield stream
+                await trio.to_thread.run_sync(drain, stream)
+            except UmlError as error:
+                raise (trouble or [error])[0] from None
+    if trouble:
+        raise trouble[0]
+
+
+def drain(stream: BinaryIO) -> None:
+    """Read what follows the end of an archive: whoever writes that must not find the pipe broken."""
+    while stream.read(1 << 16):
+        pass
+
+
+# Directories ----------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _packed_directory(path: Path, warn: Warn) -> AsyncIterator[BinaryIO]:
+    with scratch_errors() as errors, _packing(path, errors) as process:
+        stream = cast(BinaryIO, process.stdout)
+        try:
+            yield stream
+            await trio.to_thread.run_sync(drain, stream)
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            stream.close()
+            status = process.wait()
+        lines = _tell_sockets(said(errors), warn)
+        if status > _CHANGED:
+            raise failed(f"{path}: not all of it can be read", lines)
+        for line in lines:
+            warn(line.removeprefix("tar: "))
+
+
+def _packing(path: Path, errors: BinaryIO) -> subprocess.Popen[bytes]:
+    command = [find_program("tar", "tar"), *TAR, "--directory", str(path), "."]
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
+    return subprocess.Popen(command, env=environment, **streams)  # type: ignore[call-overload, no-any-return]
+
+
+@contextlib.contextmanager
+def scratch_errors() -> Iterator[BinaryIO]:
+    """A file for what a program says on its standard error: no pipe that somebody would have to read."""
+    with open(os.memfd_create("errors", os.MFD_CLOEXEC), "r+b") as file:
+        yield cast(BinaryIO, file)
+
+
+def said(errors: BinaryIO) -> list[str]:
+    """The last lines of what a program said."""
+    size = os.fstat(errors.fileno()).st_size
+    words = os.pread(errors.fileno(), _SAID_MAX, max(0, size - _SAID_MAX)).decode(errors="replace")
+    return words.strip().splitlines()
+
+
+def failed(what: str, lines: list[str], way_out: str | None = None) -> UmlError:
+    """The error of a program, with the last of its words."""
+    return UmlError(what, way_out, details="\n".join(lines[-_SHOWN:]))
+
+
+def _tell_sockets(lines: list[str], warn: Warn) -> list[str]:
+    """The lines of GNU tar but for those about sockets, which `warn` is told of."""
+    for line in lines:
+        if line.endswith(_SOCKET):
+            warn(f"{line.removeprefix('tar: .').removesuffix(_SOCKET)}: left out, tar has no sockets")
+    return [line for line in lines if not line.endswith(_SOCKET)]
+
+
+# humfs ----------------------------------------------------------------------------------------
+
+
+async def _export(root: Path, fd: int, warn: Warn) -> None:
+    await trio.to_thread.run_sync(_export_now, root, fd, warn)
+
+
+def _export_now(root: Path, fd: int, warn: Warn) -> None:
+    volume = Volume(root)
+    try:
+        with open(fd, "wb", closefd=False, buffering=1 << 16) as output:
+            Exporter(volume, output, warn).run()
+    except BrokenPipeError:
+        pass  # whoever reads has failed, and says why
+    finally:
+        volume.close()
+
+
+async def flatten(image: Path, root: Path, warn: Warn) -> None:
+    """Put all layers of a container image on each other, in a new humfs."""
+    from humfs.archive import import_archive
+    from humfs.volume import create
+
+    def work() -> None:
+        create(root, 1 << 50)
+        trio.run(lambda: import_archive(root, str(image), warn=warn))
+
+    await trio.to_thread.run_sync(work)
+
+
+# Disks ----------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _readable(image: Image, near: Path) -> AsyncIterator[str]:
+    """The `SRC` word of a disk whose blocks we can read."""
+    if image.format is not Format.QCOW2:
+        yield image.word
+        return
+    with scratch_file(near) as fd:
+        await convert_with_qemu(image.path, "qcow2", fd, "raw")
+        yield f"raw:/proc/self/fd/{fd}"
+
+
+async def convert_with_qemu(path: Path, format_: str, fd: int, target: str, inherited: Sequence[int] = ()) -> None:
+    """Write the disk in `path` to the file behind `fd`, in another format. UmlError.
+
+    `inherited` are descriptors that `path` leads to.
+    """
+    program = find_program("qemu-img", "qemu-utils")
+    place = str(path) if path.is_absolute() else f"./{path}"
+    open_file(path, read_only=True).close()  # says who has it; qemu has locks of its own, which ours would break
+    done = await trio.run_process(
+        [program, "convert", "-f", format_, "-O", target, place, f"/proc/self/fd/{fd}"],
+        stdin=subprocess.DEVNULL,
+        capture_stdout=True,
+        capture_stderr=True,
+        pass_fds=[fd, *inherited],
+        check=False,
+    )
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().removeprefix("qemu-img: ")
+        raise UmlError(f"{path}: qemu-img cannot convert it: {words}", "see 'qemu-img check'")
+
+
+async def _read_in_guest(word: str, fd: int, warn: Warn) -> None:
+    """Have a guest's kernel mount the disk, which stays as it is, and GNU tar of this host read it there."""
+    # Most conversions need no machine, and importing it takes longer than many a conversion.
+    from runtime import HostMount, Options, run
+    from runtime.streams import Descriptor
+
+    options = Options(mounts=[HostMount(PLACE, word, read_only=True)])
+    sink = Descriptor(fd, write=True)
+    try:
+        done = await run(["/bin/sh", "-c", _PACK, "sh", PLACE, *TAR], options, stdout=sink, directory="/")
+    finally:
+        sink.close()
+    lines = _tell_sockets(done.stderr.decode(errors="replace").strip().splitlines(), warn)
+    if done.returncode:
+        what = f"{word.partition(':')[2]}: not all of it can be read"
+        raise failed(what, lines, "see what the checker of its filesystem says")

@@ -1,0 +1,68 @@
+"""Any format into any other and back, compared."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.guest.caller import caller_as
+from tests.images import entries
+from tests.images.making import make
+from tests.ordinary import OrdinaryUser
+from umlfs.cow.create import create
+
+NAMES = {"raw": "x.img", "qcow2": "x.qcow2", "humfs": "x.humfs", "dir": "dir:x", "tar": "x.tar", "oci": "x.oci"}
+
+
+def place(directory: Path, name: str) -> str:
+    directory.mkdir(exist_ok=True)
+    scheme, colon, rest = NAMES[name].rpartition(":")
+    return f"{scheme}{colon}{directory / rest}"
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("first", [*NAMES, "cow"])
+async def test_there_and_back(first: str, tmp_path: Path) -> None:
+    """From an image of each format to each other, and from there into an archive, which must be as it was."""
+    needs.root()
+    entries.make_tree(tmp_path / "tree")
+    wanted = entries.of_file(await make(tmp_path / "tree", tmp_path / "tree.tar"))
+    if first == "cow":
+        create(str(tmp_path / "cow"), str(await make(tmp_path / "tree.tar", tmp_path / "x.img")))
+        start = tmp_path / "cow"
+    else:
+        start = await make(tmp_path / "tree.tar", place(tmp_path / "first", first))
+    before = entries.allocated(start)
+    for second in NAMES:
+        made = await make(start, place(tmp_path / second, second))
+        assert entries.allocated(made) < before + (4 << 20), "holes were filled"
+        back = await make(made, tmp_path / second / "back.tar")
+        assert entries.of_file(back) == wanted, second
+
+
+@pytest.mark.guest
+async def test_an_ordinary_user_takes_an_image_apart(user: OrdinaryUser, tmp_path: Path) -> None:
+    """Into a humfs whole; into a directory without what only root can give."""
+    needs.root()
+    entries.make_tree(tmp_path / "tree")
+    wanted = entries.of_file(await make(tmp_path / "tree", tmp_path / "tree.tar"))
+    image = await make(tmp_path / "tree.tar", tmp_path / "x.img")
+    with caller_as(user) as caller:
+        subprocess.run(["cp", image, caller.directory], check=True)
+        caller.own(caller.directory / "x.img")
+        for source, target in (("x.img", "x.humfs"), ("x.humfs", "x.tar"), ("x.tar", "dir:plain")):
+            done = caller.finish(caller.command("image", "convert", source, target), 120)
+            assert done.returncode == 0, done.stderr
+        assert entries.of_file(caller.directory / "x.tar") == wanted
+        assert done.stderr.decode().splitlines() == [
+            "uml: owners, set-id bits and capabilities are lost: only root can give them to files of this host",
+            "uml: 3 devices are left out, which only root can make",
+        ]
+        plain = caller.directory / "plain"
+        assert (plain / "dir/f2").stat().st_mode & 0o7777 == 0o755
+        assert (plain / "file").stat().st_uid == user.uid
+        assert os.getxattr(plain / "dir/f2", "user.note") == b"\x00binary\xff"
