@@ -205,7 +205,7 @@ class Machine:
             if heard and options.on_notification:
                 nursery.start_soon(self._tell, heard, options.on_notification)
                 equipment.arguments.append(f"mconsole=notify:{directory / NOTIFY}")
-            nursery.start_soon(self._hear_farewell, watch, directory.name)
+            nursery.start_soon(self._hear_farewell, watch, directory / directory.name)
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
             await self._wait_until_ready()
             yield
@@ -317,7 +317,7 @@ class Machine:
         async for notification in notifications:
             hear(notification)
 
-    async def _hear_farewell(self, watch: Watch, umid: str) -> None:
+    async def _hear_farewell(self, watch: Watch | None, umid: Path) -> None:
         await farewell.umid_removed(watch, umid)
         self._control.hang_up()
 
