@@ -117,7 +117,7 @@ class Foreground:
         screen = terminal.Screen(line, impatience)
         with terminal.raw(0):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(terminal.follow_size, 1, line)
+                nursery.start_soon(terminal.follow_size, 1, line.near)
                 nursery.start_soon(terminal.relay_input, line, impatience, self._kill)
                 async with trio.open_nursery() as showing:
                     showing.start_soon(screen.run)

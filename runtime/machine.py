@@ -27,6 +27,7 @@ from runtime.options import Options
 from runtime.places import check_places
 from runtime.plan import ARCHIVE, kernel_arguments
 from runtime.processes import kill_group
+from runtime.ptys import Ends, open_ends
 from runtime.tuning import command_line, remember_lpj, tuning
 from umlfs.errors import UmlError
 from umlfs.serve import vhost_user
@@ -40,7 +41,7 @@ LOG_SECONDS: Final = 1.0
 NOTIFY: Final = "notify"
 """The socket that the kernel tells of itself at."""
 TERMINAL: Final = 1
-"""The guest's line (/dev/tty1) that `Machine.terminal` is the host's end of."""
+"""The guest's line (/dev/tty1) that `Machine.terminal` is the pty of."""
 
 
 class Machine:
@@ -57,8 +58,8 @@ class Machine:
 
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
-        self.terminals: dict[int, int] = {}
-        """The host's ends of the guest's terminals by their lines, descriptors without blocking."""
+        self.terminals: dict[int, Ends] = {}
+        """The ptys of the guest's terminals by their lines."""
         self.directory: Path | None = None
         """Of the sockets, while the machine runs."""
         self.pid: int | None = None
@@ -126,8 +127,8 @@ class Machine:
         self._control.retire(job)
 
     @property
-    def terminal(self) -> int | None:
-        """The host's end of the terminal that `Options.terminal` asked for."""
+    def terminal(self) -> Ends | None:
+        """The pty of the terminal that `Options.terminal` asked for."""
         return self.terminals.get(TERMINAL)
 
     async def ended(self) -> None:
@@ -268,16 +269,12 @@ class Machine:
             *tuned.arguments(),
         ]
         lines = self._make_terminals(stack)
-        try:
-            process = keeper.spawn(
-                [kernel.path, *command_line([*arguments, *(f"con{n}=fd:{fd}" for n, fd in lines.items())])],
-                output=subprocess.PIPE,
-                pass_fds=[*self.options.descriptors, *lines.values()],
-                env={"TMPDIR": str(memory), "PATH": os.defpath, "HOME": str(keeper.directory)},
-            )
-        finally:
-            for line in lines.values():
-                os.close(line)
+        process = keeper.spawn(
+            [kernel.path, *command_line([*arguments, *(f"con{n}=fd:{fd}" for n, fd in lines.items())])],
+            output=subprocess.PIPE,
+            pass_fds=[*self.options.descriptors, *lines.values()],
+            env={"TMPDIR": str(memory), "PATH": os.defpath, "HOME": str(keeper.directory)},
+        )
         self.pid = process.pid
         # The kernel goes before its devices do.
         stack.callback(keeper.close)
@@ -290,14 +287,12 @@ class Machine:
             nursery.start_soon(self._learn, kernel)
 
     def _make_terminals(self, stack: contextlib.AsyncExitStack) -> dict[int, int]:
-        """The ends of all terminals that the kernel gets, by their lines."""
-        theirs = {}
+        """What the kernel inherits of all its terminals, by their lines."""
         for line in (*([TERMINAL] if self.options.terminal else []), *self.options.terminals):
-            ours, theirs[line] = os.openpty()
-            stack.callback(os.close, ours)
-            os.set_blocking(ours, False)
-            self.terminals[line] = ours
-        return theirs
+            self.terminals[line] = ends = open_ends()
+            stack.callback(os.close, ends.near)
+            stack.callback(os.close, ends.far)
+        return {line: ends.far for line, ends in self.terminals.items()}
 
     async def _learn(self, kernel: Kernel) -> None:
         """Keep what this boot measured for the next one."""

@@ -6,10 +6,69 @@ import contextlib
 import fcntl
 import os
 import signal
-from typing import Final
+from typing import Final, NamedTuple
+
+import trio
 
 FULL: Final = 4096
 """A pty that is full holds at least so many bytes: who has read fewer since the last reminder need not remind."""
+
+TYPED_AT_ONCE: Final = 512
+"""Bytes for the guest without a pause. A UML kernel whose tty is full (4 KiB that no program has read) stops reading
+the line, and never begins again: so what is typed is spread out, and a program that reads at all keeps up."""
+TYPING_PAUSE: Final = 0.05
+"""Seconds of such a pause."""
+
+
+class Ends(NamedTuple):
+    """Both ends of a pty."""
+
+    near: int
+    """Ours, without blocking."""
+    far: int
+    """What the kernel inherited; open here too, for `remind`."""
+
+
+def open_ends() -> Ends:
+    """A new pty."""
+    ends = Ends(*os.openpty())
+    os.set_blocking(ends.near, False)
+    return ends
+
+
+class Reminder:
+    """Counts what is read from a pty, and reminds its kernel when that is due."""
+
+    def __init__(self, slave: int) -> None:
+        self._slave = slave
+        self._count = 0
+
+    def heard(self, count: int, *, all_: bool) -> None:
+        """`count` bytes were read; `all_` if there was no more."""
+        self._count += count
+        if all_ and self._count >= FULL:
+            self._count = 0
+            remind(self._slave)
+
+
+class Pace:
+    """How fast a guest is typed to: `TYPED_AT_ONCE` bytes, then a pause."""
+
+    def __init__(self) -> None:
+        self._typed = 0
+        self._pause_until = 0.0
+        """`_typed` bytes were typed in the time before this, by trio's clock."""
+
+    async def wait(self, count: int) -> None:
+        """Return when `count` more bytes may be typed, at most `TYPED_AT_ONCE`: waits if much was typed just now."""
+        if trio.current_time() >= self._pause_until:
+            self._typed = 0
+        elif self._typed + count > TYPED_AT_ONCE:
+            await trio.sleep_until(self._pause_until)
+            self._typed = 0
+        if not self._typed:
+            self._pause_until = trio.current_time() + TYPING_PAUSE
+        self._typed += count
 
 
 def remind(slave: int) -> None:

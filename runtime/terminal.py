@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from runtime.ptys import TYPED_AT_ONCE, Ends, Pace, Reminder
 from runtime.streams import Descriptor
 
 INTERRUPT: Final = 0x03
@@ -95,38 +96,42 @@ async def follow_size(source: int, target: int) -> None:
             copy_size(source, target)
 
 
-async def relay_input(line: int, impatience: Impatience, end: Callable[[int], None]) -> None:
-    """What is typed on descriptor 0 goes to `line`, until cancellation.
+async def relay_input(line: Ends, impatience: Impatience, end: Callable[[int], None]) -> None:
+    """What is typed on descriptor 0 goes to `line`, not too fast, until cancellation.
 
     `end` is called with a signal's number to end the guest: when the person is impatient, and some time after the
     terminal is gone (the command was told by SIGHUP).
     """
-    keyboard = Descriptor(0, write=False)
+    keyboard, pace = Descriptor(0, write=False), Pace()
     try:
         buffer = memoryview(bytearray(CHUNK))
         while count := await keyboard.read_into([buffer]):
             if impatience.typed(bytes(buffer[:count]), trio.current_time()):
                 end(signal.SIGINT)
-            await _write(line, buffer[:count])
+            await _type(line.near, buffer[:count], pace)
     finally:
         keyboard.close()
     await trio.sleep(HANGUP_SECONDS)
     end(signal.SIGHUP)
 
 
-async def _write(line: int, data: memoryview) -> None:
-    while data:
-        try:
-            data = data[os.write(line, data) :]
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(line)
+async def _type(line: int, data: memoryview, pace: Pace) -> None:
+    for start in range(0, len(data), TYPED_AT_ONCE):
+        piece = data[start : start + TYPED_AT_ONCE]
+        await pace.wait(len(piece))
+        while piece:
+            try:
+                piece = piece[os.write(line, piece) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(line)
 
 
 class Screen:
-    """What the guest says on descriptor `line` is shown on descriptor 1."""
+    """What the guest says on `line` is shown on descriptor 1."""
 
-    def __init__(self, line: int, impatience: Impatience) -> None:
-        self._line = line
+    def __init__(self, line: Ends, impatience: Impatience) -> None:
+        self._line = line.near
+        self._reminder = Reminder(line.far)
         self._impatience = impatience
         self._idle = trio.CancelScope()
         self._finishing = False
@@ -153,8 +158,9 @@ class Screen:
         """The next piece; nothing at the end."""
         while True:
             try:
-                return os.read(self._line, CHUNK)
+                data = os.read(self._line, CHUNK)
             except BlockingIOError:
+                self._reminder.heard(0, all_=True)
                 if self._finishing:
                     return b""
                 with trio.CancelScope() as self._idle:
@@ -163,3 +169,6 @@ class Screen:
                 if error.errno == errno.EIO:  # the kernel has closed its side
                     return b""
                 raise
+            else:
+                self._reminder.heard(len(data), all_=False)
+                return data

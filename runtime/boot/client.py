@@ -16,6 +16,7 @@ from runtime.boot import directory as places
 from runtime.boot.channel import Channel
 from runtime.boot.control_wire import Message, ProtocolError, raise_failure
 from runtime.caller import PASSED_ON
+from runtime.ptys import Ends
 from umlfs.errors import UmlError
 
 LIST: Final = "'uml ps' lists those that run"
@@ -132,15 +133,15 @@ class Run:
 
     async def _on_terminal(self, channel: Channel) -> int:
         """Pass on between the caller's terminal and the line that the machine has lent."""
-        if len(channel.descriptors) != 1:
+        if len(channel.descriptors) != len(Ends._fields):
             raise _gone(self._path)
-        line = channel.descriptors.pop()
+        line, channel.descriptors = Ends(*channel.descriptors), []
         try:
             impatience = terminal.Impatience()
             screen = terminal.Screen(line, impatience)
             with terminal.raw(0):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(terminal.follow_size, 1, line)
+                    nursery.start_soon(terminal.follow_size, 1, line.near)
                     nursery.start_soon(terminal.relay_input, line, impatience, self._leave)
                     async with trio.open_nursery() as showing:
                         showing.start_soon(screen.run)
@@ -151,8 +152,9 @@ class Run:
                     nursery.cancel_scope.cancel()
             return status
         finally:
-            trio.lowlevel.notify_closing(line)
-            os.close(line)
+            trio.lowlevel.notify_closing(line.near)
+            for end in line:
+                os.close(end)
 
     async def _pass_on(self, signals: AsyncIterator[int], channel: Channel) -> None:
         seen: set[int] = set()

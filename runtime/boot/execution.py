@@ -38,12 +38,12 @@ class Execution:
             return await self._attend(channel, job)
 
     async def _on_terminal(self, channel: Channel, request: Message) -> Message:
-        """The client gets the host's end of a line, and passes on itself between that and its own terminal."""
+        """The client gets both ends of a line, and passes on itself between it and its own terminal."""
         with self._line() as number:
             line = self._machine.terminals[number]
-            _drain(line)
+            _drain(line.near)
             job = self._start(request, terminal=number)
-            await channel.send({"started": job.number}, [line])
+            await channel.send({"started": job.number}, line)
             return await self._attend(channel, job)
 
     @contextlib.contextmanager

@@ -18,7 +18,7 @@ import trio
 
 from runtime.consoles.spec import Line
 from runtime.consoles.tty_log import Direction, TtyLog
-from runtime.ptys import FULL, remind
+from runtime.ptys import TYPED_AT_ONCE, Pace, Reminder, open_ends
 
 KEPT: Final = 64 << 10
 """Bytes of output that are kept for those who come later or are slow."""
@@ -26,11 +26,6 @@ PIECE: Final = 16 << 10
 """The most that is read from the guest, or handed to a reader, at once."""
 PATIENCE: Final = 1.0
 """Seconds that the guest is held up for a reader that takes nothing: then that one counts as absent, until it reads."""
-TYPED_AT_ONCE: Final = 512
-"""Bytes for the guest without a pause. A UML kernel whose tty is full (4 KiB that no program has read) stops reading
-the line, and never begins again: so what is typed is spread out, and a program that reads at all keeps up."""
-TYPING_PAUSE: Final = 0.05
-"""Seconds of such a pause."""
 SIZE_MAX: Final = 0xFFFF
 
 
@@ -74,21 +69,17 @@ class HostEnd:
         self.ended = False
         """There is no more output to come."""
         self._log = log
-        self._read_since = 0
-        """Bytes since the kernel was last told that there is room."""
         self._kept = bytearray()
         self._readers: set[Reader] = set()
         self._output = trio.lowlevel.ParkingLot()
         self._progress = trio.lowlevel.ParkingLot()
         self._keyboard = trio.Lock()
-        self._typed = 0
-        self._pause_until = 0.0
-        """`_typed` bytes were typed in the time before this, by trio's clock."""
+        self._pace = Pace()
         self._finishing = False
         self._idle = trio.CancelScope()
-        self.master, self.slave = os.openpty()
+        self.master, self.slave = open_ends()
         """`slave` is for the kernel to inherit, `master` ours, without blocking."""
-        os.set_blocking(self.master, False)
+        self._reminder = Reminder(self.slave)
         # Until the guest opens the line nothing else would: what is typed by then must not be echoed.
         tty.setraw(self.slave, termios.TCSANOW)
 
@@ -140,12 +131,9 @@ class HostEnd:
             while len(data) < PIECE:
                 data += os.read(self.master, PIECE - len(data))
         except BlockingIOError:
-            self._read_since += len(data)
-            if self._read_since >= FULL:
-                self._read_since = 0
-                remind(self.slave)
+            self._reminder.heard(len(data), all_=True)
         else:
-            self._read_since += len(data)
+            self._reminder.heard(len(data), all_=False)
         return data
 
     def _keep(self, data: bytes) -> None:
@@ -206,15 +194,15 @@ class HostEnd:
             await self._log.wrote(Direction.READ, data)
         async with self._keyboard:
             for start in range(0, len(data), TYPED_AT_ONCE):
-                await self._pause()
+                piece = memoryview(data)[start : start + TYPED_AT_ONCE]
+                await self._pace.wait(len(piece))
                 if start and not still_there():
                     return False
-                if not await self._type(memoryview(data)[start : start + TYPED_AT_ONCE], still_there):
+                if not await self._type(piece, still_there):
                     return False
         return True
 
     async def _type(self, rest: memoryview, still_there: Callable[[], bool]) -> bool:
-        self._typed += len(rest)
         while rest:
             try:
                 rest = rest[os.write(self.master, rest) :]
@@ -224,16 +212,6 @@ class HostEnd:
                 if limit.cancelled_caught and not still_there():
                     return False
         return True
-
-    async def _pause(self) -> None:
-        """Wait if much was typed just now."""
-        if trio.current_time() >= self._pause_until:
-            self._typed = 0
-        elif self._typed >= TYPED_AT_ONCE:
-            await trio.sleep_until(self._pause_until)
-            self._typed = 0
-        if not self._typed:
-            self._pause_until = trio.current_time() + TYPING_PAUSE
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the guest the size of the window. What is no size is none."""
