@@ -173,7 +173,7 @@ async def test_a_disk_that_holds_nothing(out: Path, tmp_path: Path) -> None:
 # Killed ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("name", TARGETS)
 def test_nothing_is_left_of_one_that_is_killed(out: Path, tmp_path: Path, name: str, number: signal.Signals) -> None:
     """The archive is a pipe that stays open: the work is under way for as long as we like."""
