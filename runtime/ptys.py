@@ -13,6 +13,8 @@ import trio
 FULL: Final = 4096
 """A pty that is full holds at least so many bytes: who has read fewer since the last reminder need not remind."""
 
+REMINDED_AGAIN: Final = (0.002, 0.02, 0.2, 1.0)
+"""Seconds of silence after which a kernel that may have looked too early is reminded once more, and then again."""
 TYPED_AT_ONCE: Final = 512
 """Bytes for the guest without a pause. A UML kernel whose tty is full (4 KiB that no program has read) stops reading
 the line, and never begins again: so what is typed is spread out, and a program that reads at all keeps up."""
@@ -39,16 +41,28 @@ def open_ends() -> Ends:
 class Reminder:
     """Counts what is read from a pty, and reminds its kernel when that is due."""
 
-    def __init__(self, slave: int) -> None:
-        self._slave = slave
+    def __init__(self, ends: Ends) -> None:
+        self._ends = ends
         self._count = 0
+        self._reminded = False
 
     def heard(self, count: int, *, all_: bool) -> None:
         """`count` bytes were read; `all_` if there was no more."""
         self._count += count
         if all_ and self._count >= FULL:
             self._count = 0
-            remind(self._slave)
+            self._reminded = True
+            remind(self._ends.far)
+
+    async def wait_readable(self) -> None:
+        """Wait until there is more. Reminds again at first: the host may have made no room by then."""
+        if self._reminded:
+            self._reminded = False
+            for pause in REMINDED_AGAIN:
+                with trio.move_on_after(pause):
+                    return await trio.lowlevel.wait_readable(self._ends.near)
+                remind(self._ends.far)
+        await trio.lowlevel.wait_readable(self._ends.near)
 
 
 class Pace:

@@ -131,7 +131,7 @@ class Screen:
 
     def __init__(self, line: Ends, impatience: Impatience) -> None:
         self._line = line.near
-        self._reminder = Reminder(line.far)
+        self._reminder = Reminder(line)
         self._impatience = impatience
         self._idle = trio.CancelScope()
         self._finishing = False
@@ -164,7 +164,7 @@ class Screen:
                 if self._finishing:
                     return b""
                 with trio.CancelScope() as self._idle:
-                    await trio.lowlevel.wait_readable(self._line)
+                    await self._reminder.wait_readable()
             except OSError as error:
                 if error.errno == errno.EIO:  # the kernel has closed its side
                     return b""

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Some open a thousand files, and so must servers that they start; logins often allow 1,024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 20000)), hard))
+    # A shell's background jobs ignore it, and so would all that they start.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     profile = "long" if config.getoption("--long") else "short"
     examples = {"short": 50, "long": 2000}[profile]
     hypothesis.settings.register_profile(profile, max_examples=examples, deadline=None, **_repeatability())

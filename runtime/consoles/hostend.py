@@ -77,9 +77,10 @@ class HostEnd:
         self._pace = Pace()
         self._finishing = False
         self._idle = trio.CancelScope()
-        self.master, self.slave = open_ends()
+        ends = open_ends()
+        self.master, self.slave = ends
         """`slave` is for the kernel to inherit, `master` ours, without blocking."""
-        self._reminder = Reminder(self.slave)
+        self._reminder = Reminder(ends)
         # Until the guest opens the line nothing else would: what is typed by then must not be echoed.
         tty.setraw(self.slave, termios.TCSANOW)
 
@@ -122,7 +123,7 @@ class HostEnd:
             if data or self._finishing:
                 return data
             with trio.CancelScope() as self._idle:
-                await trio.lowlevel.wait_readable(self.master)
+                await self._reminder.wait_readable()
 
     def _read(self) -> bytes:
         """All that is there, up to `PIECE` bytes: a pty gives a quarter of that at a time."""
