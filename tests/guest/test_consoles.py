@@ -173,11 +173,6 @@ async def check_unix(consoles: Consoles, path: Path) -> None:
         await client.send(b"hello\r")
         flood = await client.see(b"tty2 heard hello\r\n")
         assert flood.count(b"\0") == 300 * 4096
-        typed = os.urandom(3000)
-        await client.send(b"sum %d\r" % len(typed))
-        await client.see(b"ready\n")
-        await client.send(typed)
-        await client.see(hashlib.md5(typed, usedforsecurity=False).hexdigest().encode())
         await client.send(b"flood 1000\r")
     await boot_console_says(consoles, b"tty2 has flooded", times=2)
     async with unix(path) as client:
@@ -188,7 +183,13 @@ async def check_pts(consoles: Consoles) -> None:
     fd = os.open(consoles.describe(Line.parse("con3")).removeprefix("pts:"), os.O_RDWR | os.O_NOCTTY)
     await converse("tty3", Stream(fd))
     termios.tcsetwinsize(fd, (34, 104))
-    await has_size(Stream(fd), 34, 104)
+    client = Stream(fd)
+    await has_size(client, 34, 104)
+    typed = os.urandom(3000)
+    await client.send(b"sum %d\r" % len(typed))
+    await client.see(b"ready\n")
+    await client.send(typed)
+    await client.see(hashlib.md5(typed, usedforsecurity=False).hexdigest().encode())
     trio.lowlevel.notify_closing(fd)
     os.close(fd)
 
