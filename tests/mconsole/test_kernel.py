@@ -190,8 +190,9 @@ async def test_life_and_death_of_a_machine(tmp_path: Path) -> None:
         guest.start("echo c >/proc/sysrq-trigger")
         assert await following(notifications) == Notification(Kind.PANIC, "sysrq triggered crash")
         assert await guest.keeper.wait(guest.process) == -signal.SIGABRT
-        with pytest.raises(UmlError, match="nobody answers there any more"):
-            await Client(guest.console).request("version", LONG)
+        # A helper of the kernel may live on, and with it the socket.
+        with pytest.raises(UmlError, match="nobody answers there any more|no answer within"):
+            await Client(guest.console).request("version", 1)
 
 
 async def test_a_flood_of_notifications(tmp_path: Path) -> None:
