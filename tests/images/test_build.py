@@ -24,6 +24,7 @@ from umlfs.errors import UsageError
 LOGIN_SECONDS = 240
 
 
+@pytest.mark.slow
 @pytest.mark.guest
 def test_the_walk_through(walk: Walk) -> None:
     for line, (status, _, errors) in walk.said.items():
@@ -38,6 +39,7 @@ def test_the_walk_through(walk: Walk) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.guest
 def test_it_boots_to_a_login(walk: Walk, tmp_path: Path) -> None:
     """With no more than the kernel: its own disk driver, and systemd in the guest."""
@@ -161,6 +163,7 @@ def test_subordinate_ids(tmp_path: Path) -> None:
     assert not _has_range(table, "some")
 
 
+@pytest.mark.slow
 def test_a_suite_that_does_not_exist(walk: Walk) -> None:
     done = command(walk.caller, "uml image build none.img --suite nosuchsuite --root-password ''")
     assert done.returncode == 1

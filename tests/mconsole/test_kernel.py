@@ -191,7 +191,7 @@ async def test_life_and_death_of_a_machine(tmp_path: Path) -> None:
         assert await following(notifications) == Notification(Kind.PANIC, "sysrq triggered crash")
         assert await guest.keeper.wait(guest.process) == -signal.SIGABRT
         # A helper of the kernel may live on, and with it the socket.
-        with pytest.raises(UmlError, match="nobody answers there any more|no answer within"):
+        with pytest.raises(UmlError, match=r"nobody answers there any more|no answer within"):
             await Client(guest.console).request("version", 1)
 
 
