@@ -17,7 +17,7 @@ from typing import Any
 from runtime.processes import MARK
 from tests.ordinary import ROOT, OrdinaryUser
 
-BOUND = 30
+BOUND = 120
 """Seconds that no command here needs."""
 
 
