@@ -162,6 +162,9 @@ async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskSta
         try:
             with serving, _eager(mounted.adapter):
                 await pyfuse3.main()
+        except OSError as error:
+            if error.errno != errno.ECONNABORTED:  # the kernel's other word for an unmount
+                raise
         finally:
             ended.set()
 
