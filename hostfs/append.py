@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from hostfs.view import View
 from umlfs.filesystem import NO_HANDLE, Attr, Caller, Entry, Opened, SetAttr
+from umlfs.sparse import KEEP_SIZE
 
-_KEEP_SIZE = 1
 _EXCHANGE = 2
 
 
@@ -49,7 +49,7 @@ class AppendOnly(View):
         return await self.inner.create(parent, name, mode, flags & ~os.O_TRUNC, umask, caller)
 
     async def fallocate(self, ino: int, handle: int, mode: int, offset: int, length: int) -> None:
-        if mode & ~_KEEP_SIZE:
+        if mode & ~KEEP_SIZE:
             raise _refused()
         await self.inner.fallocate(ino, handle, mode, offset, length)
 

@@ -16,13 +16,13 @@ from typing import Final
 from hostfs.descriptors import READ, WRITE
 from hostfs.export import Cache, Export, check_name, proc_path
 from hostfs.inodes import Inode
-from umlfs import syscalls
+from umlfs import sparse, syscalls
+from umlfs.buffers import part, total
 from umlfs.filesystem import NO_HANDLE, Caller, Entry, Opened
 from umlfs.syscalls import How, failure
 
 INLINE_WRITE: Final = 64 * 1024
 """A write up to this many bytes ends in the host's page cache sooner than in a thread."""
-IOV_MAX: Final = 1024
 
 _SAFE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 """Nothing here ever waits for the other end of a pipe, or takes a terminal."""
@@ -55,42 +55,6 @@ def _not_a_file(inode: Inode) -> OSError:
     if inode.kind == stat.S_IFREG:
         return failure(errno.EACCES)
     return failure(errno.EISDIR if inode.kind == stat.S_IFDIR else errno.EINVAL)
-
-
-def _after(buffers: Buffers, size: int) -> list[memoryview]:
-    """What follows the first `size` bytes of `buffers`."""
-    rest = []
-    for buffer in buffers:
-        if size < len(buffer):
-            rest.append(buffer[size:] if size else buffer)
-        size = max(0, size - len(buffer))
-    return rest
-
-
-def _read_all(fd: int, buffers: Buffers, offset: int) -> int:
-    done = 0
-    rest = list(buffers)
-    while rest and (count := os.preadv(fd, rest[:IOV_MAX], offset + done)):
-        done += count
-        rest = _after(rest, count)
-    return done
-
-
-def _write_all(fd: int, buffers: Buffers, offset: int) -> int:
-    """What runs out in the middle makes it short; an error is raised if nothing could be written."""
-    done = 0
-    rest = list(buffers)
-    try:
-        while rest:
-            count = os.pwritev(fd, rest[:IOV_MAX], offset + done)
-            if not count:
-                break
-            done += count
-            rest = _after(rest, count)
-    except OSError:
-        if not done:
-            raise
-    return done
 
 
 class FileAccess(Export):
@@ -287,14 +251,14 @@ class Files(FileAccess):
         try:
             done = os.preadv(fd, buffers, offset, flags)
         except OSError as error:
-            if error.errno not in _NOT_NOW and len(buffers) <= IOV_MAX:
+            if error.errno not in _NOT_NOW and len(buffers) <= sparse.IOV_MAX:
                 raise
             done = 0
         else:
             if not done or done == sum(map(len, buffers)) or offset + done >= os.fstat(fd).st_size:
                 return done
-        rest = _after(buffers, done)
-        return done + await self._in_thread(fd, lambda copy: _read_all(copy, rest, offset + done))
+        rest = part(buffers, done, total(buffers) - done)
+        return done + await self._in_thread(fd, lambda copy: sparse.read_into(copy, offset + done, rest))
 
     async def write_from(self, ino: int, handle: int, offset: int, buffers: Buffers, kill_set_id: bool = False) -> int:
         if self._read_only:
@@ -314,10 +278,10 @@ class Files(FileAccess):
             self._drop_set_id(fd)
         size = sum(map(len, buffers))
         if size > INLINE_WRITE:
-            return await self._in_thread(fd, lambda copy: _write_all(copy, buffers, offset))
-        if len(buffers) <= IOV_MAX and (done := os.pwritev(fd, buffers, offset)) == size:
+            return await self._in_thread(fd, lambda copy: sparse.write_some(copy, offset, buffers))
+        if len(buffers) <= sparse.IOV_MAX and (done := os.pwritev(fd, buffers, offset)) == size:
             return done
-        return _write_all(fd, buffers, offset)
+        return sparse.write_some(fd, offset, buffers)
 
     async def fsync(self, ino: int, handle: int, data_only: bool = False) -> None:
         access = 0 if handle else self._node(ino).access

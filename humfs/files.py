@@ -19,8 +19,10 @@ import trio
 
 from humfs.core import Core
 from humfs.inodes import Inode
-from umlfs import syscalls
+from umlfs import sparse, syscalls
+from umlfs.buffers import part, total
 from umlfs.filesystem import Opened
+from umlfs.sparse import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from umlfs.syscalls import failure
 
 T = TypeVar("T")
@@ -28,54 +30,14 @@ Buffers = Sequence[memoryview]
 
 INLINE_WRITE: Final = 64 * 1024
 """A write up to this many bytes ends in the host's page cache sooner than in a thread."""
-IOV_MAX: Final = 1024
 PAGE: Final = 4096
 SLACK: Final = 64 * 1024
 """What the host may allocate for a write beyond its pages: its own maps of a fragmented file."""
 
-KEEP_SIZE: Final = 1
-PUNCH_HOLE: Final = 2
-ZERO_RANGE: Final = 16
 _MODES: Final = frozenset({0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE})
 _DAY: Final = 24 * 3600 * 10**9
 _TMPFS: Final = 0x0102_1994
 _OFFSET_MAX: Final = (1 << 63) - 1
-
-
-def _after(buffers: Buffers, size: int) -> list[memoryview]:
-    """What follows the first `size` bytes of `buffers`."""
-    rest = []
-    for buffer in buffers:
-        if size < len(buffer):
-            rest.append(buffer[size:] if size else buffer)
-        size = max(0, size - len(buffer))
-    return rest
-
-
-def _read_all(fd: int, buffers: Buffers, offset: int) -> int:
-    done = 0
-    rest = list(buffers)
-    while rest and (count := os.preadv(fd, rest[:IOV_MAX], offset + done)):
-        done += count
-        rest = _after(rest, count)
-    return done
-
-
-def _write_all(fd: int, buffers: Buffers, offset: int) -> int:
-    """What runs out in the middle makes it short; an error is raised if nothing could be written."""
-    done = 0
-    rest = list(buffers)
-    try:
-        while rest:
-            count = os.pwritev(fd, rest[:IOV_MAX], offset + done)
-            if not count:
-                break
-            done += count
-            rest = _after(rest, count)
-    except OSError:
-        if not done:
-            raise
-    return done
 
 
 def _write_pages(fd: int, data: bytes, offset: int, room: int) -> int:
@@ -161,8 +123,8 @@ class Files(Core):
     async def read_into(self, ino: int, handle: int, offset: int, buffers: Buffers) -> int:
         inode = self._file(ino)
         self._accessed(inode)
-        if len(buffers) > IOV_MAX:
-            return await self._in_thread(inode, lambda fd: _read_all(fd, buffers, offset))
+        if len(buffers) > sparse.IOV_MAX:
+            return await self._in_thread(inode, lambda fd: sparse.read_into(fd, offset, buffers))
         fd = self.host.file(inode)
         try:
             done = os.preadv(fd, buffers, offset, self._nowait)
@@ -173,8 +135,8 @@ class Files(Core):
         else:
             if done == sum(map(len, buffers)) or offset + done >= inode.size:
                 return done
-        rest = _after(buffers, done)
-        return done + await self._in_thread(inode, lambda fd: _read_all(fd, rest, offset + done))
+        rest = part(buffers, done, total(buffers) - done)
+        return done + await self._in_thread(inode, lambda fd: sparse.read_into(fd, offset + done, rest))
 
     def _accessed(self, inode: Inode) -> None:
         """Move the access time on, as the policy says."""
@@ -197,10 +159,10 @@ class Files(Core):
         if self.volume.used + size + SLACK > self.volume.superblock.total:
             done = await self._write_near_limit(inode, b"".join(buffers), offset)
         elif size <= INLINE_WRITE:
-            done = _write_all(self.host.file(inode), buffers, offset)
+            done = sparse.write_some(self.host.file(inode), offset, buffers)
         else:
             with self._reserved(size):
-                done = await self._in_thread(inode, lambda fd: _write_all(fd, buffers, offset))
+                done = await self._in_thread(inode, lambda fd: sparse.write_some(fd, offset, buffers))
         self._written(inode)
         return done
 

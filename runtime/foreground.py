@@ -113,18 +113,9 @@ class Foreground:
     ) -> int:
         line = machine.terminal
         assert line is not None
-        impatience = terminal.Impatience()
-        screen = terminal.Screen(line, impatience)
-        with terminal.raw(0):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(terminal.follow_size, 1, line.near)
-                nursery.start_soon(terminal.relay_input, line, impatience, self._kill)
-                async with trio.open_nursery() as showing:
-                    showing.start_soon(screen.run)
-                    self._job = machine.start(
-                        command, directory=directory, environment=environment, user=user, terminal=TERMINAL
-                    )
-                    status = await self._job.wait()
-                    screen.finish()
-                nursery.cancel_scope.cancel()
+        async with terminal.lent(line, self._kill):
+            self._job = machine.start(
+                command, directory=directory, environment=environment, user=user, terminal=TERMINAL
+            )
+            status = await self._job.wait()
         return status

@@ -10,7 +10,7 @@ import signal
 import struct
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 import trio
@@ -172,3 +172,22 @@ class Screen:
             else:
                 self._reminder.heard(len(data), all_=False)
                 return data
+
+
+@contextlib.asynccontextmanager
+async def lent(line: Ends, end: Callable[[int], None]) -> AsyncIterator[None]:
+    """Lend the caller's terminal (descriptors 0 and 1) to whatever is on `line`, until the end of the context: raw,
+    with its keys, its size, and all that was said by then shown. `end` is as for `relay_input`."""
+    impatience = Impatience()
+    screen = Screen(line, impatience)
+    with raw(0):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow_size, 1, line.near)
+            nursery.start_soon(relay_input, line, impatience, end)
+            async with trio.open_nursery() as showing:
+                showing.start_soon(screen.run)
+                try:
+                    yield
+                finally:
+                    screen.finish()
+            nursery.cancel_scope.cancel()

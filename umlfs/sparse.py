@@ -188,3 +188,21 @@ def write_from(fd: int, offset: int, buffers: Sequence[memoryview]) -> None:
     done, wanted = os.pwritev(fd, buffers[:IOV_MAX], offset), total(buffers)
     while done < wanted:
         done += os.pwritev(fd, part(buffers, done, wanted - done)[:IOV_MAX], offset + done)
+
+
+def write_some(fd: int, offset: int, buffers: Sequence[memoryview]) -> int:
+    """Write all of `buffers` in turn at `offset`, or as much as there is room for; returns how many bytes that were.
+
+    OSError if nothing could be written.
+    """
+    done, wanted = 0, total(buffers)
+    try:
+        while done < wanted:
+            count = os.pwritev(fd, part(buffers, done, wanted - done)[:IOV_MAX], offset + done)
+            if not count:
+                break
+            done += count
+    except OSError:
+        if not done:
+            raise
+    return done

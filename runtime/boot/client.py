@@ -137,19 +137,8 @@ class Run:
             raise _gone(self._path)
         line, channel.descriptors = Ends(*channel.descriptors), []
         try:
-            impatience = terminal.Impatience()
-            screen = terminal.Screen(line, impatience)
-            with terminal.raw(0):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(terminal.follow_size, 1, line.near)
-                    nursery.start_soon(terminal.relay_input, line, impatience, self._leave)
-                    async with trio.open_nursery() as showing:
-                        showing.start_soon(screen.run)
-                        try:
-                            status = int((await _answer(channel, self._path))["exit"])
-                        finally:
-                            screen.finish()
-                    nursery.cancel_scope.cancel()
+            async with terminal.lent(line, self._leave):
+                status = int((await _answer(channel, self._path))["exit"])
             return status
         finally:
             trio.lowlevel.notify_closing(line.near)

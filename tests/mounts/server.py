@@ -16,6 +16,8 @@ from tests import needs
 
 UML = (sys.executable, "-c", "from runtime.cli import main; main()")
 _SECONDS = 20.0
+_CUT_SHORT = "fuse: reading device: Software caused connection abort\n"
+"""What libfuse says when the unmount comes while it reads a request, such as the release of a file just closed."""
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def mounted(
             _take_away(mountpoint, server)
             raise
     assert server.returncode in (0, -9), said
-    assert said == ""
+    assert said in ("", _CUT_SHORT)
 
 
 def _take_away(mountpoint: Path, server: subprocess.Popen[str]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,31 @@ def test_ends_cleanly(how: signal.Signals | str, source: Path, mountpoint: Path)
             time.sleep(0.01)
     assert (source / "new").read_text() == "x" * 100_000
     assert not os.listdir(mountpoint)
+
+
+UNMOUNTED_AMID_A_REQUEST = """
+import errno, pyfuse3, trio
+from runtime.cli import main
+
+serve = pyfuse3.main
+
+async def interrupted():
+    await serve()
+    async with trio.open_nursery():
+        raise OSError(errno.ECONNABORTED, "reading a request")
+
+pyfuse3.main = interrupted
+main()
+"""
+
+
+def test_unmounted_amid_a_request(source: Path, mountpoint: Path) -> None:
+    command = [sys.executable, "-c", UNMOUNTED_AMID_A_REQUEST, "mount", "--foreground", str(source), str(mountpoint)]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(mountpoint, server)
+    uml("umount", mountpoint)
+    said = server.communicate(timeout=20)[1]
+    assert (said, server.returncode) == ("", 0)
 
 
 def test_a_dead_mount_is_cleared(source: Path, mountpoint: Path) -> None:

@@ -162,9 +162,10 @@ async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskSta
         try:
             with serving, _eager(mounted.adapter):
                 await pyfuse3.main()
-        except OSError as error:
-            if error.errno != errno.ECONNABORTED:  # the kernel's other word for an unmount
-                raise
+        except* OSError as group:
+            failures = group.split(_is_unmount)[1]
+            if failures is not None:
+                raise failures from None
         finally:
             ended.set()
 
@@ -181,6 +182,11 @@ async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskSta
         notifier.end()
         if notifier.join(0):
             pyfuse3.close(unmount=False)
+
+
+def _is_unmount(error: BaseException) -> bool:
+    """The kernel's other word for it, to who was reading a request when it came."""
+    return isinstance(error, OSError) and error.errno == errno.ECONNABORTED
 
 
 @contextlib.contextmanager
