@@ -27,6 +27,7 @@ from runtime.options import Options
 from runtime.places import check_places
 from runtime.plan import ARCHIVE, kernel_arguments
 from runtime.processes import kill_group
+from runtime.processor import Seat
 from runtime.ptys import Ends, open_ends
 from runtime.tuning import command_line, remember_lpj, tuning
 from umlfs.errors import UmlError
@@ -282,6 +283,9 @@ class Machine:
         pipe = trio.lowlevel.FdStream(os.dup(process.stderr.fileno()))
         process.stderr.close()
         nursery.start_soon(self._log.keep, pipe)
+        seat = Seat(process.pid)
+        stack.callback(seat.leave)
+        nursery.start_soon(seat.keep)
         nursery.start_soon(self._watch, keeper, process)
         if tuned.lpj is None:
             nursery.start_soon(self._learn, kernel)

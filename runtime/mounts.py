@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from runtime import background, mount_source
+from runtime import background, mount_source, processes
 from runtime.mount_options import MountOptions
 from runtime.mount_table import Mount, Status, clear_dead, find, table
 from runtime.open_files import raise_limit
@@ -52,7 +52,8 @@ def start(source: str, mountpoint: str, options: MountOptions) -> Status:
     check(source, mountpoint)
 
     def work(ready: Callable[[], None]) -> None:
-        trio.run(serve, source, mountpoint, options, ready)
+        with processes.for_machines():
+            trio.run(serve, source, mountpoint, options, ready)
 
     pid = background.start(work)
     mount = find(mountpoint)

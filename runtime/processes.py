@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from runtime.processor import share
+
 _ADDR_NO_RANDOMIZE: Final = 0x0040000
 _QUERY: Final = 0xFFFFFFFF
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -72,13 +74,15 @@ class Leash:
 
 
 @contextlib.contextmanager
-def reaping() -> Iterator[None]:
-    """Take over processes whose parent ends meanwhile, and see to them at the end of the context.
+def for_machines() -> Iterator[None]:
+    """This process is there for its machines: it goes where their kernels are (`processor.share`), takes over
+    processes whose parent ends meanwhile, and sees to them at the end of the context.
 
     For a program, not for a library: a kernel's helpers are children of the kernel, which dies before them, and where
     the machine's first process reaps nobody (in many containers) each would stay a zombie for ever. At the end the
     caller must have no children left but such.
     """
+    share()
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:

@@ -46,7 +46,7 @@ def keep(word: str, seconds: int) -> None:
         return
 
     def work(ready: Callable[[], None]) -> None:
-        with processes.reaping():
+        with processes.for_machines():
             trio.run(serve_kept, word, float(seconds), ready)
 
     background.start(work)

@@ -17,7 +17,7 @@ def in_background(supervisor: Supervisor) -> int:
 
     def work(ready: Ready) -> None:
         raise_limit()
-        with processes.reaping():
+        with processes.for_machines():
             trio.run(supervisor.run, _once(ready))
 
     return background.start(work, directory=None)
@@ -26,7 +26,7 @@ def in_background(supervisor: Supervisor) -> int:
 def in_foreground(supervisor: Supervisor, ready: Ready) -> int:
     """Boot in this process; the kernel's exit status when the machine has ended. UmlError."""
     raise_limit()
-    with processes.reaping():
+    with processes.for_machines():
         return trio.run(supervisor.run, ready)
 
 

@@ -73,8 +73,6 @@ def build_(
       uml image build debian.img --suite bookworm --root-password ''
       uml image build humfs:server --suite trixie --include nginx,curl --ssh-key ~/.ssh/id_ed25519.pub
     """
-    import trio
-
     from humfs.superblock import parse_size
     from runtime.images import convert, formats, recipe
     from runtime.images.build import build as make
@@ -98,7 +96,7 @@ def build_(
     )
     with activity("build") as show:
         writing = convert.Writing(force, parse_size(size) if size else None, epoch, warn, show.count)
-        trio.run(make, made, wanted, writing, show.text)
+        run(lambda: make(made, wanted, writing, show.text))
 
 
 @command.command("convert")
@@ -120,15 +118,13 @@ def convert_(source: str, destination: str, name: str | None, size: str | None, 
       uml image convert image.oci debian.ext4 --size 4G
       uml image convert root.cow flat.qcow2
     """
-    import trio
-
     from humfs.superblock import parse_size
     from runtime.images import convert, formats
 
     made = formats.destination(destination, formats.Format(name) if name else None)
     with activity(f"convert {os.path.basename(source)}") as show:
         writing = convert.Writing(force, parse_size(size) if size else None, _epoch(), warn, show.count)
-        trio.run(convert.convert, formats.source(source), made, writing)
+        run(lambda: convert.convert(formats.source(source), made, writing))
 
 
 def _epoch() -> int | None:
@@ -149,14 +145,12 @@ def resize_(file: str, size: str) -> None:
     Example:
       uml image resize debian.img 8G
     """
-    import trio
-
     from humfs.superblock import parse_size
     from runtime.images import formats
     from runtime.images.resize import resize
 
     with activity(f"resize {file}"):
-        trio.run(resize, formats.source(file), parse_size(size))
+        run(lambda: resize(formats.source(file), parse_size(size)))
 
 
 @command.command("compact")
@@ -170,13 +164,11 @@ def compact_(file: str) -> None:
     Example:
       uml image compact debian.img
     """
-    import trio
-
     from runtime.images import formats
     from runtime.images.compact import compact
 
     with activity(f"compact {file}"):
-        freed = trio.run(compact, formats.source(file))
+        freed = run(lambda: compact(formats.source(file)))
     click.echo(f"{freed / (1 << 20):.1f} MiB given back")
 
 

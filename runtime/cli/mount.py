@@ -49,13 +49,14 @@ def mount(source: str, mountpoint: str, words: tuple[str, ...], foreground: bool
     """Mount, and say on standard error what a person should know."""
     import trio
 
-    from runtime import mounts
+    from runtime import mounts, processes
     from runtime.mount_options import parse
 
     options = parse(words)
     if foreground:
         mounts.check(source, mountpoint)
-        trio.run(mounts.serve, source, mountpoint, options, lambda: None)
+        with processes.for_machines():
+            trio.run(mounts.serve, source, mountpoint, options, lambda: None)
         return
     for remark in mounts.start(source, mountpoint, options).remarks:
         print(f"uml: {printable(remark)}", file=sys.stderr)

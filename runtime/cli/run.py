@@ -87,7 +87,7 @@ def command(
         return 0
     open_files.raise_limit()
     run = foreground.Foreground(options, timeout)
-    with processes.reaping():
+    with processes.for_machines():
         return trio.run(lambda: run.run(words, directory=reading.directory(pwd), environment=environment, user=user))
 
 

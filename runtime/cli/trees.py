@@ -53,7 +53,7 @@ def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequen
 
         for word in words:
             keep_appliance(location.parse(word).source, keep)
-    with processes.reaping():
+    with processes.for_machines():
         return trio.run(until_interrupted, work)
 
 

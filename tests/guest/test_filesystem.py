@@ -17,7 +17,12 @@ from tests.ordinary import ROOT, copied_checks
 
 pytestmark = pytest.mark.guest
 
+LONG_AS_AN_ORDINARY_USER = pytest.mark.parametrize(
+    "caller", ["as we are", pytest.param("as an ordinary user", marks=pytest.mark.slow)], indirect=True
+)
 
+
+@LONG_AS_AN_ORDINARY_USER
 def test_what_programs_do(caller: Caller) -> None:
     place = caller.make("place")
     script = Path(operations.__file__).read_bytes()
@@ -44,6 +49,7 @@ def search_path(caller: Caller) -> str:
     return ":".join(map(str, (copies, *caller.user.path)))
 
 
+@LONG_AS_AN_ORDINARY_USER
 def test_contract(caller: Caller) -> None:
     """Every check of `Filesystem`, by POSIX calls."""
     place = caller.make("place")
@@ -61,7 +67,7 @@ def test_contract(caller: Caller) -> None:
 
 def test_walking_a_large_tree_holds_few_descriptors(me: Caller, long: bool) -> None:
     """All files are known to the guest at the end, and few are open on the host."""
-    directories, limit = (2000, 4096) if long else (200, 410)
+    directories, limit = (2000, 4096) if long else (100, 210)
     tree = me.make("tree")
     for number in range(directories):
         (tree / str(number)).mkdir()

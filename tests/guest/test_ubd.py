@@ -146,7 +146,7 @@ async def test_both_drivers_read_what_the_other_wrote(tmp_path: Path) -> None:
     await (await open_ubd(parse(f"ubd0={cow},{backing}"))).close()
     for native, unit in ((False, 512), (True, 4096), (False, 4096)):
         writes = ""
-        for _ in range(12):
+        for _ in range(6):
             count = chance.choice((1, 2, 7, 40))
             to, source = chance.randrange(4 * MIB // unit - count), chance.randrange(MIB // unit - count)
             writes += f"dd if={data} of=/dev/ubda bs={unit} count={count} seek={to} skip={source} oflag=direct 2>&1\n"

@@ -79,7 +79,7 @@ BLOCK = 4096
 LOOK = "cat /file /dir8/file; echo other >/file; echo new >/new; cat /file /new; cat /proc/mounts"
 
 
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+@pytest.mark.parametrize("kind", ["ext4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("xfs", "btrfs"))])
 async def test_roots_in_images(kind: str, tmp_path: Path) -> None:
     image, cut = await make_root(kind, tmp_path)
     require_clean(kind, image)
