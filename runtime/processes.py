@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from runtime.processor import share
+from runtime.processor import shared
 
 _ADDR_NO_RANDOMIZE: Final = 0x0040000
 _QUERY: Final = 0xFFFFFFFF
@@ -75,18 +75,18 @@ class Leash:
 
 @contextlib.contextmanager
 def for_machines() -> Iterator[None]:
-    """This process is there for its machines: it goes where their kernels are (`processor.share`), takes over
+    """This process is there for its machines: it goes where their kernels are (`processor.shared`), takes over
     processes whose parent ends meanwhile, and sees to them at the end of the context.
 
     For a program, not for a library: a kernel's helpers are children of the kernel, which dies before them, and where
     the machine's first process reaps nobody (in many containers) each would stay a zombie for ever. At the end the
     caller must have no children left but such.
     """
-    share()
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        yield
+        with shared():
+            yield
     finally:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
         _reap()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -42,9 +42,14 @@ class _Process:
     kernels = 0
 
 
-def share() -> None:
-    """Say that this process is there for its machine alone, and is to be where the kernel is as long as that runs."""
-    _Process.shares = True
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """Meanwhile this process is there for its machine alone, and is where the kernel is as long as that runs."""
+    before, _Process.shares = _Process.shares, True
+    try:
+        yield
+    finally:
+        _Process.shares = before
 
 
 class Seat:

@@ -45,10 +45,9 @@ def test_all_of_a_kernel_on_one_processor() -> None:
         seat.leave()
 
 
-def test_this_process_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor._Process, "shares", True)
+def test_this_process_with_it() -> None:
     before = os.sched_getaffinity(0)
-    with busy() as one, busy() as other:
+    with processor.shared(), busy() as one, busy() as other:
         first, second = Seat(one), Seat(other)
         assert os.sched_getaffinity(0) == {second.processor}
         first.leave()
