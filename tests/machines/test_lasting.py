@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -37,6 +38,7 @@ def test_a_life(ordinary: Household) -> None:
     run_side_by_side(uml)
     run_on_terminal(uml)
     look(uml)
+    look_inside(uml)
     plug(uml)
     pause(uml)
     restart(uml)
@@ -119,6 +121,28 @@ def look(uml: Household) -> None:
         assert done.stdout.startswith(b"OK Linux")
 
 
+def look_inside(uml: Household) -> None:
+    """The machine's files, from the host and back, while it runs."""
+    make = "mkdir /tmp/d; cd /tmp/d; echo a >a; chmod 640 a; ln a b; ln -s a c; truncate -s 3M holes; chown 7:8 holes"
+    uml.ok("exec", "it", "sh", "-c", f"{make}; head -c 500000 /dev/urandom >big; mkfifo f")
+    assert uml.ok("ls", "it:/tmp/d") == "a\nb\nbig\nc\nf\nholes\n"
+    assert uml.ok("cat", "it:/tmp/d/c", "it:/proc/sys/kernel/hostname") == "a\nit\n"
+    (record,) = json.loads(uml.ok("stat", "--json", "it:/tmp/d/holes"))
+    assert (record["uid"], record["gid"], record["size"]) == (7, 8, 3 << 20)
+    # There and back, it is the same.
+    uml.uml("cp", "-r", "it:/tmp/d", "copied")
+    assert (uml.home / "copied/a").stat().st_mode & 0o777 == 0o640
+    assert uml.ok("cp", "-r", "--owner", "7:8", "copied", "it:/tmp/back") == ""
+    assert uml.ok("exec", "it", "stat", "-c", "%u:%g %s", "/tmp/back/holes") == "7:8 3145728\n"
+    assert uml.ok("exec", "it", "sh", "-c", "cmp /tmp/d/big /tmp/back/big && cat /tmp/back/c") == "a\n"
+    assert uml.ok("find", "it:/tmp/back", "*g") == "/tmp/back/big\n"
+    # Nobody takes the agent's own commands away.
+    assert uml.ok("ls", "it:/run/umlfs/control") == ""
+    assert uml.error("ls", "it:1") == (2, "it: a machine, which has no partitions; leave it out")
+    assert uml.error("ls", "--keep", "9", "it") == (1, "it: not an image, so nothing to keep; leave out --keep")
+    assert uml.error("cat", "it:/none") == (1, "it:/none: No such file or directory")
+
+
 def plug(uml: Household) -> None:
     """A disk for the running guest: refused while in use, and where there is one already."""
     with (uml.home / "disk").open("wb") as disk:
@@ -148,6 +172,7 @@ def pause(uml: Household) -> None:
     uml.ok("stop", "it")
     assert uml.ps()[0]["state"] == "stopped"
     assert uml.error("stop", "it")[0] == 1
+    assert uml.error("ls", "it:/") == (1, "the machine is stopped; try again when it runs")
     uml.ok("go", "it")
     assert uml.ok("exec", "it", "echo", "again") == "again\n"
     assert uml.ps()[0]["state"] == "running"
