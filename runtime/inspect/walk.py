@@ -84,7 +84,7 @@ class _Waiting:
 
     node: Node
     trail: tuple[int, ...]
-    """The inodes above it, whose lookups are kept for as long: the number of one that was given back may be another's."""
+    """The inodes above it. Their lookups are kept for as long: a number that was given back may be another's."""
     result: Directory | None = None
     visited: bool = False
     """All that is left to do is to give its lookup back."""

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from runtime.appliance.client import end_kept, prolong
-from runtime.appliance.kept import keep
+from runtime.appliance.client import end_kept, keep, prolong
 from runtime.inspect import location
 from runtime.inspect.comparing import compare
 from runtime.inspect.copying import copy
