@@ -15,8 +15,10 @@ from humfs.export import Exporter
 from humfs.volume import Volume
 from runtime.images.formats import Format, Image
 from runtime.images.output import scratch_directory, scratch_file
+from runtime.images.parts import several
 from runtime.images.programs import find_program
 from runtime.images.sink import Warn
+from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
 from umlfs.raw import open_file
 
@@ -215,11 +217,25 @@ async def flatten(image: Path, root: Path, warn: Warn) -> None:
 async def _readable(image: Image, near: Path) -> AsyncIterator[str]:
     """The `SRC` word of a disk whose blocks we can read."""
     if image.format is not Format.QCOW2:
+        await _require_filesystem(image.word, image.path)
         yield image.word
         return
     with scratch_file(near) as fd:
         await convert_with_qemu(image.path, "qcow2", fd, "raw")
-        yield f"raw:/proc/self/fd/{fd}"
+        word = f"raw:/proc/self/fd/{fd}"
+        await _require_filesystem(word, image.path)
+        yield word
+
+
+async def _require_filesystem(word: str, path: Path) -> None:
+    """UsageError that tells of the partitions, if the disk has some."""
+    from runtime.inspect import disk
+
+    async with disk.opened(word) as device:
+        assert isinstance(device, BlockDevice)
+        found = await disk.parts(device)
+    if not found or any(part.number is not None for part in found):
+        raise several(path, found)
 
 
 async def convert_with_qemu(path: Path, format_: str, fd: int, target: str, inherited: Sequence[int] = ()) -> None:
