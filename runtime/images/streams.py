@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -40,6 +42,8 @@ PLACE: Final = "/mnt"
 _PIPE_SIZE: Final = 1 << 20
 _SAID_MAX: Final = 1 << 20
 _SHOWN: Final = 15
+_FULL: Final = re.compile(re.escape(os.strerror(errno.ENOSPC)) + "|: Wrote only [0-9]+ of [0-9]+ bytes$")
+"""The system's words for it, and GNU tar's."""
 _SOCKET: Final = ": socket ignored"
 _CHANGED: Final = 1
 """GNU tar's exit status when files changed while it read them."""
@@ -168,7 +172,9 @@ def said(errors: BinaryIO) -> list[str]:
 
 
 def failed(what: str, lines: list[str], way_out: str | None = None) -> UmlError:
-    """The error of a program, with the last of its words."""
+    """The error of a program, with the last of its words; if those are that there is no room, it is only that."""
+    if any(map(_FULL.search, lines)):
+        return UmlError(f"{what}: {os.strerror(errno.ENOSPC)}", "make room there")
     return UmlError(what, way_out, details="\n".join(lines[-_SHOWN:]))
 
 
