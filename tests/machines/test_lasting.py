@@ -125,7 +125,9 @@ def look_inside(uml: Household) -> None:
     """The machine's files, from the host and back, while it runs."""
     make = "mkdir /tmp/d; cd /tmp/d; echo a >a; chmod 640 a; ln a b; ln -s a c; truncate -s 3M holes; chown 7:8 holes"
     uml.ok("exec", "it", "sh", "-c", f"{make}; head -c 500000 /dev/urandom >big; mkfifo f")
-    assert uml.ok("ls", "it:/tmp/d") == "a\nb\nbig\nc\nf\nholes\n"
+    # More than the filer holds descriptors of.
+    uml.ok("exec", "it", "sh", "-c", "mkdir -p /tmp/d/many/sub; cd /tmp/d/many; seq 600 | split -l 1 -a 3 - sub/")
+    assert uml.ok("ls", "it:/tmp/d") == "a\nb\nbig\nc\nf\nholes\nmany\n"
     assert uml.ok("cat", "it:/tmp/d/c", "it:/proc/sys/kernel/hostname") == "a\nit\n"
     (record,) = json.loads(uml.ok("stat", "--json", "it:/tmp/d/holes"))
     assert (record["uid"], record["gid"], record["size"]) == (7, 8, 3 << 20)
@@ -133,6 +135,8 @@ def look_inside(uml: Household) -> None:
     uml.uml("cp", "-r", "it:/tmp/d", "copied")
     assert (uml.home / "copied/a").stat().st_mode & 0o777 == 0o640
     assert uml.ok("cp", "-r", "--owner", "7:8", "copied", "it:/tmp/back") == ""
+    contents = b"".join(path.read_bytes() for path in sorted((uml.home / "copied/many/sub").iterdir()))
+    assert contents.split() == [b"%d" % number for number in range(1, 601)]
     check = "cd /tmp/back; cmp /tmp/d/big big; cat c; stat -c '%u:%g %s' holes"
     assert uml.ok("exec", "it", "sh", "-ec", check) == "a\n7:8 3145728\n"
     # Nobody takes the agent's own commands away.
