@@ -32,6 +32,7 @@ from runtime.ptys import Ends, open_ends
 from runtime.tuning import command_line, remember_lpj, tuning
 from umlfs.errors import UmlError
 from umlfs.serve import vhost_user
+from umlfs.serve.device import VirtioDevice
 
 __all__ = ["Machine", "Options", "TERMINAL"]
 
@@ -158,6 +159,12 @@ class Machine:
     def devices(self) -> list[str]:
         """The names of the devices that we serve."""
         return [] if self._equipment is None else [device.device.name for device in self._equipment.devices]
+
+    @property
+    def stores(self) -> list[VirtioDevice]:
+        """The devices that we serve, without the one by which we talk to the guest's agent."""
+        found = [] if self._equipment is None else [device.device for device in self._equipment.devices]
+        return [each for each in found if each.name != f"virtio-fs {guest.CONTROL_TAG}"]
 
     @property
     def mconsole(self) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from runtime.boot import statistics
 from runtime.boot.description import Description
 from runtime.boot.power import ACTIONS
 from runtime.machine import Machine
@@ -17,7 +18,7 @@ from umlfs import ubd
 from umlfs.errors import UmlError
 from umlfs.ubd.native import native_argument
 
-HELP: Final = ("devices - List the devices of the machine",)
+HELP: Final = ("devices - List the devices of the machine", "stats - Tell what its disks and filesystems have done")
 STATES: Final = {"stop": "stopped", "go": "running"}
 """What the machine is once its kernel has done it."""
 
@@ -49,6 +50,7 @@ class Requests:
             "config ubd": self._configure,
             "remove ubd": self._remove,
             "devices": self._devices,
+            "stats": self._stats,
         }
 
     def _power(self, action: str) -> Handler:
@@ -96,3 +98,6 @@ class Requests:
 
     async def _devices(self, argument: str) -> Reply:
         return Reply(0, "\n".join(self._machine.devices))
+
+    async def _stats(self, argument: str) -> Reply:
+        return Reply(0, "\n".join(statistics.lines(self._machine.stores)))

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from runtime.boot import directory as places
-from runtime.boot import service
+from runtime.boot import service, statistics
 from runtime.boot.channel import Channel
 from runtime.boot.control_wire import Message, ProtocolError, text
 from runtime.boot.description import Description, save
@@ -236,6 +236,7 @@ class Supervisor:
             "devices": [*(f"ubd {word}" for word in it.ubds), *(f"mount {word}" for word in it.mounts)],
             "consoles": [str(line) for line in self._specs.served() if line.kind in Kind],
             "placement": asdict(self._placement),
+            "statistics": statistics.messages(self._machine.stores if self._machine else ()),
         }
 
     async def _on_exec(self, channel: Channel, request: Message) -> Message:

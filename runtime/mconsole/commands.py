@@ -33,7 +33,7 @@ NO_PID: Final = "Cannot determine the PID of your UML session, not sending signa
 
 REQUESTS: Final = (
     *("version", "help", "halt", "reboot", "config ", "remove ", "sysrq ", "cad", "stop", "go", "log ", "proc "),
-    *("stack ", "quit", "switch ", "mconsole-version", "int"),
+    *("stack ", "devices", "stats", "quit", "switch ", "mconsole-version", "int"),
 )
 """Every command there is, for completion."""
 

@@ -113,6 +113,10 @@ def look(uml: Household) -> None:
     )
     uml.lines("it", "con0", "Linux version")
     assert "virtio-fs root" in uml.ok("mconsole", "it", "devices")
+    (root,) = found["statistics"]
+    assert (root["device"], root["written_bytes"]) == ("virtio-fs root", 0)
+    assert root["read_bytes"] > 0
+    assert uml.ok("mconsole", "it", "stats").startswith("virtio-fs root: ")
     historical = [needs.program("uml_mconsole"), str(directory / "mconsole"), "version"]
     done = subprocess.run(historical, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if uml.user is None:

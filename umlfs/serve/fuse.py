@@ -18,6 +18,7 @@ from umlfs.filesystem import ACL_KILL_SGID, NAME_MAX, NO_HANDLE, Caller, Filesys
 from umlfs.serve import fuse_wire as wire
 from umlfs.serve.buffers import Buffers, after, limit, put, size_of, take
 from umlfs.serve.fuse_wire import Init, Opcode
+from umlfs.serve.statistics import Statistics
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ class Session:
         """With `read_only` every change is answered EROFS, whatever the filesystem would do."""
         self.filesystem = filesystem
         self.read_only = read_only or filesystem.traits.read_only
-        self.requests = 0
-        """How many requests were handled."""
+        self.statistics = Statistics()
+        """The session counts bytes, whoever carries the requests counts these."""
         self._mounted = False
         """INIT was answered, and DESTROY did not follow."""
         self._setxattr_in = wire.SETXATTR_IN
@@ -136,7 +137,6 @@ class Session:
 
         Both lists are used up.
         """
-        self.requests += 1
         unique = error = length = 0
         payload = b""
         room = size_of(answer)
@@ -392,7 +392,9 @@ class Session:
         wire.check_offsets(offset)
         if size > CONTENTS_MAX:
             raise wire.WireError(f"a read of {size} bytes")
-        return await self.filesystem.read_into(header.node, handle, offset, limit(space, size))
+        count = await self.filesystem.read_into(header.node, handle, offset, limit(space, size))
+        self.statistics.read_bytes += count
+        return count
 
     async def _write(self, header: wire.Header, request: Buffers, space: Buffers) -> int:
         handle, offset, size, flags, *_ = wire.fields(wire.WRITE_IN, take(request, wire.WRITE_IN.size))
@@ -400,7 +402,9 @@ class Session:
         if size > CONTENTS_MAX or size_of(request) != size:
             raise wire.WireError(f"a write of {size} bytes with {size_of(request)}")
         kill = bool(flags & wire.WRITE_KILL_SUIDGID)
-        put(space, wire.size_out(await self.filesystem.write_from(header.node, handle, offset, request, kill)))
+        count = await self.filesystem.write_from(header.node, handle, offset, request, kill)
+        self.statistics.written_bytes += count
+        put(space, wire.size_out(count))
         return wire.SIZE_OUT_SIZE
 
     async def _flush(self, header: wire.Header, body: bytes) -> bytes:
