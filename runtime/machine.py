@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -14,7 +15,7 @@ from typing import Final, Self
 import trio
 
 from hostfs.watch import Watch
-from runtime import farewell, guest, initramfs
+from runtime import errand, farewell, guest, initramfs
 from runtime.control import ControlFilesystem, Job, Sink, Source
 from runtime.equipment import OVERLAY_MODULE, Equipment
 from runtime.keeper import Keeper
@@ -29,6 +30,7 @@ from runtime.plan import ARCHIVE, kernel_arguments
 from runtime.processes import kill_group
 from runtime.processor import Seat
 from runtime.ptys import Ends, open_ends
+from runtime.slots import Slots
 from runtime.tuning import command_line, remember_lpj, tuning
 from umlfs.errors import UmlError
 from umlfs.serve import vhost_user
@@ -73,6 +75,8 @@ class Machine:
         self._stack = contextlib.AsyncExitStack()
         self._ended = trio.Event()
         self._equipment: Equipment | None = None
+        self.slots: Slots
+        """For filesystems that come while the guest runs. Set once it does."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -158,13 +162,18 @@ class Machine:
     @property
     def devices(self) -> list[str]:
         """The names of the devices that we serve."""
-        return [] if self._equipment is None else [device.device.name for device in self._equipment.devices]
+        return [device.name for device in self._devices]
 
     @property
     def stores(self) -> list[VirtioDevice]:
         """The devices that we serve, without the one by which we talk to the guest's agent."""
+        return [device for device in self._devices if device.name != f"virtio-fs {guest.CONTROL_TAG}"]
+
+    @property
+    def _devices(self) -> list[VirtioDevice]:
+        """All but slots without anything in them."""
         found = [] if self._equipment is None else [device.device for device in self._equipment.devices]
-        return [each for each in found if each.name != f"virtio-fs {guest.CONTROL_TAG}"]
+        return [each for each in found if each not in self.slots.free]
 
     @property
     def mconsole(self) -> Path:
@@ -234,6 +243,9 @@ class Machine:
         if options.root_disk is not None:
             equipment.root_on(options.root_disk, read_only=options.root_flags == "ro")
         await equipment.add_disks(options.disks)
+        equipment.add_slots(options.slots)
+        self.slots = Slots(equipment.slots, partial(errand.run, self))
+        stack.push_async_callback(self.slots.close)
         equipment.arguments += options.arguments
         return equipment
 

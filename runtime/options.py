@@ -54,6 +54,8 @@ class Options:
     """Passed to the kernel under their numbers, for words in `arguments` that name them."""
     init: guest.Init | None = None
     """The machine stays up: what the guest's process 1 becomes. Commands then run side by side."""
+    slots: int = 0
+    """How many further filesystems can come while the guest runs (`Machine.slots`)."""
     name: str = "umlfs"
     """The guest's host name."""
     boot_seconds: float = BOOT_SECONDS

@@ -47,6 +47,8 @@ class Description:
     init_arguments: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     """`DIR=SRC[:ro]` each."""
+    slots: int = 2
+    """How many further filesystems can come while it runs."""
     ubds: tuple[str, ...] = ()
     """`ubd0=FILE` each."""
     ubd_driver: str = DRIVERS[0]

@@ -25,6 +25,8 @@ FOREGROUND: Final = ("con0=null,fd:1", "con1=fd:0,fd:1")
 """On a terminal: the kernel's words, and the guest's first console, where a login prompt is."""
 CHOSEN_INIT: Final = ("con0=fd:0,fd:1", "con1=null")
 """On a terminal, with an init that was named: a shell perhaps, which talks on the boot console."""
+SLOTS_MAX: Final = 16
+"""Each takes some 50 of the 4096 bytes of the kernel's command line."""
 
 _PARTITION: Final = re.compile(r"(ubd[a-p])(\d*)\Z")
 
@@ -72,12 +74,15 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         memory=it.memory,
         kernel=it.kernel or None,
         terminals=[number for number in TERMINALS if Line(Kind.CONSOLE, number) not in served],
+        slots=it.slots,
         init=Init("" if it.init is None and it.boots_host else it.init, it.init_arguments, _environment(it)),
         name=it.umid,
     )
 
 
 def _check(it: Description) -> None:
+    if not 0 <= it.slots <= SLOTS_MAX:
+        raise UsageError(f"--slots {it.slots}", f"0 to {SLOTS_MAX} can be had")
     if it.root and not (it.throwaway or it.boots_host) and _is_host_root(it.root):
         raise UsageError(
             f"--root {it.root}: this host's own root: two systems would work on the same files",

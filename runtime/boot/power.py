@@ -8,13 +8,12 @@ from typing import Final
 import trio
 
 from runtime.caller import DEFAULT_PATH
-from runtime.guest import HERE
+from runtime.errand import BUSYBOX
 from runtime.machine import Machine
 from umlfs.errors import UmlError
 
 AGAIN_SECONDS: Final = 5.0
 """After so long a guest that has not ended is told again: an init that is just starting may not have heard."""
-BUSYBOX: Final = f"{HERE}/busybox"
 
 # systemd takes SIGRTMIN + 4 and + 5 for it, our own process 1 the signals of busybox's init. Others have programs.
 _SCRIPT: Final = """\

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from runtime import words
 from runtime.boot import statistics
 from runtime.boot.description import Description
 from runtime.boot.power import ACTIONS
@@ -15,12 +17,19 @@ from runtime.mconsole.client import Client
 from runtime.mconsole.server import Handler
 from runtime.mconsole.wire import Reply
 from umlfs import ubd
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, UsageError
 from umlfs.ubd.native import native_argument
 
-HELP: Final = ("devices - List the devices of the machine", "stats - Tell what its disks and filesystems have done")
+HELP: Final = (
+    "devices - List the devices of the machine",
+    "stats - Tell what its disks and filesystems have done",
+    "config hostfs<n>=<directory>[:ro] - Mount a directory of the host as /mnt/hostfs<n>",
+)
+PLUGGED: Final = "/mnt"
+"""Where in the guest directories appear that are added while it runs."""
 STATES: Final = {"stop": "stopped", "go": "running"}
 """What the machine is once its kernel has done it."""
+_NAME: Final = re.compile(r"hostfs\d{1,3}\Z")
 
 
 class Requests:
@@ -40,6 +49,7 @@ class Requests:
         self._machine = machine
         self._kernel = Client(machine.mconsole)
         self._asked = asked
+        self._stopped = False
         self._changed = changed
 
     def handlers(self) -> dict[str, Handler]:
@@ -49,6 +59,8 @@ class Requests:
             **{request: self._state(request) for request in STATES},
             "config ubd": self._configure,
             "remove ubd": self._remove,
+            "config hostfs": self._plug,
+            "remove hostfs": self._unplug,
             "devices": self._devices,
             "stats": self._stats,
         }
@@ -64,6 +76,7 @@ class Requests:
         async def handle(argument: str) -> Reply:
             reply = await self._kernel.request(request)
             if not reply.err:
+                self._stopped = request == "stop"
                 self._changed(STATES[request])
             return reply
 
@@ -96,8 +109,35 @@ class Requests:
         except UmlError:
             return None
 
+    async def _plug(self, argument: str) -> Reply:
+        """A directory for the running guest."""
+        name, equals, source = argument.partition("=")
+        place = _place(name)
+        if not equals:
+            found = self._machine.slots.at(place)
+            return Reply(0, "" if found is None else f"{found.source}{':ro' * found.read_only}")
+        self._require_running()
+        await self._machine.slots.plug(words.mount(f"{place}={source}"))
+        return Reply(0, "")
+
+    async def _unplug(self, argument: str) -> Reply:
+        self._require_running()
+        await self._machine.slots.unplug(_place(argument.rstrip()))
+        return Reply(0, "")
+
+    def _require_running(self) -> None:
+        if self._stopped:
+            raise UmlError("the machine is stopped", "let it go on first: go")
+
     async def _devices(self, argument: str) -> Reply:
         return Reply(0, "\n".join(self._machine.devices))
 
     async def _stats(self, argument: str) -> Reply:
         return Reply(0, "\n".join(statistics.lines(self._machine.stores)))
+
+
+def _place(name: str) -> str:
+    """Where in the guest the directory called `name` appears: `hostfs1`. UsageError if that is no such name."""
+    if not _NAME.match(name):
+        raise UsageError(f"'{name}' is not a name", "write it like hostfs1")
+    return f"{PLUGGED}/{name}"

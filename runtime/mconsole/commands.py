@@ -16,6 +16,7 @@ from runtime.mconsole.blocking import ask
 from runtime.mconsole.exchange import ANSWER_SECONDS
 from runtime.mconsole.places import find_socket
 from runtime.mconsole.wire import VERSION, Reply, bytes_of, text_of
+from umlfs import sources
 from umlfs.errors import UmlError
 
 LOG_PIECE: Final = 506
@@ -37,7 +38,7 @@ REQUESTS: Final = (
 )
 """Every command there is, for completion."""
 
-_CONFIG: Final = re.compile(r"(config\s+(?:ubd|hostfs)\w*=)(.*)", re.DOTALL)
+_CONFIG: Final = re.compile(r"(config\s+(ubd|hostfs)\w*=)(.*)", re.DOTALL)
 _FILES: Final = 2
 """How many of the words of `config ubd0=cow,backing,serial` are files."""
 
@@ -153,8 +154,15 @@ def with_absolute_paths(text: str) -> str:
     found = _CONFIG.match(text)
     if found is None:
         return text
-    words = found[2].split(",")
+    if found[2] == "hostfs":
+        return found[1] + _absolute_source(found[3])
+    words = found[3].split(",")
     return found[1] + ",".join([*map(_absolute, words[:_FILES]), *words[_FILES:]])
+
+
+def _absolute_source(word: str) -> str:
+    scheme, colon, rest = word.partition(":")
+    return f"{scheme}:{_absolute(rest)}" if colon and scheme in sources.schemes() else _absolute(word)
 
 
 def _absolute(word: str) -> str:

@@ -38,6 +38,7 @@ def test_a_life(ordinary: Household) -> None:
     run_on_terminal(uml)
     look(uml)
     plug(uml)
+    plug_directory(uml)
     pause(uml)
     restart(uml)
     assert uml.ok("halt", "it") == ""
@@ -146,6 +147,24 @@ def plug(uml: Household) -> None:
         user.communicate(b"\n", timeout=BOUND)
     assert uml.ok(*console, "remove ubd3") == ""
     assert uml.ok(*console, "config ubd3") == ""
+
+
+def plug_directory(uml: Household) -> None:
+    """A directory for the running guest: refused while in use, and where there is no room."""
+    console = ["mconsole", "it"]
+    assert uml.ok(*console, f"config hostfs1={uml.home}:ro") == ""
+    assert uml.ok(*console, "config hostfs1") == f"{uml.home}:ro\n"
+    with subprocess.Popen(
+        uml.command("exec", "-i", "it", "sh", "-c", "cd /mnt/hostfs1 && ! touch disk 2>/tmp/why; cat /tmp/why; read x"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as user:
+        assert user.stdout is not None
+        assert b"Read-only file system" in user.stdout.readline()
+        assert "busy" in uml.error(*console, "remove hostfs1")[1]
+        user.communicate(b"\n", timeout=BOUND)
+    assert uml.ok(*console, "remove hostfs1") == ""
+    assert uml.error(*console, "config hostfs1=/nowhere")[0] == 1
 
 
 def pause(uml: Household) -> None:

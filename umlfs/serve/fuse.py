@@ -88,7 +88,7 @@ class Session:
         self.read_only = read_only or filesystem.traits.read_only
         self.statistics = Statistics()
         """The session counts bytes, whoever carries the requests counts these."""
-        self._mounted = False
+        self.mounted = False
         """INIT was answered, and DESTROY did not follow."""
         self._setxattr_in = wire.SETXATTR_IN
         self._handlers: dict[int, Handler] = {
@@ -175,14 +175,14 @@ class Session:
         """Whether a request may be begun at all."""
         if room < _ROOM.get(opcode, _HEADER):
             raise wire.WireError(f"room for an answer of {room} bytes")
-        if not self._mounted and opcode != Opcode.INIT:
+        if not self.mounted and opcode != Opcode.INIT:
             raise OSError(errno.EIO, "not mounted")
         if self.read_only and opcode in _CHANGES:
             raise OSError(errno.EROFS, "read-only")
 
     def disconnect(self) -> None:
         """The kernel is gone: everything that it held is given back."""
-        self._mounted = False
+        self.mounted = False
         self.filesystem.disconnect()
 
     @staticmethod
@@ -206,7 +206,7 @@ class Session:
         self.disconnect()
         taken = self._wanted() & offered
         self._setxattr_in = wire.SETXATTR_IN if taken & Init.SETXATTR_EXT else wire.SETXATTR_SHORT_IN
-        self._mounted = True
+        self.mounted = True
         return wire.init_out(taken, min(readahead, CONTENTS_MAX), CONTENTS_MAX, MAX_PAGES, MAX_BACKGROUND)
 
     def _wanted(self) -> Init:
@@ -245,7 +245,7 @@ class Session:
         return b""
 
     def _forget(self, header: wire.Header, body: bytes) -> None:
-        if not self._mounted:
+        if not self.mounted:
             return
         if header.opcode == Opcode.FORGET:
             (count,) = wire.fields(wire.FORGET_IN, body)

@@ -26,6 +26,11 @@ class Statistics:
         if seconds > self.longest:
             self.longest = seconds
 
+    def clear(self) -> None:
+        """Begin anew."""
+        self.requests = self.read_bytes = self.written_bytes = 0
+        self.seconds = self.longest = 0.0
+
     @property
     def mean(self) -> float:
         """Seconds that a request took; 0 if there was none."""
