@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Final
 
-from runtime import words
-from runtime.boot import statistics
+import trio
+
+from runtime import errand, words
+from runtime.boot import snapshot, statistics
 from runtime.boot.description import Description
 from runtime.boot.power import ACTIONS
 from runtime.machine import Machine
@@ -23,10 +26,13 @@ from umlfs.ubd.native import native_argument
 HELP: Final = (
     "devices - List the devices of the machine",
     "stats - Tell what its disks and filesystems have done",
+    "snapshot [<directory>] - Copy the COW files that the machine writes to",
     "config hostfs<n>=<directory>[:ro] - Mount a directory of the host as /mnt/hostfs<n>",
 )
 PLUGGED: Final = "/mnt"
 """Where in the guest directories appear that are added while it runs."""
+SYNC_SECONDS: Final = 60.0
+"""How long the guest may take to write back what it holds."""
 STATES: Final = {"stop": "stopped", "go": "running"}
 """What the machine is once its kernel has done it."""
 _NAME: Final = re.compile(r"hostfs\d{1,3}\Z")
@@ -50,6 +56,8 @@ class Requests:
         self._kernel = Client(machine.mconsole)
         self._asked = asked
         self._stopped = False
+        self._pausing = trio.Lock()
+        """Held by who stops the kernel, or lets it go on."""
         self._changed = changed
 
     def handlers(self) -> dict[str, Handler]:
@@ -63,6 +71,7 @@ class Requests:
             "remove hostfs": self._unplug,
             "devices": self._devices,
             "stats": self._stats,
+            "snapshot": self._snapshot,
         }
 
     def _power(self, action: str) -> Handler:
@@ -74,7 +83,8 @@ class Requests:
 
     def _state(self, request: str) -> Handler:
         async def handle(argument: str) -> Reply:
-            reply = await self._kernel.request(request)
+            async with self._pausing:
+                reply = await self._kernel.request(request)
             if not reply.err:
                 self._stopped = request == "stop"
                 self._changed(STATES[request])
@@ -131,6 +141,27 @@ class Requests:
 
     async def _devices(self, argument: str) -> Reply:
         return Reply(0, "\n".join(self._machine.devices))
+
+    async def _snapshot(self, argument: str) -> Reply:
+        copies = await snapshot.take(self._machine.stores, argument.rstrip(), self._paused)
+        return Reply(0, "\n".join(copies))
+
+    @contextlib.asynccontextmanager
+    async def _paused(self) -> AsyncIterator[None]:
+        """The guest has written back what it holds, and does nothing."""
+        async with self._pausing:
+            if self._stopped:
+                yield
+                return
+            await errand.run(self._machine, "sync", seconds=SYNC_SECONDS)
+            reply = await self._kernel.request("stop")
+            if reply.err:
+                raise UmlError(reply.text)
+            try:
+                yield
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._kernel.request("go")
 
     async def _stats(self, argument: str) -> Reply:
         return Reply(0, "\n".join(statistics.lines(self._machine.stores)))

@@ -16,6 +16,8 @@ from runtime.mconsole.wire import Kind, decode_notification
 from tests import needs
 from tests.guest.test_interactive import CTRL_C, on_terminal
 from tests.machines.household import BOUND, Household
+from umlfs.cow.check import Severity, check, worst
+from umlfs.cow.merge import merge
 
 pytestmark = pytest.mark.guest
 
@@ -32,13 +34,15 @@ def eventually(condition: Callable[[], bool]) -> bool:
 def test_a_life(ordinary: Household) -> None:
     """Of an ordinary user's machine, through all commands."""
     uml = ordinary
-    assert uml.ok("boot", "-d", "umid=it", "mem=64M") == "it\n"
+    image(uml)
+    assert uml.ok("boot", "-d", "umid=it", "mem=64M", "ubd1=cow,image") == "it\n"
     run_commands(uml)
     run_side_by_side(uml)
     run_on_terminal(uml)
     look(uml)
     plug(uml)
     plug_directory(uml)
+    copy_disks(uml)
     pause(uml)
     restart(uml)
     assert uml.ok("halt", "it") == ""
@@ -114,7 +118,7 @@ def look(uml: Household) -> None:
     )
     uml.lines("it", "con0", "Linux version")
     assert "virtio-fs root" in uml.ok("mconsole", "it", "devices")
-    (root,) = found["statistics"]
+    root, _disk = found["statistics"]
     assert (root["device"], root["written_bytes"]) == ("virtio-fs root", 0)
     assert root["read_bytes"] > 0
     assert uml.ok("mconsole", "it", "stats").startswith("virtio-fs root: ")
@@ -165,6 +169,22 @@ def plug_directory(uml: Household) -> None:
         user.communicate(b"\n", timeout=BOUND)
     assert uml.ok(*console, "remove hostfs1") == ""
     assert uml.error(*console, "config hostfs1=/nowhere")[0] == 1
+
+
+def image(uml: Household) -> None:
+    """What a COW file can be over."""
+    (uml.home / "image").write_bytes(bytes(range(256)) * 4096)
+
+
+def copy_disks(uml: Household) -> None:
+    """A snapshot holds what was written before it, and nothing that was written later."""
+    uml.ok("exec", "it", "sh", "-c", "echo before >/dev/ubdb")
+    (copy,) = uml.ok("mconsole", "it", "snapshot").splitlines()
+    uml.ok("exec", "it", "sh", "-c", "echo later! >/dev/ubdb; sync")
+    assert copy.startswith(f"{uml.home}/cow.2")
+    assert worst(check(copy)) in (None, Severity.NOTE)
+    merge(copy, f"{uml.home}/merged")
+    assert (uml.home / "merged").read_bytes() == b"before\n" + (uml.home / "image").read_bytes()[7:]
 
 
 def pause(uml: Household) -> None:
