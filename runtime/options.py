@@ -40,6 +40,9 @@ class Options:
     the control filesystem (`runtime.control`). It loads the modules whose paths are the lines of /modules."""
     modules: Sequence[str] = ()
     """Further kernel modules for `program` to load."""
+    initrd: str = ""
+    """The file of an initrd that is the whole guest, in the place of a root and an agent: it runs no commands of ours,
+    and gets devices of the kernel's own alone."""
     arguments: Sequence[str] = ()
     """Further words for the kernel's command line."""
     memory: int = DEFAULT

@@ -38,6 +38,8 @@ class Description:
     """The filesystem on `root_device`; empty to find out."""
     root_flags: str = ""
     """Mount options of `root_device`."""
+    initrd: str = ""
+    """The file of an initrd that is the whole guest, or finds its root by itself: then there is no agent of ours."""
     read_only: bool = False
     """The root is mounted read-only, until the guest mounts it otherwise."""
     throwaway: bool = False
@@ -82,7 +84,7 @@ class Description:
     @property
     def boots_host(self) -> bool:
         """Whether the root is a snapshot of this host's own /."""
-        return not self.root and not self.root_device
+        return not self.root and not self.root_device and not self.initrd
 
 
 def save(description: Description, path: Path) -> None:

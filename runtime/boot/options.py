@@ -69,18 +69,26 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         writable=not (it.throwaway or it.boots_host),
         mounts=[words.mount(text) for text in it.mounts],
         ubds=[ubd.parse(text) for text in it.ubds],
-        native_ubd=it.ubd_driver == "native",
+        native_ubd=is_native(it),
+        initrd=it.initrd,
         arguments=[*_kernel_words(it), *arguments, "noreboot"],
         memory=it.memory,
         kernel=it.kernel or None,
-        terminals=[number for number in TERMINALS if Line(Kind.CONSOLE, number) not in served],
-        slots=it.slots,
+        terminals=[n for n in TERMINALS if Line(Kind.CONSOLE, n) not in served and not it.initrd],
+        slots=0 if it.initrd else it.slots,
         init=Init("" if it.init is None and it.boots_host else it.init, it.init_arguments, _environment(it)),
         name=it.umid,
     )
 
 
+def is_native(description: Description) -> bool:
+    """Whether the kernel's own driver takes the disks."""
+    return description.ubd_driver == "native" or bool(description.initrd)
+
+
 def _check(it: Description) -> None:
+    if it.initrd and (it.root or it.mounts):
+        raise UsageError(f"initrd={it.initrd}: mounts its root itself", "leave out --root and --mount, or the initrd")
     if not 0 <= it.slots <= SLOTS_MAX:
         raise UsageError(f"--slots {it.slots}", f"0 to {SLOTS_MAX} can be had")
     if it.root and not (it.throwaway or it.boots_host) and _is_host_root(it.root):

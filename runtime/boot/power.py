@@ -39,6 +39,8 @@ def script(action: str) -> str:
 
 async def shut_down(machine: Machine, action: str, seconds: float = math.inf) -> None:
     """Have the guest `halt` or `reboot`; returns when its kernel has ended. UmlError if that takes longer."""
+    if not machine.has_agent:
+        raise machine.no_agent()
     with trio.move_on_after(seconds):
         while True:
             with trio.move_on_after(AGAIN_SECONDS):

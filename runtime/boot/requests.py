@@ -14,6 +14,7 @@ import trio
 from runtime import errand, words
 from runtime.boot import snapshot, statistics
 from runtime.boot.description import Description
+from runtime.boot.options import is_native
 from runtime.boot.power import ACTIONS
 from runtime.machine import Machine
 from runtime.mconsole.client import Client
@@ -50,7 +51,7 @@ class Requests:
         changed: Callable[[str], None],
     ) -> None:
         """`asked` is told of `halt` and `reboot`, which the kernel does without a word; `changed` of a new state."""
-        specs = [] if description.ubd_driver == "native" else map(ubd.parse, description.ubds)
+        specs = [] if is_native(description) else map(ubd.parse, description.ubds)
         self._ours = {spec.unit: spec for spec in specs}
         self._machine = machine
         self._kernel = Client(machine.mconsole)

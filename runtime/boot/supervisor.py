@@ -55,6 +55,13 @@ def named(description: Description) -> Description:
     return replace(description, umid="".join(secrets.choice(NAME_LETTERS) for _ in range(NAME_LENGTH)))
 
 
+def root_of(description: Description) -> str:
+    """Where the root of the machine is, for a person."""
+    if description.root or not description.root_device:
+        return description.root or (f"initrd {description.initrd}" if description.initrd else "hostfs:/")
+    return f"/dev/{description.root_device}"
+
+
 class Supervisor:
     """One machine. `run` is its whole life."""
 
@@ -229,7 +236,7 @@ class Supervisor:
             "pid": os.getpid(),
             "kernel": self._machine.pid if self._machine else None,
             "state": self.state,
-            "root": it.root or (f"/dev/{it.root_device}" if it.root_device else "hostfs:/"),
+            "root": root_of(it),
             "memory": it.memory,
             "since": self._since,
             "boots": self._boots,

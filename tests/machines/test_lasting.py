@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.initramfs import build, find_busybox
+from runtime.kernel import find_kernel
 from runtime.mconsole.wire import Kind, decode_notification
 from tests import needs
 from tests.guest.test_interactive import CTRL_C, on_terminal
@@ -233,6 +236,21 @@ def test_a_guest_that_restarts_with_noreboot(me: Household) -> None:
     me.ok("boot", "-d", "umid=once", "mem=64M", "noreboot")
     me.ok("reboot", "--now", "once")
     assert eventually(lambda: me.ps() == [])
+
+
+def test_an_initrd_of_somebody_else(me: Household) -> None:
+    """It is the whole guest: there is no agent, but consoles and management console work."""
+    init = b"#!/bin/busybox sh\nbusybox mount -t proc p /proc\nread -r words </proc/cmdline\necho ${words##* root=}\n"
+    kernel = find_kernel()
+    image = me.home / "initrd"
+    shutil.copyfile(build(kernel, (), init + b"exec sleep 1000\n", find_busybox(), scratch=me.home), image)
+    assert me.ok("boot", "-d", "umid=own", "mem=64M", "initrd=initrd", "root=/dev/theirs") == "own\n"
+    me.lines("own", "con0", "/dev/theirs")
+    assert me.ps()[0]["root"] == "initrd initrd"
+    why = "the guest has no agent: it was booted by an initrd= of its own; use its consoles"
+    assert me.error("exec", "own", "true") == (1, why)
+    me.ok("halt", "--now", "own")
+    assert me.error("boot", "-d", "initrd=/nowhere")[0] == 1
 
 
 def test_panic(me: Household) -> None:
