@@ -70,7 +70,9 @@ class Description:
     on_panic: str = ""
     """A shell command for when the guest panics."""
     on_hang: str = ""
-    """A shell command for when the guest does not feed its watchdog."""
+    """A shell command for when the guest does not feed its watchdog, or the kernel does not answer."""
+    hang_seconds: int = 60
+    """After how many seconds without an answer the kernel counts as hung; 0 for never."""
     cpus: str = ""
     """The processors of the host that it may use: `0-2,5`. Empty for all."""
     nice: int = 0

@@ -89,6 +89,8 @@ def is_native(description: Description) -> bool:
 def _check(it: Description) -> None:
     if it.initrd and (it.root or it.mounts):
         raise UsageError(f"initrd={it.initrd}: mounts its root itself", "leave out --root and --mount, or the initrd")
+    if it.hang_seconds < 0:
+        raise UsageError(f"--hang-after {it.hang_seconds}", "give seconds, or 0 for never")
     if not 0 <= it.slots <= SLOTS_MAX:
         raise UsageError(f"--slots {it.slots}", f"0 to {SLOTS_MAX} can be had")
     if it.root and not (it.throwaway or it.boots_host) and _is_host_root(it.root):

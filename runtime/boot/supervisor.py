@@ -26,6 +26,7 @@ from runtime.boot.machine_log import LogFile
 from runtime.boot.options import console_specs, machine_options, xterm
 from runtime.boot.placement import Placement
 from runtime.boot.power import ACTIONS, shut_down
+from runtime.boot.pulse import Pulse
 from runtime.boot.requests import HELP, Requests
 from runtime.consoles.lines import Consoles
 from runtime.consoles.spec import BOOT_CONSOLE, Kind
@@ -74,6 +75,7 @@ class Supervisor:
         machine_options(self.description)
         self._placement = Placement.of(self.description)
         self._machine: Machine | None = None
+        self._pulse: Pulse | None = None
         self._since = time.time()
         self._boots = 0
         self._asked: str | None = None
@@ -151,7 +153,8 @@ class Supervisor:
                 self._execution = Execution(machine)
                 requests = Requests(self.description, machine, asked=self._note_asked, changed=self._note_state)
                 public = directory / places.MCONSOLE
-                async with mconsole.serving(public, machine.mconsole, requests.handlers(), HELP):
+                self._pulse = self._pulse_of(machine)
+                async with mconsole.serving(public, machine.mconsole, requests.handlers(), HELP), self._pulse.felt():
                     self._boots += 1
                     self.state = "running"
                     ready()
@@ -159,6 +162,14 @@ class Supervisor:
                     if self._asked is None and machine.returncode == 0:
                         await machine.last_words()
         return machine
+
+    def _pulse_of(self, machine: Machine) -> Pulse:
+        return Pulse(
+            Client(machine.mconsole).request,
+            seconds=self.description.hang_seconds,
+            asleep=lambda: self.state == "stopped",
+            tell=self._tell,
+        )
 
     def _restarts(self, machine: Machine) -> bool:
         wants = self._asked == "reboot" or (machine.returncode == 0 and machine.wants_reboot)
@@ -235,7 +246,7 @@ class Supervisor:
             "umid": it.umid,
             "pid": os.getpid(),
             "kernel": self._machine.pid if self._machine else None,
-            "state": self.state,
+            "state": "hung" if self._pulse is not None and self._pulse.hung else self.state,
             "root": root_of(it),
             "memory": it.memory,
             "since": self._since,

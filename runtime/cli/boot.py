@@ -53,7 +53,12 @@ def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool]
 @click.option("--kernel", metavar="FILE", is_eager=True, help="The UML kernel.  [the installed one]")
 @click.option("--no-reboot", is_flag=True, help="A guest that restarts ends the machine.")
 @click.option("--on-panic", metavar="COMMAND", help="A shell command for when the guest panics.")
-@click.option("--on-hang", metavar="COMMAND", help="A shell command for when the guest's watchdog is not fed.")
+@click.option(
+    "--on-hang", metavar="COMMAND", help="A shell command for when the kernel is silent, or its watchdog not fed."
+)
+@click.option(
+    "--hang-after", "hang_seconds", type=int, metavar="S", help="Seconds until a silent kernel is hung.  [60]"
+)
 @click.option("--cpus", metavar="LIST", help="Processors of this host that it may use, such as 0-2,5.")
 @click.option("--nice", type=int, metavar="N", help="Its priority on this host, from -20 to 19.")
 @click.option("--numa", metavar="NODE", help="The node of this host that its memory comes from.")

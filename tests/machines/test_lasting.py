@@ -274,8 +274,9 @@ def test_panic(me: Household) -> None:
 
 def test_killed(me: Household) -> None:
     """Nothing is left but the directory, which the next of that name takes over; and SIGTERM ends in order."""
-    me.ok("boot", "-d", "umid=it", "mem=64M")
+    me.ok("boot", "-d", "umid=it", "mem=64M", "--hang-after", "1", "--on-hang", 'echo "$UML_TEXT" >hung')
     (found,) = me.ps()
+    hang(me, found["kernel"])
     os.kill(found["pid"], signal.SIGKILL)
     assert eventually(lambda: not os.path.exists(f"/proc/{found['kernel']}"))
     assert me.ps() == []
@@ -284,6 +285,16 @@ def test_killed(me: Household) -> None:
     os.kill(found["pid"], signal.SIGTERM)
     assert eventually(lambda: not os.path.exists(f"/proc/{found['pid']}"))
     assert list(me.machines.iterdir()) == []
+
+
+def hang(uml: Household, kernel: int) -> None:
+    """A kernel that does nothing is found out, and so is that it goes on."""
+    os.kill(kernel, signal.SIGSTOP)
+    assert eventually(lambda: uml.ps()[0]["state"] == "hung")
+    assert eventually(lambda: (uml.home / "hung").exists() and (uml.home / "hung").read_text() != "")
+    assert (uml.home / "hung").read_text() == "the kernel does not answer for 1 s\n"
+    os.kill(kernel, signal.SIGCONT)
+    assert eventually(lambda: uml.ps()[0]["state"] == "running")
 
 
 def test_a_machine_that_cannot_be(me: Household) -> None:
