@@ -155,12 +155,12 @@ class Requests:
                 yield
                 return
             await errand.run(self._machine, "sync", seconds=SYNC_SECONDS)
-            reply = await self._kernel.request("stop")
-            if reply.err:
-                raise UmlError(reply.text)
             try:
+                reply = await self._kernel.request("stop")
+                if reply.err:
+                    raise UmlError(reply.text)
                 yield
-            finally:
+            finally:  # a kernel that was too slow to answer stops yet, and must find this
                 with trio.CancelScope(shield=True):
                     await self._kernel.request("go")
 
