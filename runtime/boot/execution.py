@@ -30,6 +30,8 @@ class Execution:
 
     async def run(self, channel: Channel, request: Message) -> Message:
         """Run what `request` asks for, for as long as the client is there; what to tell it in the end. UmlError."""
+        if not self._machine.has_agent:
+            raise self._machine.no_agent()
         if request.get("terminal") is True:
             return await self._on_terminal(channel, request)
         with _streams(channel) as (stdin, stdout, stderr):
