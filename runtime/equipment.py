@@ -19,6 +19,7 @@ from umlfs.cow.scratch import Scratch
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.serve import virtioblk, virtiofs
+from umlfs.serve.slot import Slot
 from umlfs.serve.vhost_user import VirtioDevice
 from umlfs.ubd import Spec
 from umlfs.ubd.device import open_ubd
@@ -93,6 +94,7 @@ class Equipment:
     links: list[guest.Link] = field(default_factory=list)
     """Further names of disks in the guest."""
     mounts: list[guest.Mount] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
     root: guest.Mount = field(default_factory=lambda: guest.Mount("root", "/"))
     btrfs: bool = False
     """Some disk may hold btrfs: the kernel must not leave out its driver, which takes most of a second to start."""
@@ -110,6 +112,13 @@ class Equipment:
     def add_filesystem(self, tag: str, filesystem: Filesystem, *, read_only: bool = False) -> None:
         """One more virtio-fs device."""
         self._add(virtiofs.VirtioFs(tag, filesystem, read_only=read_only), virtiofs.DEVICE_ID)
+
+    def add_slots(self, count: int) -> None:
+        """More virtio-fs devices, for filesystems that come later."""
+        for number in range(count):
+            slot = Slot(f"slot{number}")
+            self.slots.append(slot)
+            self._add(slot, virtiofs.DEVICE_ID)
 
     def add_disk(self, name: str, device: BlockDevice, *, serial: str, read_only: bool, discard: bool = True) -> str:
         """One more virtio-blk device, called `name` in messages; returns what the guest's kernel calls it."""
@@ -248,13 +257,20 @@ async def _open(
     snapshot: bool = False,
     extra: Mapping[str, str] | None = None,
 ) -> Filesystem | BlockDevice:
-    options = sources.OpenOptions(read_only=read_only, snapshot=snapshot, extra=extra or {})
-    try:
-        opened = await sources.parse(word).open(options)
-    except OSError as error:
-        raise UmlError(f"{word}: {os.strerror(error.errno or 0)}", "use a source that you may open") from error
+    opened = await open_source(word, read_only=read_only, snapshot=snapshot, extra=extra)
     stack.push_async_callback(_close, opened)
     return opened
+
+
+async def open_source(
+    word: str, *, read_only: bool, snapshot: bool = False, extra: Mapping[str, str] | None = None
+) -> Filesystem | BlockDevice:
+    """Open the source that `word` names, which is the caller's to close. UmlError, UsageError."""
+    options = sources.OpenOptions(read_only=read_only, snapshot=snapshot, extra=extra or {})
+    try:
+        return await sources.parse(word).open(options)
+    except OSError as error:
+        raise UmlError(f"{word}: {os.strerror(error.errno or 0)}", "use a source that you may open") from error
 
 
 async def _close(opened: Filesystem | BlockDevice) -> None:

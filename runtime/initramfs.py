@@ -68,6 +68,16 @@ def _complaint(path: Path) -> str | None:
     return "not a static busybox" if struct.pack("<I", _PT_INTERP) in kinds else None
 
 
+def given(name: str) -> Path:
+    """The initrd that somebody else made, as an absolute path. UmlError if it cannot be read."""
+    path = Path(name).absolute()
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise UmlError(f"initrd={name}: {error.strerror}", "name a file that you may read") from None
+
+
 def build(
     kernel: Kernel,
     names: Sequence[str],

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -14,14 +15,14 @@ from typing import Final, Self
 import trio
 
 from hostfs.watch import Watch
-from runtime import farewell, guest, initramfs
+from runtime import errand, farewell, guest, initramfs
 from runtime.control import ControlFilesystem, Job, Sink, Source
 from runtime.equipment import OVERLAY_MODULE, Equipment
 from runtime.keeper import Keeper
 from runtime.kernel import Kernel, find_kernel
 from runtime.log import KernelLog
 from runtime.mconsole import notify
-from runtime.mconsole.wire import Notification
+from runtime.mconsole.wire import Kind, Notification
 from runtime.memory import memory_directory
 from runtime.options import Options
 from runtime.places import check_places
@@ -29,9 +30,11 @@ from runtime.plan import ARCHIVE, kernel_arguments
 from runtime.processes import kill_group
 from runtime.processor import Seat
 from runtime.ptys import Ends, open_ends
+from runtime.slots import Slots
 from runtime.tuning import command_line, remember_lpj, tuning
 from umlfs.errors import UmlError
 from umlfs.serve import vhost_user
+from umlfs.serve.device import VirtioDevice
 
 __all__ = ["Machine", "Options", "TERMINAL"]
 
@@ -71,7 +74,11 @@ class Machine:
         self._log = KernelLog(self.options.on_log)
         self._stack = contextlib.AsyncExitStack()
         self._ended = trio.Event()
+        self._booted = trio.Event()
+        """The kernel said so; it does where `Options.on_notification` listens."""
         self._equipment: Equipment | None = None
+        self.slots: Slots
+        """For filesystems that come while the guest runs. Set once it does."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -109,8 +116,8 @@ class Machine:
         if terminal is not None and terminal not in self.terminals:
             raise ValueError(f"the machine has no terminal {terminal}")
         job = Job(stdin, stdout, stderr)
-        if self._ended.is_set():
-            job.finish(failure=UmlError("the guest is gone"))
+        if self._ended.is_set() or not self.has_agent:
+            job.finish(failure=UmlError("the guest is gone") if self.has_agent else self.no_agent())
             return job
         script = guest.job_script(
             command,
@@ -133,6 +140,16 @@ class Machine:
             return job
         self._control.submit(job, guest.program_script(self._control.next_number), program=program)
         return job
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether the guest runs an agent of ours."""
+        return not self.options.initrd
+
+    @staticmethod
+    def no_agent() -> UmlError:
+        """What to say where the agent is missed."""
+        return UmlError("the guest has no agent: it was booted by an initrd= of its own", "use its consoles")
 
     def retire(self, job: Job) -> None:
         """Forget a job that is over: a machine that stays up would remember every one it ran."""
@@ -168,7 +185,18 @@ class Machine:
     @property
     def devices(self) -> list[str]:
         """The names of the devices that we serve."""
-        return [] if self._equipment is None else [device.device.name for device in self._equipment.devices]
+        return [device.name for device in self._devices]
+
+    @property
+    def stores(self) -> list[VirtioDevice]:
+        """The devices that we serve, without the one by which we talk to the guest's agent."""
+        return [device for device in self._devices if device.name != f"virtio-fs {guest.CONTROL_TAG}"]
+
+    @property
+    def _devices(self) -> list[VirtioDevice]:
+        """All but slots without anything in them."""
+        found = [] if self._equipment is None else [device.device for device in self._equipment.devices]
+        return [each for each in found if each not in self.slots.free]
 
     @property
     def mconsole(self) -> Path:
@@ -222,27 +250,34 @@ class Machine:
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
             await self._wait_until_ready()
             yield
-            if equipment.writes_disks and not self._ended.is_set():
+            if equipment.writes_disks and self.has_agent and not self._ended.is_set():
                 with trio.move_on_after(SETTLE_SECONDS):
                     await self._control.settle()
 
     async def _equip(self, stack: contextlib.AsyncExitStack, directory: Path) -> Equipment:
         """Open every source."""
         options = self.options
-        equipment = Equipment(directory)
-        equipment.add_filesystem(guest.CONTROL_TAG, self._control)
-        if options.program is None and options.root_disk is None:
+        equipment = Equipment(directory, btrfs=bool(options.initrd))
+        if self.has_agent:
+            equipment.add_filesystem(guest.CONTROL_TAG, self._control)
+        if options.program is None and options.root_disk is None and self.has_agent:
             await equipment.open_root(stack, options.root, writable=options.writable, flags=options.root_flags)
         await equipment.open_mounts(stack, options.mounts)
         await equipment.open_ubds(stack, options.ubds, native=options.native_ubd)
         if options.root_disk is not None:
             equipment.root_on(options.root_disk, read_only=options.root_flags == "ro")
         await equipment.add_disks(options.disks)
+        equipment.add_slots(options.slots)
+        self.slots = Slots(equipment.slots, partial(errand.run, self))
+        stack.push_async_callback(self.slots.close)
         equipment.arguments += options.arguments
         return equipment
 
     def _write_archive(self, path: Path, kernel: Kernel, equipment: Equipment) -> None:
         """The initramfs of this boot: what every boot has, and then what this one adds."""
+        if self.options.initrd:
+            path.symlink_to(initramfs.given(self.options.initrd))
+            return
         program = self.options.program
         if program is not None:
             names = (*(name for name in equipment.modules if name != OVERLAY_MODULE), *self.options.modules)
@@ -322,9 +357,10 @@ class Machine:
         self._ended.set()
         self._control.stop(self._log.failure(f"the guest ended by itself ({_ending(status)})"))
 
-    @staticmethod
-    async def _tell(notifications: notify.Notifications, hear: Callable[[Notification], None]) -> None:
+    async def _tell(self, notifications: notify.Notifications, hear: Callable[[Notification], None]) -> None:
         async for notification in notifications:
+            if notification.kind is Kind.BOOT:
+                self._booted.set()
             hear(notification)
 
     async def _hear_farewell(self, watch: Watch | None, umid: Path) -> None:
@@ -332,12 +368,14 @@ class Machine:
         self._control.hang_up()
 
     async def _wait_until_ready(self) -> None:
-        """Return when the agent asks for its first job. UmlError if it never will."""
+        """Return when the agent asks for its first job, or without one when the kernel answers. UmlError if that never
+        comes."""
+        up = self._control.ready if self.has_agent else self._booted
         with trio.move_on_after(self.options.boot_seconds):
             async with trio.open_nursery() as nursery:
-                for event in (self._control.ready, self._control.reported, self._ended):
+                for event in (up, self._control.reported, self._ended):
                     nursery.start_soon(_cancel_after, event, nursery.cancel_scope)
-        if self._control.ready.is_set():
+        if up.is_set():
             return
         if self._control.reported.is_set():
             raise UmlError(guest.explain(self._control.report.decode(errors="surrogateescape")))

@@ -40,6 +40,9 @@ class Options:
     the control filesystem (`runtime.control`). It loads the modules whose paths are the lines of /modules."""
     modules: Sequence[str] = ()
     """Further kernel modules for `program` to load."""
+    initrd: str = ""
+    """The file of an initrd that is the whole guest, in the place of a root and an agent: it runs no commands of ours,
+    and gets devices of the kernel's own alone."""
     arguments: Sequence[str] = ()
     """Further words for the kernel's command line."""
     memory: int = DEFAULT
@@ -54,6 +57,8 @@ class Options:
     """Passed to the kernel under their numbers, for words in `arguments` that name them."""
     init: guest.Init | None = None
     """The machine stays up: what the guest's process 1 becomes. Commands then run side by side."""
+    slots: int = 0
+    """How many further filesystems can come while the guest runs (`Machine.slots`)."""
     name: str = "umlfs"
     """The guest's host name."""
     boot_seconds: float = BOOT_SECONDS

@@ -107,17 +107,14 @@ class _Reader:
             raise UsageError(f"mconsole={value}: Unknown option", "write mconsole=notify:SOCKET")
         self.set(notify=path)
 
-    def take_initrd(self, value: str) -> None:
-        raise UsageError(
-            f"initrd={value}: umlfs starts a guest by an initrd of its own", "boot this one with linux.uml itself"
-        )
-
     def take_hostfs(self, value: str) -> None:
         self.append("arguments", f"hostfs={value}")
 
     def finish(self) -> Description:
         """The whole. UsageError if its parts contradict each other."""
         it = self.description
+        if it.initrd:
+            return self.finish_initrd(it)
         if it.root_type in ("hostfs", "humfs") and not it.root:
             path, *options = (it.root_flags or "/").split(",")
             if options:
@@ -128,6 +125,13 @@ class _Reader:
             self.set(root_device="ubda")
         elif not it.root and self.root and not it.root_device:
             raise UsageError(f"root={self.root}: not a root that umlfs can mount", "use root=/dev/ubda, or --root SRC")
+        return self.description
+
+    def finish_initrd(self, it: Description) -> Description:
+        """The initrd finds the root: what names it goes to the kernel, whose command line the initrd reads."""
+        named = {"root": self.root, "rootfstype": it.root_type, "rootflags": it.root_flags, "init": it.init}
+        self.append("arguments", *(f"{name}={value}" for name, value in named.items() if value))
+        self.set(root_device="", root_type="", root_flags="", init=None)
         return self.description
 
 
@@ -168,7 +172,7 @@ _TAKERS: Final[dict[str, _Taker]] = {
     "xterm": _sets("xterm"),
     "tty_log_dir": _sets("tty_log_dir"),
     "mconsole": _Reader.take_mconsole,
-    "initrd": _Reader.take_initrd,
+    "initrd": _sets("initrd"),
     "hostfs": _Reader.take_hostfs,
 }
 _FLAGS: Final[dict[str, dict[str, object]]] = {

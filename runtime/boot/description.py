@@ -38,6 +38,8 @@ class Description:
     """The filesystem on `root_device`; empty to find out."""
     root_flags: str = ""
     """Mount options of `root_device`."""
+    initrd: str = ""
+    """The file of an initrd that is the whole guest, or finds its root by itself: then there is no agent of ours."""
     read_only: bool = False
     """The root is mounted read-only, until the guest mounts it otherwise."""
     throwaway: bool = False
@@ -47,6 +49,8 @@ class Description:
     init_arguments: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     """`DIR=SRC[:ro]` each."""
+    slots: int = 2
+    """How many further filesystems can come while it runs."""
     ubds: tuple[str, ...] = ()
     """`ubd0=FILE` each."""
     ubd_driver: str = DRIVERS[0]
@@ -66,7 +70,9 @@ class Description:
     on_panic: str = ""
     """A shell command for when the guest panics."""
     on_hang: str = ""
-    """A shell command for when the guest does not feed its watchdog."""
+    """A shell command for when the guest does not feed its watchdog, or the kernel does not answer."""
+    hang_seconds: int = 60
+    """After how many seconds without an answer the kernel counts as hung; 0 for never."""
     cpus: str = ""
     """The processors of the host that it may use: `0-2,5`. Empty for all."""
     nice: int = 0
@@ -80,7 +86,7 @@ class Description:
     @property
     def boots_host(self) -> bool:
         """Whether the root is a snapshot of this host's own /."""
-        return not self.root and not self.root_device
+        return not self.root and not self.root_device and not self.initrd
 
 
 def save(description: Description, path: Path) -> None:

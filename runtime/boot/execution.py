@@ -31,6 +31,8 @@ class Execution:
 
     async def run(self, channel: Channel, request: Message) -> Message:
         """Run what `request` asks for, for as long as the client is there; what to tell it in the end. UmlError."""
+        if not self._machine.has_agent:
+            raise self._machine.no_agent()
         if request.get("terminal") is True:
             return await self._on_terminal(channel, request)
         with _streams(channel) as (stdin, stdout, stderr):
@@ -41,6 +43,8 @@ class Execution:
     async def look_inside(self, channel: Channel, request: Message) -> Message:
         """Have the filer serve the guest's root to the client, whose first two streams are its requests and answers
         (see `runtime/appliance/filer.c`), for as long as those are open. UmlError."""
+        if not self._machine.has_agent:
+            raise self._machine.no_agent()
         filer = await trio.to_thread.run_sync(program)
         with _streams(channel) as (stdin, stdout, _):
             if stdin is None or stdout is None:

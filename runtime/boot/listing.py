@@ -15,6 +15,7 @@ import trio
 
 from runtime.boot import client
 from runtime.boot import directory as places
+from runtime.boot.control_wire import Message
 from umlfs.errors import UmlError
 
 BY_HAND: Final = "by hand"
@@ -41,6 +42,8 @@ class Listed:
     """Seconds since the machine was started."""
     boots: int = 0
     devices: list[str] = field(default_factory=list)
+    statistics: list[Message] = field(default_factory=list)
+    """What its devices have done, see `runtime.boot.statistics`."""
 
     def cells(self) -> list[str]:
         """For a person to read."""
@@ -97,6 +100,7 @@ async def _looked_after(path: Path) -> Listed:
             time.time() - float(told["since"]),
             int(told["boots"]),
             [str(each) for each in told["devices"]],
+            [dict(each) for each in told.get("statistics", [])],
         )
     except (UmlError, KeyError, TypeError, ValueError):
         return Listed(path.name, places.read_pid(path), None, "no answer")

@@ -25,6 +25,8 @@ FOREGROUND: Final = ("con0=null,fd:1", "con1=fd:0,fd:1")
 """On a terminal: the kernel's words, and the guest's first console, where a login prompt is."""
 CHOSEN_INIT: Final = ("con0=fd:0,fd:1", "con1=null")
 """On a terminal, with an init that was named: a shell perhaps, which talks on the boot console."""
+SLOTS_MAX: Final = 16
+"""Each takes some 50 of the 4096 bytes of the kernel's command line."""
 
 _PARTITION: Final = re.compile(r"(ubd[a-p])(\d*)\Z")
 
@@ -67,17 +69,30 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         writable=not (it.throwaway or it.boots_host),
         mounts=[words.mount(text) for text in it.mounts],
         ubds=[ubd.parse(text) for text in it.ubds],
-        native_ubd=it.ubd_driver == "native",
+        native_ubd=is_native(it),
+        initrd=it.initrd,
         arguments=[*_kernel_words(it), *arguments, "noreboot"],
         memory=it.memory,
         kernel=it.kernel or None,
-        terminals=[number for number in TERMINALS if Line(Kind.CONSOLE, number) not in served],
+        terminals=[n for n in TERMINALS if Line(Kind.CONSOLE, n) not in served and not it.initrd],
+        slots=0 if it.initrd else it.slots,
         init=Init("" if it.init is None and it.boots_host else it.init, it.init_arguments, _environment(it)),
         name=it.umid,
     )
 
 
+def is_native(description: Description) -> bool:
+    """Whether the kernel's own driver takes the disks."""
+    return description.ubd_driver == "native" or bool(description.initrd)
+
+
 def _check(it: Description) -> None:
+    if it.initrd and (it.root or it.mounts):
+        raise UsageError(f"initrd={it.initrd}: mounts its root itself", "leave out --root and --mount, or the initrd")
+    if it.hang_seconds < 0:
+        raise UsageError(f"--hang-after {it.hang_seconds}", "give seconds, or 0 for never")
+    if not 0 <= it.slots <= SLOTS_MAX:
+        raise UsageError(f"--slots {it.slots}", f"0 to {SLOTS_MAX} can be had")
     if it.root and not (it.throwaway or it.boots_host) and _is_host_root(it.root):
         raise UsageError(
             f"--root {it.root}: this host's own root: two systems would work on the same files",

@@ -8,13 +8,12 @@ from typing import Final
 import trio
 
 from runtime.caller import DEFAULT_PATH
-from runtime.guest import HERE
+from runtime.errand import BUSYBOX
 from runtime.machine import Machine
 from umlfs.errors import UmlError
 
 AGAIN_SECONDS: Final = 5.0
 """After so long a guest that has not ended is told again: an init that is just starting may not have heard."""
-BUSYBOX: Final = f"{HERE}/busybox"
 
 # systemd takes SIGRTMIN + 4 and + 5 for it, our own process 1 the signals of busybox's init. Others have programs.
 _SCRIPT: Final = """\
@@ -40,6 +39,8 @@ def script(action: str) -> str:
 
 async def shut_down(machine: Machine, action: str, seconds: float = math.inf) -> None:
     """Have the guest `halt` or `reboot`; returns when its kernel has ended. UmlError if that takes longer."""
+    if not machine.has_agent:
+        raise machine.no_agent()
     with trio.move_on_after(seconds):
         while True:
             with trio.move_on_after(AGAIN_SECONDS):

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from runtime.boot import directory as places
-from runtime.boot import service
+from runtime.boot import service, statistics
 from runtime.boot.channel import Channel
 from runtime.boot.control_wire import Message, ProtocolError, text
 from runtime.boot.description import Description, save
@@ -26,6 +26,7 @@ from runtime.boot.machine_log import LogFile
 from runtime.boot.options import console_specs, machine_options, xterm
 from runtime.boot.placement import Placement
 from runtime.boot.power import ACTIONS, shut_down
+from runtime.boot.pulse import Pulse
 from runtime.boot.requests import HELP, Requests
 from runtime.consoles.lines import Consoles
 from runtime.consoles.spec import BOOT_CONSOLE, Kind
@@ -55,6 +56,13 @@ def named(description: Description) -> Description:
     return replace(description, umid="".join(secrets.choice(NAME_LETTERS) for _ in range(NAME_LENGTH)))
 
 
+def root_of(description: Description) -> str:
+    """Where the root of the machine is, for a person."""
+    if description.root or not description.root_device:
+        return description.root or (f"initrd {description.initrd}" if description.initrd else "hostfs:/")
+    return f"/dev/{description.root_device}"
+
+
 class Supervisor:
     """One machine. `run` is its whole life."""
 
@@ -67,6 +75,7 @@ class Supervisor:
         machine_options(self.description)
         self._placement = Placement.of(self.description)
         self._machine: Machine | None = None
+        self._pulse: Pulse | None = None
         self._since = time.time()
         self._boots = 0
         self._asked: str | None = None
@@ -144,7 +153,8 @@ class Supervisor:
                 self._execution = Execution(machine)
                 requests = Requests(self.description, machine, asked=self._note_asked, changed=self._note_state)
                 public = directory / places.MCONSOLE
-                async with mconsole.serving(public, machine.mconsole, requests.handlers(), HELP):
+                self._pulse = self._pulse_of(machine)
+                async with mconsole.serving(public, machine.mconsole, requests.handlers(), HELP), self._pulse.felt():
                     self._boots += 1
                     self.state = "running"
                     ready()
@@ -152,6 +162,14 @@ class Supervisor:
                     if self._asked is None and machine.returncode == 0:
                         await machine.last_words()
         return machine
+
+    def _pulse_of(self, machine: Machine) -> Pulse:
+        return Pulse(
+            Client(machine.mconsole).request,
+            seconds=self.description.hang_seconds,
+            asleep=lambda: self.state == "stopped",
+            tell=self._tell,
+        )
 
     def _restarts(self, machine: Machine) -> bool:
         wants = self._asked == "reboot" or (machine.returncode == 0 and machine.wants_reboot)
@@ -233,14 +251,15 @@ class Supervisor:
             "umid": it.umid,
             "pid": os.getpid(),
             "kernel": self._machine.pid if self._machine else None,
-            "state": self.state,
-            "root": it.root or (f"/dev/{it.root_device}" if it.root_device else "hostfs:/"),
+            "state": "hung" if self._pulse is not None and self._pulse.hung else self.state,
+            "root": root_of(it),
             "memory": it.memory,
             "since": self._since,
             "boots": self._boots,
             "devices": [*(f"ubd {word}" for word in it.ubds), *(f"mount {word}" for word in it.mounts)],
             "consoles": [str(line) for line in self._specs.served() if line.kind in Kind],
             "placement": asdict(self._placement),
+            "statistics": statistics.messages(self._machine.stores if self._machine else ()),
         }
 
     async def _on_exec(self, channel: Channel, request: Message) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -21,12 +22,17 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
         ctx.exit()
 
 
-def _show_config(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        from runtime.kernel import ask, find_kernel
+def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    """What shows the kernel's own answer to `option`."""
 
-        click.echo(ask(find_kernel(ctx.params.get("kernel")).path, "--showconfig"), nl=False)
-        ctx.exit()
+    def show(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            from runtime.kernel import ask, find_kernel
+
+            click.echo(ask(find_kernel(ctx.params.get("kernel")).path, option), nl=False)
+            ctx.exit()
+
+    return show
 
 
 @click.command("boot", context_settings={"allow_interspersed_args": True})
@@ -36,6 +42,7 @@ def _show_config(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 @click.option("--throwaway", is_flag=True, default=None, help="Keep changes to the root in memory, for this time only.")
 @click.option("--init", metavar="PROGRAM", help="The guest's first process.  [/sbin/init, where the root has it]")
 @click.option("--mount", "mounts", multiple=True, metavar="DIR=SRC[:ro]", help="Put SRC at DIR in the guest.")
+@click.option("--slots", type=int, metavar="N", help="How many directories can be added while it runs.  [2]")
 @click.option("--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING.")
 @click.option(
     "--ubd-driver",
@@ -46,7 +53,12 @@ def _show_config(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 @click.option("--kernel", metavar="FILE", is_eager=True, help="The UML kernel.  [the installed one]")
 @click.option("--no-reboot", is_flag=True, help="A guest that restarts ends the machine.")
 @click.option("--on-panic", metavar="COMMAND", help="A shell command for when the guest panics.")
-@click.option("--on-hang", metavar="COMMAND", help="A shell command for when the guest's watchdog is not fed.")
+@click.option(
+    "--on-hang", metavar="COMMAND", help="A shell command for when the kernel is silent, or its watchdog not fed."
+)
+@click.option(
+    "--hang-after", "hang_seconds", type=int, metavar="S", help="Seconds until a silent kernel is hung.  [60]"
+)
 @click.option("--cpus", metavar="LIST", help="Processors of this host that it may use, such as 0-2,5.")
 @click.option("--nice", type=int, metavar="N", help="Its priority on this host, from -20 to 19.")
 @click.option("--numa", metavar="NODE", help="The node of this host that its memory comes from.")
@@ -56,7 +68,20 @@ def _show_config(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 @click.option(
     "--version", is_flag=True, expose_value=False, callback=_show_version, help="Say which, and which kernel."
 )
-@click.option("--showconfig", is_flag=True, expose_value=False, callback=_show_config, help="How the kernel was built.")
+@click.option(
+    "--showconfig",
+    is_flag=True,
+    expose_value=False,
+    callback=_kernel_says("--showconfig"),
+    help="How the kernel was built.",
+)
+@click.option(
+    "--kernel-help",
+    is_flag=True,
+    expose_value=False,
+    callback=_kernel_says("--help"),
+    help="The kernel's own arguments.",
+)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.toml] [KERNEL ARGUMENT]...")
 def command(
     detach: bool, mem: str | None, no_reboot: bool, save: Path | None, words: tuple[str, ...], **options: object
@@ -64,8 +89,8 @@ def command(
     """Boot a machine that stays up until its guest halts.
 
     A classic command line works as it stands: mem=, umid=, uml_dir=, ubdN=, root=, rootfstype=, rootflags=, init=,
-    con=, ssl=, xterm=, mconsole=notify:, hostfs=, iomem=, eth, vec, ro, noreboot. What is none of these goes to the
-    kernel (`linux.uml --help` lists its own) and to the guest's init.
+    initrd=, con=, ssl=, xterm=, mconsole=notify:, hostfs=, iomem=, eth, vec, ro, noreboot. What is none of these goes
+    to the kernel (--kernel-help lists its own) and to the guest's init.
 
     \b
     Example:

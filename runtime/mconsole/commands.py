@@ -16,6 +16,7 @@ from runtime.mconsole.blocking import ask
 from runtime.mconsole.exchange import ANSWER_SECONDS
 from runtime.mconsole.places import find_socket
 from runtime.mconsole.wire import VERSION, Reply, bytes_of, text_of
+from umlfs import sources
 from umlfs.errors import UmlError
 
 LOG_PIECE: Final = 506
@@ -33,11 +34,11 @@ NO_PID: Final = "Cannot determine the PID of your UML session, not sending signa
 
 REQUESTS: Final = (
     *("version", "help", "halt", "reboot", "config ", "remove ", "sysrq ", "cad", "stop", "go", "log ", "proc "),
-    *("stack ", "quit", "switch ", "mconsole-version", "int"),
+    *("stack ", "devices", "stats", "snapshot", "quit", "switch ", "mconsole-version", "int"),
 )
 """Every command there is, for completion."""
 
-_CONFIG: Final = re.compile(r"(config\s+(?:ubd|hostfs)\w*=)(.*)", re.DOTALL)
+_CONFIG: Final = re.compile(r"(config\s+(ubd|hostfs)\w*=|snapshot\s+)(.+)", re.DOTALL)
 _FILES: Final = 2
 """How many of the words of `config ubd0=cow,backing,serial` are files."""
 
@@ -148,13 +149,20 @@ def log_requests(data: bytes) -> Iterator[str]:
 
 
 def with_absolute_paths(text: str) -> str:
-    """The request with the files of `config ubd…=` and `config hostfs…=` as absolute paths: the machine has a working
-    directory of its own. What names no file of a directory that exists stays as it is."""
+    """The request with the files of `config ubd…=`, `config hostfs…=` and `snapshot` as absolute paths: the machine has
+    a working directory of its own. What names no file of a directory that exists stays as it is."""
     found = _CONFIG.match(text)
     if found is None:
         return text
-    words = found[2].split(",")
+    if found[2] in ("hostfs", None):
+        return found[1] + _absolute_source(found[3])
+    words = found[3].split(",")
     return found[1] + ",".join([*map(_absolute, words[:_FILES]), *words[_FILES:]])
+
+
+def _absolute_source(word: str) -> str:
+    scheme, colon, rest = word.partition(":")
+    return f"{scheme}:{_absolute(rest)}" if colon and scheme in sources.schemes() else _absolute(word)
 
 
 def _absolute(word: str) -> str:

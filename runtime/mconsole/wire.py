@@ -181,12 +181,14 @@ class Kind(StrEnum):
     PANIC = "panic"
     """The text is the kernel's last word."""
     HANG = "hang"
-    """The guest has not fed its watchdog."""
+    """The guest has not fed its watchdog; or the kernel does not answer, which our own processes tell."""
     USER = "user"
     """Somebody in the guest wrote the text to /proc/mconsole."""
+    RECOVERED = "recovered"
+    """A kernel that did not answer does so again."""
     REBOOT = "reboot"
     EXIT = "exit"
-    """The kernel has ended; the text says how. This one and REBOOT are never on the wire: our own processes tell it."""
+    """The kernel has ended; the text says how. These three are never on the wire: our own processes tell of them."""
 
 
 _WIRE: Final = (Kind.BOOT, Kind.PANIC, Kind.HANG, Kind.USER)

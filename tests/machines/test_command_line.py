@@ -8,6 +8,7 @@ import pytest
 
 from runtime.boot.command_line import describe, parse
 from runtime.boot.description import Description, save
+from runtime.boot.options import machine_options
 from umlfs.errors import UsageError
 
 
@@ -102,6 +103,15 @@ def test_likely_mistakes_are_pointed_out_and_passed_on(word: str, near: str) -> 
     assert word in description.arguments
 
 
+def test_an_initrd_finds_the_root() -> None:
+    it = described("initrd=x ubd0=image root=LABEL=a rootfstype=ext4 init=/bin/sh single")
+    words = ("single", "root=LABEL=a", "rootfstype=ext4", "init=/bin/sh")
+    assert it == Description(initrd="x", ubds=("ubd0=image",), init_arguments=("single",), arguments=words)
+    assert machine_options(it).native_ubd
+    with pytest.raises(UsageError, match="mounts its root itself"):
+        machine_options(parse(["initrd=x", "ubd0=/tmp"])[0])
+
+
 @pytest.mark.parametrize("word", ["systemd.unit=rescue.target", "printk.time=1", "color=red", "panic=1", "3"])
 def test_words_of_others_are_passed_on_without_a_remark(word: str) -> None:
     assert word in described(word).arguments
@@ -118,7 +128,6 @@ def test_words_of_others_are_passed_on_without_a_remark(word: str) -> None:
         "con1=bogus",
         "con0=none",
         "mconsole=bogus",
-        "initrd=x",
         "root=/dev/sda1",
         "rootfstype=hostfs rootflags=/x,append",
     ],

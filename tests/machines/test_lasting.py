@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from runtime.initramfs import build, find_busybox
+from runtime.kernel import find_kernel
 from runtime.mconsole.wire import Kind, decode_notification
 from tests import needs
 from tests.guest.test_interactive import CTRL_C, on_terminal
 from tests.machines.household import BOUND, Household
+from umlfs.cow.check import Severity, check, worst
+from umlfs.cow.merge import merge
 
 pytestmark = pytest.mark.guest
 
@@ -33,13 +38,16 @@ def eventually(condition: Callable[[], bool]) -> bool:
 def test_a_life(ordinary: Household) -> None:
     """Of an ordinary user's machine, through all commands."""
     uml = ordinary
-    assert uml.ok("boot", "-d", "umid=it", "mem=64M") == "it\n"
+    image(uml)
+    assert uml.ok("boot", "-d", "umid=it", "mem=64M", "ubd1=cow,image") == "it\n"
     run_commands(uml)
     run_side_by_side(uml)
     run_on_terminal(uml)
     look(uml)
     look_inside(uml)
     plug(uml)
+    plug_directory(uml)
+    copy_disks(uml)
     pause(uml)
     restart(uml)
     assert uml.ok("halt", "it") == ""
@@ -115,6 +123,10 @@ def look(uml: Household) -> None:
     )
     uml.lines("it", "con0", "Linux version")
     assert "virtio-fs root" in uml.ok("mconsole", "it", "devices")
+    root, _disk = found["statistics"]
+    assert (root["device"], root["written_bytes"]) == ("virtio-fs root", 0)
+    assert root["read_bytes"] > 0
+    assert uml.ok("mconsole", "it", "stats").startswith("virtio-fs root: ")
     historical = [needs.program("uml_mconsole"), str(directory / "mconsole"), "version"]
     done = subprocess.run(historical, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if uml.user is None:
@@ -170,6 +182,39 @@ def plug(uml: Household) -> None:
     assert uml.ok(*console, "config ubd3") == ""
 
 
+def plug_directory(uml: Household) -> None:
+    """A directory for the running guest: refused while in use, and where there is no room."""
+    console = ["mconsole", "it"]
+    assert uml.ok(*console, f"config hostfs1={uml.home}:ro") == ""
+    assert uml.ok(*console, "config hostfs1") == f"{uml.home}:ro\n"
+    with subprocess.Popen(
+        uml.command("exec", "-i", "it", "sh", "-c", "cd /mnt/hostfs1 && ! touch disk 2>/tmp/why; cat /tmp/why; read x"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as user:
+        assert user.stdout is not None
+        assert b"Read-only file system" in user.stdout.readline()
+        assert "busy" in uml.error(*console, "remove hostfs1")[1]
+        user.communicate(b"\n", timeout=BOUND)
+    assert uml.ok(*console, "remove hostfs1") == ""
+
+
+def image(uml: Household) -> None:
+    """What a COW file can be over."""
+    (uml.home / "image").write_bytes(bytes(range(256)) * 4096)
+
+
+def copy_disks(uml: Household) -> None:
+    """A snapshot holds what was written before it, and nothing that was written later."""
+    uml.ok("exec", "it", "sh", "-c", "echo before >/dev/ubdb")
+    (copy,) = uml.ok("mconsole", "it", "snapshot").splitlines()
+    uml.ok("exec", "it", "sh", "-c", "echo later! >/dev/ubdb; sync")
+    assert copy.startswith(f"{uml.home}/cow.2")
+    assert worst(check(copy)) in (None, Severity.NOTE)
+    merge(copy, f"{uml.home}/merged")
+    assert (uml.home / "merged").read_bytes() == b"before\n" + (uml.home / "image").read_bytes()[7:]
+
+
 def pause(uml: Household) -> None:
     uml.ok("stop", "it")
     assert uml.ps()[0]["state"] == "stopped"
@@ -219,6 +264,21 @@ def test_a_guest_that_restarts_with_noreboot(me: Household) -> None:
     assert eventually(lambda: me.ps() == [])
 
 
+def test_an_initrd_of_somebody_else(me: Household) -> None:
+    """It is the whole guest: there is no agent, but consoles and management console work."""
+    init = b"#!/bin/busybox sh\nbusybox mount -t proc p /proc\nread -r words </proc/cmdline\necho ${words##* root=}\n"
+    kernel = find_kernel()
+    image = me.home / "initrd"
+    shutil.copyfile(build(kernel, (), init + b"exec sleep 1000\n", find_busybox(), scratch=me.home), image)
+    assert me.ok("boot", "-d", "umid=own", "mem=64M", "initrd=initrd", "root=/dev/theirs") == "own\n"
+    me.lines("own", "con0", "/dev/theirs")
+    assert me.ps()[0]["root"] == "initrd initrd"
+    why = "the guest has no agent: it was booted by an initrd= of its own; use its consoles"
+    assert me.error("exec", "own", "true") == me.error("ls", "own:/") == (1, why)
+    me.ok("halt", "--now", "own")
+    assert me.error("boot", "-d", "initrd=/nowhere")[0] == 1
+
+
 def test_panic(me: Household) -> None:
     heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     heard.bind(f"{me.home}/heard")
@@ -240,8 +300,9 @@ def test_panic(me: Household) -> None:
 
 def test_killed(me: Household) -> None:
     """Nothing is left but the directory, which the next of that name takes over; and SIGTERM ends in order."""
-    me.ok("boot", "-d", "umid=it", "mem=64M")
+    me.ok("boot", "-d", "umid=it", "mem=64M", "--hang-after", "1", "--on-hang", 'echo "$UML_TEXT" >hung')
     (found,) = me.ps()
+    hang(me, found["kernel"])
     os.kill(found["pid"], signal.SIGKILL)
     assert eventually(lambda: not os.path.exists(f"/proc/{found['kernel']}"))
     assert me.ps() == []
@@ -250,6 +311,16 @@ def test_killed(me: Household) -> None:
     os.kill(found["pid"], signal.SIGTERM)
     assert eventually(lambda: not os.path.exists(f"/proc/{found['pid']}"))
     assert list(me.machines.iterdir()) == []
+
+
+def hang(uml: Household, kernel: int) -> None:
+    """A kernel that does nothing is found out, and so is that it goes on."""
+    os.kill(kernel, signal.SIGSTOP)
+    assert eventually(lambda: uml.ps()[0]["state"] == "hung")
+    told = uml.home / "hung"
+    assert eventually(lambda: told.exists() and told.read_text() == "the kernel does not answer for 1 s\n")
+    os.kill(kernel, signal.SIGCONT)
+    assert eventually(lambda: uml.ps()[0]["state"] == "running")
 
 
 def test_a_machine_that_cannot_be(me: Household) -> None:

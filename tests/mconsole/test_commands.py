@@ -235,7 +235,7 @@ def test_prompt_on_a_terminal(fake: Machine) -> None:
 
 def test_completion() -> None:
     complete = completion(REQUESTS)
-    assert [complete("st", index) for index in range(3)] == ["stop", "stack ", None]
+    assert [complete("st", index) for index in range(4)] == ["stop", "stack ", "stats", None]
     assert complete("xyz", 0) is None
 
 
@@ -255,6 +255,10 @@ def test_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "config ubd0=a": f"config ubd0={tmp_path}/a",
         "config  ubd0r=link/a,b,c": f"config  ubd0r={tmp_path}/real/a,{tmp_path}/b,c",
         "config hostfs1=real": f"config hostfs1={tmp_path}/real",
+        "config hostfs1=link/a,b:ro": f"config hostfs1={tmp_path}/real/a,b:ro",
+        "snapshot link": f"snapshot {tmp_path}/link",
+        "snapshot": "snapshot",
+        "config hostfs1=hostfs:real": f"config hostfs1=hostfs:{tmp_path}/real",
         "config ubd0=nowhere/a": "config ubd0=nowhere/a",
         "config ubd0=a,nbd://host/x": f"config ubd0={tmp_path}/a,nbd://host/x",
         "config ubd0": "config ubd0",

@@ -309,3 +309,12 @@ async def test_what_is_written_is_read(image: Path) -> None:
     assert await ask(disk, [header(Request.READ, 3)], 1, 2000, 2096) == (OK, data, 4097)
     assert await read(disk.device, 3 * 512, 4096) == data
     await disk.device.close()
+
+
+async def test_what_was_read_and_written_is_counted(image: Path) -> None:
+    disk = VirtioBlk(open_raw(image))
+    await ask(disk, [header(Request.READ)], 4096, 1)
+    await ask(disk, [header(Request.WRITE), bytes(1024)], 1)
+    await ask(disk, [header(Request.READ, SIZE)], 512, 1)
+    assert (disk.statistics.read_bytes, disk.statistics.written_bytes) == (4096, 1024)
+    await disk.device.close()

@@ -217,6 +217,7 @@ async def test_a_kick_that_never_ends(monkeypatch: pytest.MonkeyPatch, autojump_
 async def test_a_guest_that_wants_no_interrupts() -> None:
     async with connected(VirtioFs("tag", OneFile())) as guest:
         client = await mounted(guest)
+        await trio.testing.wait_all_tasks_blocked(cushion=0.01)  # the reminder of the mount's answer came too
         guest.rings[1].interrupts(False)
         head = add_read(guest, client)
         await trio.testing.wait_all_tasks_blocked()
@@ -259,6 +260,26 @@ async def test_kicks_are_asked_for_only_when_nobody_looks() -> None:
         await filesystem.until_reading(1)
         await trio.testing.wait_all_tasks_blocked()
         assert guest.rings[1].wants_kick
+
+
+async def test_what_was_served_is_counted() -> None:
+    filesystem = Slow()
+    device = VirtioFs("tag", filesystem)
+    async with connected(device) as guest:
+        client = await mounted(guest)
+        await trio.testing.wait_all_tasks_blocked()
+        before = device.statistics.requests
+        head = add_read(guest, client)
+        await filesystem.until_reading(1)
+        await client.getattr(FILE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert device.statistics.requests == before + 1
+        filesystem.go.set()
+        await guest.wait(1, head)
+        await trio.testing.wait_all_tasks_blocked()
+    it = device.statistics
+    assert (it.requests, it.read_bytes, it.written_bytes) == (before + 2, len(b"contents"), 0)
+    assert it.seconds >= it.longest >= it.mean > 0
 
 
 # noticing_waits -------------------------------------------------------------------------------

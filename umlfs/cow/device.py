@@ -54,8 +54,11 @@ class CowDevice(BlockDevice):
         read_only: bool = False,
         sync: bool = False,
         discard: bool = True,
+        path: str = "",
     ) -> None:
-        """`sync`: `storage` writes synchronously, and so every write is to be durable when answered, bits and all."""
+        """`path`: where the COW file is, if it has a name. `sync`: `storage` writes synchronously, and so every write
+        is to be durable when answered, bits and all."""
+        self.path = path
         self.header = header
         self.backing = backing
         self.size = header.size

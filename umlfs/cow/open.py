@@ -55,7 +55,7 @@ async def open_cow(
                 named = replace(header.as_v3(), backing=absolute(found.path))
                 file = rename_backing(file, path, header, named, lock=lock, sync=sync)
                 header = named
-        device = CowDevice(file, header, below, read_only=read_only, sync=sync, discard=discard)
+        device = CowDevice(file, header, below, read_only=read_only, sync=sync, discard=discard, path=path)
         opened.pop_all()
         return device
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from umlfs.serve.statistics import Statistics
 from umlfs.serve.virtqueue import Chain
 
 
@@ -16,6 +17,8 @@ class VirtioDevice(Protocol):
     features: int
     """Feature bits of the device type."""
     queues: int
+    statistics: Statistics
+    """The device counts bytes, whoever serves it the requests."""
 
     def config(self) -> bytes:
         """The configuration space as it is now."""

@@ -18,6 +18,7 @@ from umlfs.filesystem import ACL_KILL_SGID, NAME_MAX, NO_HANDLE, Caller, Filesys
 from umlfs.serve import fuse_wire as wire
 from umlfs.serve.buffers import Buffers, after, limit, put, size_of, take
 from umlfs.serve.fuse_wire import Init, Opcode
+from umlfs.serve.statistics import Statistics
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ class Session:
         """With `read_only` every change is answered EROFS, whatever the filesystem would do."""
         self.filesystem = filesystem
         self.read_only = read_only or filesystem.traits.read_only
-        self.requests = 0
-        """How many requests were handled."""
-        self._mounted = False
+        self.statistics = Statistics()
+        """The session counts bytes, whoever carries the requests counts these."""
+        self.mounted = False
         """INIT was answered, and DESTROY did not follow."""
         self._setxattr_in = wire.SETXATTR_IN
         self._handlers: dict[int, Handler] = {
@@ -136,7 +137,6 @@ class Session:
 
         Both lists are used up.
         """
-        self.requests += 1
         unique = error = length = 0
         payload = b""
         room = size_of(answer)
@@ -175,14 +175,14 @@ class Session:
         """Whether a request may be begun at all."""
         if room < _ROOM.get(opcode, _HEADER):
             raise wire.WireError(f"room for an answer of {room} bytes")
-        if not self._mounted and opcode != Opcode.INIT:
+        if not self.mounted and opcode != Opcode.INIT:
             raise OSError(errno.EIO, "not mounted")
         if self.read_only and opcode in _CHANGES:
             raise OSError(errno.EROFS, "read-only")
 
     def disconnect(self) -> None:
         """The kernel is gone: everything that it held is given back."""
-        self._mounted = False
+        self.mounted = False
         self.filesystem.disconnect()
 
     @staticmethod
@@ -206,7 +206,7 @@ class Session:
         self.disconnect()
         taken = self._wanted() & offered
         self._setxattr_in = wire.SETXATTR_IN if taken & Init.SETXATTR_EXT else wire.SETXATTR_SHORT_IN
-        self._mounted = True
+        self.mounted = True
         return wire.init_out(taken, min(readahead, CONTENTS_MAX), CONTENTS_MAX, MAX_PAGES, MAX_BACKGROUND)
 
     def _wanted(self) -> Init:
@@ -245,7 +245,7 @@ class Session:
         return b""
 
     def _forget(self, header: wire.Header, body: bytes) -> None:
-        if not self._mounted:
+        if not self.mounted:
             return
         if header.opcode == Opcode.FORGET:
             (count,) = wire.fields(wire.FORGET_IN, body)
@@ -392,7 +392,9 @@ class Session:
         wire.check_offsets(offset)
         if size > CONTENTS_MAX:
             raise wire.WireError(f"a read of {size} bytes")
-        return await self.filesystem.read_into(header.node, handle, offset, limit(space, size))
+        count = await self.filesystem.read_into(header.node, handle, offset, limit(space, size))
+        self.statistics.read_bytes += count
+        return count
 
     async def _write(self, header: wire.Header, request: Buffers, space: Buffers) -> int:
         handle, offset, size, flags, *_ = wire.fields(wire.WRITE_IN, take(request, wire.WRITE_IN.size))
@@ -400,7 +402,9 @@ class Session:
         if size > CONTENTS_MAX or size_of(request) != size:
             raise wire.WireError(f"a write of {size} bytes with {size_of(request)}")
         kill = bool(flags & wire.WRITE_KILL_SUIDGID)
-        put(space, wire.size_out(await self.filesystem.write_from(header.node, handle, offset, request, kill)))
+        count = await self.filesystem.write_from(header.node, handle, offset, request, kill)
+        self.statistics.written_bytes += count
+        put(space, wire.size_out(count))
         return wire.SIZE_OUT_SIZE
 
     async def _flush(self, header: wire.Header, body: bytes) -> bytes:

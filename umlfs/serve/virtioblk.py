@@ -17,6 +17,7 @@ from umlfs.buffers import part, scatter, total
 from umlfs.errors import UsageError
 from umlfs.padded import Padded
 from umlfs.raw import check_range
+from umlfs.serve.statistics import Statistics
 from umlfs.serve.virtqueue import Chain
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,7 @@ class VirtioBlk:
         self.name = f"virtio-blk {name or serial}".rstrip()
         self.device = Padded(device)
         self.read_only = read_only or device.read_only
-        self.requests = 0
-        """How many requests were handled."""
+        self.statistics = Statistics()
         self._told: set[int] = set()
         """The errnos that were logged: each is, once."""
         self._unmap = discard and device.can_discard and not self.read_only
@@ -120,7 +120,6 @@ class VirtioBlk:
 
     async def handle(self, queue: int, chain: Chain) -> int:
         """Do one request; the bytes written include the status. A chain without room for a status gets none."""
-        self.requests += 1
         answer = chain.writable
         if not answer:
             return 0
@@ -157,6 +156,7 @@ class VirtioBlk:
         if kind == Request.READ:
             length = _whole_sectors(room)
             await self.device.read_into(offset, room)
+            self.statistics.read_bytes += length
             return length
         if kind == Request.GET_ID:
             return self._write_serial(room)
@@ -169,8 +169,9 @@ class VirtioBlk:
         if self.read_only:
             raise OSError(errno.EROFS, "read-only")
         if kind == Request.WRITE:
-            _whole_sectors(data)
+            length = _whole_sectors(data)
             await self.device.write_from(offset, data)
+            self.statistics.written_bytes += length
         else:
             await self._erase(kind, data)
         return 0

@@ -35,6 +35,7 @@ class VirtioFs:
             raise UsageError(f"virtio-fs tag '{tag}' is not of 1 to {TAG_MAX} bytes", "choose a shorter name")
         self.name = f"virtio-fs {tag}"
         self.session = Session(filesystem, read_only=read_only)
+        self.statistics = self.session.statistics
         self._tag = encoded
 
     def config(self) -> bytes:

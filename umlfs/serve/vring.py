@@ -181,15 +181,16 @@ class Vring:
             self._workers.start_soon(self._lead, ring)
 
         handle, index, polling = self._device.handle, self.index, self._polling
+        took = self._device.statistics.took
         looking_until = 0.0
         """Until when to look for the next request; 0 while there are some, and where it is not worth it."""
         served = False
         ring.suppress_kicks()
-        turn_ends = _clock() + TURN_SECONDS
+        turn_ends = (now := _clock()) + TURN_SECONDS
         while True:
-            if (now := _clock()) >= turn_ends:
+            if now >= turn_ends:
                 await trio.lowlevel.checkpoint()
-                turn_ends = _clock() + TURN_SECONDS
+                turn_ends = (now := _clock()) + TURN_SECONDS
             if (chain := ring.pop()) is not None:
                 if looking_until:
                     polling.found()
@@ -198,11 +199,14 @@ class Vring:
                 if ring.wants_interrupt():
                     self._interrupt()
                     self._unsure = True
+                taken, now = now, _clock()
+                took(now - taken)
                 if not leading:
                     return False
                 served = True
             elif now < looking_until:
                 os.sched_yield()
+                now = _clock()
             elif served and not looking_until and (seconds := polling.seconds()):
                 looking_until = now + seconds
             else:
@@ -216,6 +220,7 @@ class Vring:
                 if not ring.pending():
                     return True
                 ring.suppress_kicks()
+                now = _clock()
 
     def _interrupt(self) -> None:
         """Tell the guest that something was pushed. A full pipe means that it has not looked yet."""
