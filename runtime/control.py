@@ -8,6 +8,7 @@ Bytes go between the command's pipes in the guest and descriptors of the host wi
                           output and errors: `pipe`, `null`, or `output` for errors that go where the output goes
     report         write  what went wrong at boot, in words
     N/script       read   the shell script that becomes the command
+    N/program      read   an executable for it, of a job that has one
     N/stdin        read   the command's input until its end
     N/stdout       write  its output; N/stderr likewise
     N/signals      read   names of signals for the command, a line each; end of file when the job is over
@@ -35,6 +36,8 @@ REPORT_MAX: Final = 4096
 """Bytes of words that the agent may say in `report` and `status`: a hostile guest must not fill our memory."""
 LIFETIME_NS: Final = 10**18
 JOBS_MAX: Final = 1 << 20
+NO_STREAMS: Final = "null null null"
+"""What the agent is told of a job that it is to give no streams."""
 
 
 class Source(Protocol):
@@ -216,9 +219,10 @@ class ControlFilesystem(Filesystem):
         """The number of the job that is submitted next."""
         return self._count + 1
 
-    def submit(self, job: Job, script: bytes, terminal: str = "") -> None:
+    def submit(self, job: Job, script: bytes, terminal: str = "", program: bytes | None = None) -> None:
         """Give `job` to the agent, which runs jobs in the order they come: its shell runs `script` to become the
-        command, on the guest's device `terminal` or else with pipes."""
+        command, on the guest's device `terminal` or else with pipes. One that brings its `program` gets no pipes: it
+        opens its streams here by itself."""
         self._count += 1
         job.number = self._count
         self._jobs[job.number] = job
@@ -230,11 +234,14 @@ class ControlFilesystem(Filesystem):
             b"signals": _Node(stat.S_IFREG | 0o400, pull=_Lines(job._signals[1]).read_into),
             b"status": _Node(stat.S_IFREG | 0o200, push=self._status(job)),
         }
+        if program is not None:
+            children[b"program"] = _Node(stat.S_IFREG | 0o500, content=program)
         directory = _Node(stat.S_IFDIR | 0o500)
         for name, node in children.items():
             directory.children[name] = self._add(node)
         self._nodes[ROOT].children[str(job.number).encode()] = self._add(directory)
-        self._queue.send_nowait(f"{job.number} {terminal or job.streams}\n".encode())
+        streams = job.streams if program is None else NO_STREAMS
+        self._queue.send_nowait(f"{job.number} {terminal or streams}\n".encode())
 
     def retire(self, job: Job) -> None:
         """Forget a job that is over."""

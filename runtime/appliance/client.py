@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import trio
@@ -72,6 +72,22 @@ def prolong(word: str, seconds: int) -> bool:
             return bool(connection.recv(1))
         except OSError:
             return False
+
+
+def keep(word: str, seconds: int) -> None:
+    """See to it that an appliance for the image that `word` names is kept for `seconds` after its last client: one that
+    there is, or a new one in the background. To be called without an event loop. UmlError."""
+    if prolong(word, seconds):
+        return
+    # What serves one takes longer to import than one that is there takes to answer.
+    from runtime import background, processes
+    from runtime.appliance.kept import serve_kept
+
+    def work(ready: Callable[[], None]) -> None:
+        with processes.for_machines():
+            trio.run(serve_kept, word, float(seconds), ready)
+
+    background.start(work)
 
 
 async def _greet(stream: trio.SocketStream, word: str) -> tuple[object, bytes]:

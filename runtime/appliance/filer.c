@@ -1,5 +1,5 @@
 /*
- * The filer: init, agent and only program of an appliance guest.
+ * The filer: init, agent and only program of an appliance guest; and a visitor in others.
  *
  * It mounts the filesystems of disks where the host asks for that, and hands out what is in them: FUSE requests come
  * from the job's input in the control filesystem (runtime/control.py), FUSE answers go to its output. No libraries but
@@ -10,6 +10,9 @@
  * nodes are numbered from 2, and their first one comes from MOUNT; a READ without a handle needs no OPEN.
  * MOUNT (opcode 65537): u32 flags (1: writable), then device, type and options, each ending with a NUL. Its answer
  * is a u32 errno, and then the root's fuse_entry_out, or what the kernel had to say.
+ *
+ * A visitor (called with the number of its job) hands out what the guest it finds itself in has at /, with all that is
+ * mounted there: the answer to MOUNT, whatever it asks for, is that root. The guest's own programs work on it, too.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -17,6 +20,7 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +38,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#define AGENT "/run/umlfs"         /* as in runtime/guest */
 #define MOUNT 65537
 #define MOUNT_WRITABLE 1
 #define CONTENTS_MAX (1 << 20)
@@ -42,6 +47,7 @@
 #define BATCH (256 * 1024)         /* answers are gathered up to so many bytes while requests are at hand */
 #define OUTPUT_MAX (BATCH + CONTENTS_MAX + 4096)
 #define NODE_FDS 16384             /* nodes beyond these hold a file handle, not a descriptor */
+#define VISITOR_FDS 512            /* nodes of a visitor beyond these hold a name: each descriptor takes the guest 3 KiB */
 #define HASH_SIZE 65536
 #define READERS 32                 /* files kept open for reads without a handle */
 #define SECBIT_NO_SETUID_FIXUP 4   /* linux/securebits.h: another fsuid keeps the capabilities */
@@ -57,6 +63,8 @@ struct node {
     int mount;                     /* a descriptor of its filesystem's root */
     uint8_t pinned;                /* the root of a mount: stays */
     struct file_handle *handle;    /* where fd is -1 */
+    char *name;                    /* or that, in the directory `parent`, which it holds a lookup of */
+    uint32_t parent;
 };
 
 static struct node *nodes;
@@ -72,6 +80,7 @@ static unsigned reader_next;
 
 static int mounts;
 static int input, output;
+static int visiting;
 
 /* Two workers take turns: while one does what it read, the other's read waits at the host, so that the next request
  * is here as soon as it is made. What is under `turn`: reading, and `rest`. Under `work`: all else that is not a
@@ -193,6 +202,32 @@ static struct node *node_of(uint64_t number)
     return &nodes[number];
 }
 
+static void done_with(int fd, int temporary)
+{
+    if (temporary && fd >= 0) {
+        int error = errno;
+        close(fd);
+        errno = error;
+    }
+}
+
+static int node_fd(uint64_t number, int *temporary);
+
+/* Open the node by its name. ESTALE if that is another's now. */
+static int open_by_name(const struct node *node)
+{
+    struct stat status;
+    int temporary, directory = node_fd(node->parent, &temporary);
+    int fd = directory < 0 ? -1 : openat(directory, node->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    done_with(directory, temporary);
+    if (fd >= 0 && (fstat(fd, &status) < 0 || status.st_dev != node->device || status.st_ino != node->inode)) {
+        close(fd);
+        errno = ESTALE;
+        return -1;
+    }
+    return fd;
+}
+
 /* The node's descriptor (O_PATH); *temporary if it is to be closed. -1 with errno. */
 static int node_fd(uint64_t number, int *temporary)
 {
@@ -203,16 +238,9 @@ static int node_fd(uint64_t number, int *temporary)
     if (node->fd >= 0)
         return node->fd;
     *temporary = 1;
+    if (node->name)
+        return open_by_name(node);
     return open_by_handle_at(node->mount, node->handle, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-}
-
-static void done_with(int fd, int temporary)
-{
-    if (temporary && fd >= 0) {
-        int error = errno;
-        close(fd);
-        errno = error;
-    }
 }
 
 static uint32_t new_node(void)
@@ -243,9 +271,12 @@ static void drop_readers(uint32_t number)
         }
 }
 
+static void forget(uint64_t number, uint64_t count);
+
 static void drop_node(uint32_t number)
 {
     struct node *node = &nodes[number];
+    uint32_t parent = node->name ? node->parent : 0;
     uint32_t *link = chain_of(node->device, node->inode);
     while (*link != number)
         link = &nodes[*link].next;
@@ -255,9 +286,12 @@ static void drop_node(uint32_t number)
         node_fds--;
     }
     free(node->handle);
+    free(node->name);
     drop_readers(number);
     *node = (struct node){ .generation = node->generation + 1, .next = free_node, .fd = -1 };
     free_node = number;
+    if (parent)
+        forget(parent, 1);
 }
 
 static void forget(uint64_t number, uint64_t count)
@@ -270,9 +304,24 @@ static void forget(uint64_t number, uint64_t count)
         drop_node(number);
 }
 
+/* Hold the node by its name in the directory that the request is about; -1 with errno. */
+static int hold_name(struct node *node, const char *name)
+{
+    node->name = strdup(name);
+    if (!node->name)
+        return -1;
+    node->fd = -1;
+    node->parent = head.nodeid;
+    nodes[node->parent].lookups++;
+    return 0;
+}
+
 /* Find `name` in the directory `fd` as the node's descriptor or its handle; -1 with errno. */
 static int hold(struct node *node, int fd, const char *name)
 {
+    /* In a guest that lives, not every filesystem has handles. */
+    if (visiting && node_fds >= VISITOR_FDS)
+        return hold_name(node, name);
     if (node_fds >= NODE_FDS) {
         struct file_handle *handle = malloc(sizeof *handle + MAX_HANDLE_SZ);
         int id;
@@ -316,6 +365,7 @@ static uint32_t find(int fd, int mount, const char *name, struct stat *status)
     }
     struct node *node = &nodes[number];
     node->handle = NULL;
+    node->name = NULL;
     if (hold(node, fd, name) < 0) {
         node->next = free_node;
         free_node = number;
@@ -900,6 +950,16 @@ static size_t kernel_log(char *text, size_t room)
     return size < 0 ? 0 : size;
 }
 
+/* The node of the root at `place`, which stays; 0 with errno. */
+static uint32_t take_root(const char *place, struct stat *status)
+{
+    int root = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    uint32_t number = root < 0 ? 0 : find(root, root, ".", status);
+    if (number)
+        nodes[number].pinned = 1;
+    return number;
+}
+
 /* Mount what the request says at a place of its own. Returns its root's node, 0 with errno. */
 static uint32_t mount_disk(struct stat *status)
 {
@@ -916,28 +976,26 @@ static uint32_t mount_disk(struct stat *status)
     unsigned long how = MS_NODEV | MS_NOSUID | MS_NOEXEC | MS_NOATIME | (*flags & MOUNT_WRITABLE ? 0 : MS_RDONLY);
     if ((mkdir(place, 0700) < 0 && errno != EEXIST) || mount(device, place, type, how, options) < 0)
         return 0;
-    int root = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    uint32_t number = root < 0 ? 0 : find(root, root, ".", status);
-    if (!number) {
+    uint32_t number = take_root(place, status);
+    if (number)
+        mounts++;
+    else
         umount2(place, MNT_DETACH);
-        return 0;
-    }
-    nodes[number].pinned = 1;
-    mounts++;
     return number;
 }
 
 static void do_mount(void)
 {
     struct stat status;
-    klogctl(5, NULL, 0);
-    uint32_t number = mount_disk(&status), error = number ? 0 : errno;
+    if (!visiting)
+        klogctl(5, NULL, 0);
+    uint32_t number = visiting ? take_root("/", &status) : mount_disk(&status), error = number ? 0 : errno;
     memcpy(space(), &error, sizeof error);
     if (number) {
         fill_entry((void *)(space() + sizeof error), number, &status);
         answer(sizeof error + sizeof(struct fuse_entry_out));
     } else {
-        answer(sizeof error + kernel_log(space() + sizeof error, 4096));
+        answer(sizeof error + (visiting ? 0 : kernel_log(space() + sizeof error, 4096)));
     }
 }
 
@@ -1180,12 +1238,17 @@ static void load_modules(void)
         fclose(list);
 }
 
-static void prepare(void)
+static void set_limits(void)
 {
     struct rlimit limit = { 1 << 19, 1 << 19 };
     umask(0);
     prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
     setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static void prepare(void)
+{
+    set_limits();
     load_modules();
     mkdir("/control", 0700);
     mkdir("/mnt", 0700);
@@ -1195,15 +1258,22 @@ static void prepare(void)
         fail("/proc and /dev");
 }
 
+/* Open the streams of job `number` in the filesystem at `control`; -1 with errno. */
+static int open_streams(const char *control, int number)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/%d/stdin", control, number);
+    input = open(path, O_RDONLY | O_CLOEXEC);
+    snprintf(path, sizeof path, "%s/%d/stdout", control, number);
+    output = open(path, O_WRONLY | O_CLOEXEC);
+    return input < 0 || output < 0 ? -1 : 0;
+}
+
 /* Do job `number` of the control filesystem. */
 static void job(int number)
 {
     char path[64], text[32];
-    snprintf(path, sizeof path, "/control/%d/stdin", number);
-    input = open(path, O_RDONLY | O_CLOEXEC);
-    snprintf(path, sizeof path, "/control/%d/stdout", number);
-    output = open(path, O_WRONLY | O_CLOEXEC);
-    int failed = input < 0 || output < 0 || serve() < 0;
+    int failed = open_streams("/control", number) < 0 || serve() < 0;
     failed |= unmount_all();
     close(input);
     close(output);
@@ -1212,8 +1282,25 @@ static void job(int number)
     write_file(path, text);
 }
 
-int main(void)
+/* Hand out this guest's root, as job `number`. Not what is the agent's own: whoever reads that takes its jobs. */
+static int visit(int number)
 {
+    visiting = 1;
+    set_limits();
+    /* Should memory be short, it is we who go. */
+    write_file("/proc/self/oom_score_adj", "1000");
+    if (open_streams(AGENT "/control", number) < 0 || unshare(CLONE_NEWNS) < 0
+        || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 || umount2(AGENT "/control", MNT_DETACH) < 0) {
+        perror("the filer");
+        return 1;
+    }
+    return serve() < 0;
+}
+
+int main(int count, char **words)
+{
+    if (count > 1)
+        return visit(atoi(words[1]));
     prepare();
     FILE *next = fopen("/control/next", "re");
     char line[128];

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import trio
 
 from runtime.appliance.kinds import KINDS
+from runtime.appliance.mounting import mount
 from runtime.appliance.program import program
 from runtime.control import Job
 from runtime.equipment import Disk, disk_name
@@ -19,7 +17,6 @@ from runtime.machine import Machine, Options, sole
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
 from umlfs.serve import fuse_wire as wire
-from umlfs.stream import replies_wire as replies
 from umlfs.stream import requests_wire as requests
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
@@ -30,8 +27,6 @@ DISKS_MAX: Final = 24
 """Each is a device that the guest's kernel has to find."""
 CLOSE_SECONDS: Final = 60.0
 """How long the guest may take to write back what it holds."""
-WORDS_MAX: Final = 4096
-_ERRNO: Final = struct.Struct("<I")
 
 
 class Appliance:
@@ -42,28 +37,9 @@ class Appliance:
 
     async def mount(self, number: int, kind: str, *, writable: bool = False) -> FuseStream:
         """The filesystem of the given kind on disk `number`. UmlError with the kernel's words if it does not mount."""
-        how = KINDS[kind]
-        body = requests.mount(f"/dev/{disk_name(number)}", kind, how.options, writable=writable)
-        limit = _ERRNO.size + max(wire.ENTRY_OUT_SIZE, WORDS_MAX)
-        answer = (await self.connection.ask(requests.MOUNT, 0, body, limit=limit)).data
-        if len(answer) < _ERRNO.size:
-            raise UmlError("the appliance makes no sense", "try again")
-        (error,) = _ERRNO.unpack_from(answer)
-        if error:
-            raise mount_failure(kind, error, bytes(answer[_ERRNO.size :]))
-        try:
-            root = replies.entry(answer, _ERRNO.size)
-        except replies.ProtocolError as problem:
-            raise UmlError(f"the appliance makes no sense: {problem}", "try again") from None
+        name = f"/dev/{disk_name(number)}"
+        root = await mount(self.connection, name, kind, KINDS[kind].options, writable=writable)
         return FuseStream(self.connection, root, read_only=not writable)
-
-
-def mount_failure(kind: str, error: int, log: bytes) -> UmlError:
-    """Why the guest's kernel did not mount a filesystem."""
-    lines = [re.sub(r"^<\d+>(\[ *[\d.]+\] ?)?", "", line) for line in log.decode(errors="replace").splitlines()]
-    words = [line.strip() for line in lines if line.strip()]
-    why = f" ({words[-1]})" if words else ""
-    return UmlError(f"the {kind} filesystem does not mount: {os.strerror(error)}{why}", details="\n".join(words[:-1]))
 
 
 @contextlib.asynccontextmanager

@@ -16,8 +16,6 @@ from typing import Final
 
 import trio
 
-from runtime import background, processes
-from runtime.appliance.client import prolong
 from runtime.appliance.keeping import HELLO_MAX, directory, is_ours, socket_path
 from runtime.inspect import disk
 from runtime.inspect.part import Part
@@ -37,19 +35,6 @@ AT_ONCE: Final = 64
 REQUEST_MAX: Final = CONTENTS_MAX + (128 << 10)
 _ALLOWED: Final = frozenset(Opcode) - {Opcode.INIT, Opcode.DESTROY}
 _SILENT: Final = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
-
-
-def keep(word: str, seconds: int) -> None:
-    """See to it that an appliance for the image that `word` names is kept for `seconds` after its last client: one that
-    there is, or a new one in the background. To be called without an event loop. UmlError."""
-    if prolong(word, seconds):
-        return
-
-    def work(ready: Callable[[], None]) -> None:
-        with processes.for_machines():
-            trio.run(serve_kept, word, float(seconds), ready)
-
-    background.start(work)
 
 
 async def serve_kept(word: str, seconds: float, ready: Callable[[], None]) -> None:

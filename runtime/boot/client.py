@@ -53,7 +53,7 @@ async def ask(path: Path, request: Mapping[str, object]) -> Message:
     async with connected(path) as channel:
         try:
             await channel.send(request)
-            return await _answer(channel, path)
+            return await answer_of(channel, path)
         except trio.BrokenResourceError:
             raise _gone(path) from None
 
@@ -65,7 +65,8 @@ async def state(path: Path) -> Message:
     raise UmlError(f"{path.name}: the machine does not answer within {STATE_SECONDS:g} s", LIST)
 
 
-async def _answer(channel: Channel, path: Path) -> Message:
+async def answer_of(channel: Channel, path: Path) -> Message:
+    """What the machine says next. UmlError if it refuses, or ends meanwhile."""
     try:
         answer = await channel.receive()
     except ProtocolError as error:
@@ -124,10 +125,10 @@ class Run:
     async def _follow(self, channel: Channel, request: Message, streams: Sequence[int] | None) -> int:
         try:
             await channel.send(request, streams or ())
-            await _answer(channel, self._path)
+            await answer_of(channel, self._path)
             if streams is None:
                 return await self._on_terminal(channel)
-            return int((await _answer(channel, self._path))["exit"])
+            return int((await answer_of(channel, self._path))["exit"])
         except (trio.BrokenResourceError, KeyError, ValueError):
             raise _gone(self._path) from None
 
@@ -138,7 +139,7 @@ class Run:
         line, channel.descriptors = Ends(*channel.descriptors), []
         try:
             async with terminal.lent(line, self._leave):
-                status = int((await _answer(channel, self._path))["exit"])
+                status = int((await answer_of(channel, self._path))["exit"])
             return status
         finally:
             trio.lowlevel.notify_closing(line.near)

@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from runtime.appliance.program import program
 from runtime.boot.channel import DESCRIPTORS_MAX, Channel
 from runtime.boot.control_wire import Message, ProtocolError, text, words
 from runtime.control import Job
@@ -36,6 +37,19 @@ class Execution:
             return await self._on_terminal(channel, request)
         with _streams(channel) as (stdin, stdout, stderr):
             job = self._start(request, stdin=stdin, stdout=stdout, stderr=stderr)
+            await channel.send({"started": job.number})
+            return await self._attend(channel, job)
+
+    async def look_inside(self, channel: Channel, request: Message) -> Message:
+        """Have the filer serve the guest's root to the client, whose first two streams are its requests and answers
+        (see `runtime/appliance/filer.c`), for as long as those are open. UmlError."""
+        if not self._machine.has_agent:
+            raise self._machine.no_agent()
+        filer = await trio.to_thread.run_sync(program)
+        with _streams(channel) as (stdin, stdout, _):
+            if stdin is None or stdout is None:
+                raise ProtocolError("no streams for requests and answers")
+            job = self._machine.start_program(filer, stdin=stdin, stdout=stdout)
             await channel.send({"started": job.number})
             return await self._attend(channel, job)
 

@@ -238,7 +238,12 @@ class Supervisor:
         self.state = state
 
     def _requests(self) -> dict[str, service.Handler]:
-        return {"state": self._on_state, "exec": self._on_exec, "power": self._on_power}
+        return {
+            "state": self._on_state,
+            "exec": self._on_exec,
+            "look": self._on_look,
+            "power": self._on_power,
+        }
 
     async def _on_state(self, channel: Channel, request: Message) -> Message:
         it = self.description
@@ -258,9 +263,15 @@ class Supervisor:
         }
 
     async def _on_exec(self, channel: Channel, request: Message) -> Message:
+        return await self._running().run(channel, request)
+
+    async def _on_look(self, channel: Channel, request: Message) -> Message:
+        return await self._running().look_inside(channel, request)
+
+    def _running(self) -> Execution:
         if self._machine is None or self.state not in ("running", "ending"):
             raise UmlError(f"the machine is {self.state}", "try again when it runs")
-        return await self._execution.run(channel, request)
+        return self._execution
 
     async def _on_power(self, channel: Channel, request: Message) -> Message:
         action = text(request, "action")

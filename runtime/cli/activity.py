@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from time import monotonic as now
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +30,37 @@ class Activity:
 
 
 @contextmanager
-def activity(title: str) -> Iterator[Activity]:
-    """Show what the block does on standard error, if that is a terminal."""
+def activity(title: str, after: float = 0.0) -> Iterator[Activity]:
+    """Show what the block does on standard error, if that is a terminal; nothing within the first `after` seconds, and
+    then when there is something to tell."""
     if not sys.stderr.isatty():
         yield Activity(title, lambda line: None)
         return
-    from rich.console import Console
-    from rich.markup import escape
+    with ExitStack() as stack:
+        line = _Line(stack, now() + after)
+        if not after:
+            line.show(title)
+        yield Activity(title, line.show)
 
-    from runtime.cli.failure import printable
 
-    with Console(stderr=True).status(escape(printable(title))) as shown:
-        yield Activity(title, lambda line: shown.update(escape(printable(line))))
+class _Line:
+    """Comes up when it is first shown, and goes with `stack`."""
+
+    def __init__(self, stack: ExitStack, begin: float) -> None:
+        self._stack = stack
+        self._begin = begin
+        self._status: Status | None = None
+
+    def show(self, text: str) -> None:
+        if now() < self._begin:
+            return
+        from rich.console import Console
+        from rich.markup import escape
+
+        from runtime.cli.failure import printable
+
+        text = escape(printable(text))
+        if self._status is None:
+            self._status = self._stack.enter_context(Console(stderr=True).status(text))
+        else:
+            self._status.update(text)

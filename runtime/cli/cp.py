@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from runtime.cli.activity import activity
 from runtime.cli.failure import printable
 from runtime.cli.trees import run
 from umlfs.errors import UsageError
+
+if TYPE_CHECKING:
+    from runtime.inspect.copy import Report
 
 
 @click.command("cp")
@@ -31,7 +36,13 @@ def command(words: tuple[str, ...], target: str, recursive: bool, force: bool, o
     """
     from runtime.inspect.copying import copy
 
-    report = run(lambda: copy(words, target, recursive=recursive, replace=force, owner=_owner(owner)))
+    belongs_to = _owner(owner)
+    with activity("copy", after=1.0) as show:
+
+        def tell(report: Report) -> None:
+            show.text(f"{report.copied} files, {report.size >> 20} MiB")
+
+        report = run(lambda: copy(words, target, recursive=recursive, replace=force, owner=belongs_to, progress=tell))
     for line in report.skipped:
         print(f"uml: {printable(line)}: left out", file=sys.stderr)
     if report.owners_lost:

@@ -109,8 +109,9 @@ def convert_(source: str, destination: str, name: str | None, size: str | None, 
     """Make the image DST with the contents of SRC, which stays as it is.
 
     Both are a raw image, qcow2, a humfs directory, a plain directory, a tar archive (.gz, .xz, .zst) or an OCI layout;
-    SRC may be a COW file, or what `docker save` writes. What SRC is shows; what DST is to be, the end of its name says
-    (.img .raw .ext4 .qcow2 .humfs .tar .tar.gz .tar.xz .tar.zst .oci), a word before it (humfs:DIR), or --format.
+    SRC may be a COW file, what `docker save` writes, or a partition of a disk, IMAGE:N. What SRC is shows; what DST is
+    to be, the end of its name says (.img .raw .ext4 .qcow2 .humfs .tar .tar.gz .tar.xz .tar.zst .oci), a word before it
+    (humfs:DIR), or --format.
 
     \b
     Example:
@@ -139,7 +140,8 @@ def _epoch() -> int | None:
 def resize_(file: str, size: str) -> None:
     """Make the raw image FILE, and the filesystem in it, SIZE long.
 
-    It may become larger (ext2 to ext4, xfs, btrfs), and smaller (all but xfs) as far as what is in it allows.
+    It may become larger (ext2 to ext4, xfs, btrfs), and smaller (all but xfs) as far as what is in it allows. On a disk
+    with partitions the last one becomes larger.
 
     \b
     Example:

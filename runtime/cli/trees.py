@@ -48,7 +48,7 @@ def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequen
     from runtime.interrupts import until_interrupted
 
     if keep is not None:
-        from runtime.appliance.kept import keep as keep_appliance
+        from runtime.appliance.client import keep as keep_appliance
         from runtime.inspect import location
 
         for word in words:

@@ -180,6 +180,13 @@ def _first(init: Init) -> str:
     return "\n".join(lines) + "\n"
 
 
+def program_script(number: int) -> bytes:
+    """The script of a job that brings its program, which gets the job's number. Its name spares it at a shutdown, as
+    `spared` in `agent.sh` does others that wait for the host."""
+    lines = [f"echo $$ >{HERE}/pid.{number}", "cd /", f"exec -a @/program {HERE}/control/{number}/program {number}"]
+    return "\n".join(lines).encode() + b"\n"
+
+
 def udev_rule(link: Link) -> str:
     """What tells a guest's udev of the name. Neither the kernel's names (given out anew when drivers are bound
     again) nor serial numbers (anybody's choice) say for sure which disk it is; its place among the devices does."""

@@ -34,6 +34,8 @@ async def compact(image: Image) -> int:
     anew without its unused clusters. UsageError for what is no disk; UmlError if it is in use or cannot be mounted.
     """
     path = image.path
+    if image.partition is not None:
+        raise UsageError(f"{path}: all its partitions are compacted", "leave out the number")
     if not image.format.is_disk:
         raise UsageError(f"{path}: no disk, so it holds nothing that is not used", None)
     before = os.stat(path).st_blocks

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import trio
 
-from runtime.images import blocks, ext4, writers
+from runtime.appliance.kinds import KINDS
+from runtime.images import blocks, ext4, parts, writers
 from runtime.images.formats import Format, Image
 from runtime.images.output import output_directory, output_file, require_free, scratch_directory, scratch_file
 from runtime.images.sink import Tick, Warn, no_tick, no_warning, ticking
 from runtime.images.size import Needs, needs
 from runtime.images.streams import convert_with_qemu, flatten, tar_stream
-from umlfs.errors import UsageError
+from umlfs.errors import UmlError, UsageError
 from umlfs.raw import open_file
 
 _HUMFS_SPARE: Final = 1 << 30
@@ -55,13 +56,35 @@ async def convert(source: Image, target: Image, writing: Writing | None = None) 
     if source.format is Format.QCOW2:
         blocks.require_whole(source.path)
     try:
-        if await _is_blockwise(source, target):
+        if source.partition is not None:
+            await _convert_partition(source, target, writing)
+        elif await _is_blockwise(source, target):
             _require_no_size(writing)
             await blocks.convert_blocks(source, target, force=writing.force, progress=writing.progress)
         else:
             await _convert_files(source, target, writing)
     except BaseExceptionGroup as group:
         raise sole(group) from None
+
+
+async def _convert_partition(source: Image, target: Image, writing: Writing) -> None:
+    """By way of a file with what is on it, which is the result where that is to be a disk."""
+    with scratch_directory(target.path.parent) as scratch:
+        whole = source.path
+        if source.format is not Format.RAW:
+            whole = scratch / f"{source.path.name}.whole"
+            await blocks.convert_blocks(replace(source, partition=None), Image(whole, Format.RAW), force=False)
+        part = Image(scratch / source.path.name, Format.RAW)
+        assert source.partition is not None
+        await parts.extract(whole, source.path, source.partition, part.path, writing.progress)
+        kind = await blocks.holds(part)
+        if target.format is Format.RAW or (target.format is Format.EXT4 and kind == "ext4"):
+            _require_no_size(writing)
+            blocks.place(part.path, target.path, force=writing.force)
+            return
+        if kind not in KINDS and target.format is not Format.QCOW2:
+            raise UmlError(f"{source.path}:{source.partition}: no filesystem to take files from ({kind or 'unknown'})")
+        await convert(part, target, writing)
 
 
 def _require_apart(source: Path, target: Path) -> None:

@@ -152,12 +152,19 @@ class AttributeRefused(Exception):
     """ext4 cannot hold an extended attribute: too long, too many, or of an unknown kind."""
 
 
+class NoRoom(OSError):
+    """Blocks or inodes of the filesystem are used up: ENOSPC, but not of the disk of this host that the image is on."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _check(code: int) -> None:
     """OSError for what a function of the library returned, unless that is 0."""
     if code == 0:
         return
     if code in _NO_ROOM:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise NoRoom
     if code in _BAD_ATTRIBUTE:
         raise AttributeRefused
     if code < _TABLE:
@@ -168,7 +175,7 @@ def _check(code: int) -> None:
 class Filesystem:
     """A filesystem open for writing, with nothing in it but what mkfs put there. All calls wait for the disk.
 
-    Errors are OSError; ENOSPC when blocks or inodes are used up.
+    Errors are OSError; `NoRoom` when blocks or inodes are used up.
     """
 
     def __init__(self, path: str, now: int) -> None:
@@ -207,7 +214,7 @@ class Filesystem:
     def claim(self, ino: int, is_directory: bool) -> None:
         """Note an inode as used."""
         if ino > self.inodes:
-            raise OSError(errno.ENOSPC, "there are no more inodes")
+            raise NoRoom
         self._lib.ext2fs_inode_alloc_stats2(self._fs, ino, 1, is_directory)
 
     def release(self, ino: int, is_directory: bool) -> None:

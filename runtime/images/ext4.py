@@ -20,6 +20,7 @@ from humfs.importer import Member, Path, show
 from runtime.images import ext2fs
 from runtime.images.programs import find_program
 from runtime.images.sink import Warn, no_warning
+from runtime.images.streams import failed
 from runtime.images.tree import Node, Tree
 from umlfs import sparse
 from umlfs.errors import UmlError
@@ -99,11 +100,8 @@ def make_filesystem(fd: int, settings: Settings) -> None:
         check=False,
     )
     if done.returncode:
-        raise UmlError(
-            f"mkfs cannot make an ext4 of {settings.size} bytes",
-            "name another --size",
-            details=done.stderr.decode(errors="replace").strip(),
-        )
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise failed(f"mkfs cannot make an ext4 of {settings.size} bytes", lines, "name another --size")
 
 
 @dataclass
@@ -195,9 +193,10 @@ class Ext4Writer:
         self._set_links(node.ino, node.names)
 
     def _explained(self, error: OSError, path: Path) -> UmlError:
-        if error.errno == errno.ENOSPC:
+        if isinstance(error, ext2fs.NoRoom):
             return UmlError(f"{show(path)}: no room in {self.settings.size} bytes", "name a larger --size")
-        return UmlError(f"{show(path)}: {error.strerror}", None)
+        way_out = "make room where the image is made" if error.errno == errno.ENOSPC else None
+        return UmlError(f"{show(path)}: {error.strerror}", way_out)
 
     # Making -----------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -54,6 +55,7 @@ _COMPRESSED: Final = {".gz": "gzip", ".tgz": "gzip", ".xz": "xz", ".txz": "xz", 
 _COMPRESSED_MAGICS: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 _QCOW2_MAGIC: Final = b"QFI\xfb"
 _TAR_MAGIC: Final = slice(257, 262)
+_PARTITION: Final = re.compile(r"(.+):([0-9]{1,3})\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Image:
 
     path: Path
     format: Format
+    partition: int | None = None
+    """Of a disk, where not the whole is meant."""
 
     @property
     def word(self) -> str:
@@ -76,20 +80,33 @@ class Image:
 
 
 def source(word: str) -> Image:
-    """What is there. UsageError for what is no image; UmlError if it cannot be read."""
+    """What is there; of a disk, `:N` after its path is a partition. UsageError for what is no image; UmlError if it
+    cannot be read."""
     scheme, colon, rest = word.partition(":")
     if colon and scheme in _SCHEMES and not os.path.lexists(word):
         found = Image(Path(rest), _SCHEMES[scheme])
+        numbered = _PARTITION.match(rest)
+        if numbered is not None and not found.path.exists():
+            return _part(source(f"{scheme}:{numbered[1]}"), int(numbered[2]))
         if not found.path.exists():
             raise UsageError(f"{rest}: no such file or directory", "name an existing image")
         return found
     path = Path(word)
+    numbered = _PARTITION.match(word)
+    if numbered is not None and not path.exists():
+        return _part(source(numbered[1]), int(numbered[2]))
     if not path.exists():
         raise UsageError(f"{word}: no such file or directory", "name an existing image")
     try:
         return Image(path, _directory(path) if path.is_dir() else _file(path))
     except OSError as error:
         raise UmlError(f"{word}: {error.strerror}", None) from error
+
+
+def _part(disk: Image, number: int) -> Image:
+    if not disk.format.is_disk:
+        raise UsageError(f"{disk.path}: no disk, so it has no partitions", "leave out the number")
+    return replace(disk, partition=number)
 
 
 def _directory(path: Path) -> Format:

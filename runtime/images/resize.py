@@ -24,7 +24,7 @@ UNIT: Final = 4096
 """Sizes are multiples of it: a block of any of these filesystems."""
 _REPAIRED: Final = 3
 """e2fsck's exit status when all is well now is not above it."""
-_GROW: Final = {
+GROW: Final = {
     "xfs": ("xfs_growfs", "xfsprogs", "xfs_growfs /mnt"),
     "btrfs": ("btrfs", "btrfs-progs", "btrfs filesystem resize max /mnt"),
 }
@@ -37,13 +37,16 @@ _OTHERS: Final = {
 
 
 async def resize(image: Image, size: int) -> None:
-    """Make the filesystem in a raw image, and the image, `size` bytes long.
+    """Make the filesystem in a raw image, and the image, `size` bytes long. On a disk with partitions, the last one and
+    the filesystem in it become as much larger.
 
     Larger works for ext2 to ext4, xfs and btrfs, smaller for all of them but xfs, as far as what is in there allows.
     ext4 shrinks in a copy, which takes the image's place when all went well. UsageError for what has no size to
     change; UmlError if the image is in use, damaged, or cannot be made that small.
     """
     path = image.path
+    if image.partition is not None:
+        raise UsageError(f"{path}: a partition has no size of its own", f"resize the disk: the last one grows: {path}")
     if image.format is not Format.RAW:
         raise UsageError(f"{path}: {_OTHERS.get(image.format, 'has no size to change')}", None)
     if size <= 0 or size % UNIT:
@@ -53,10 +56,12 @@ async def resize(image: Image, size: int) -> None:
         kind = await probe.probe(RawDevice(file, file.size()))
         old = file.size()
         if kind == probe.PARTITIONED:
-            raise UsageError(f"{path}: a disk with partitions", "only an image of a single filesystem can be resized")
-        if kind == "ext4":
+            from runtime.images.resize_disk import grow_last
+
+            await grow_last(path, file, size)
+        elif kind == "ext4":
             await trio.to_thread.run_sync(_resize_ext4, path, file, size)
-        elif kind in _GROW:
+        elif kind in GROW:
             await _resize_in_guest(path, file, kind, old, size)
         else:
             raise UsageError(f"{path}: {kind or 'no filesystem that is known'} cannot be resized", None)
@@ -132,7 +137,7 @@ def _ext4_size(fd: int) -> int:
 
 
 async def _resize_in_guest(path: Path, file: HostFile, kind: str, old: int, size: int) -> None:
-    program, package, grow = _GROW[kind]
+    program, package, grow = GROW[kind]
     find_program(program, package)
     if size < old and kind == "xfs":
         raise UsageError(f"{path}: xfs cannot be made smaller", "convert it into a new, smaller image")

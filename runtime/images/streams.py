@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,8 +17,10 @@ from humfs.export import Exporter
 from humfs.volume import Volume
 from runtime.images.formats import Format, Image
 from runtime.images.output import scratch_directory, scratch_file
+from runtime.images.parts import several
 from runtime.images.programs import find_program
 from runtime.images.sink import Warn
+from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
 from umlfs.raw import open_file
 
@@ -38,6 +42,8 @@ PLACE: Final = "/mnt"
 _PIPE_SIZE: Final = 1 << 20
 _SAID_MAX: Final = 1 << 20
 _SHOWN: Final = 15
+_FULL: Final = re.compile(re.escape(os.strerror(errno.ENOSPC)) + "|: Wrote only [0-9]+ of [0-9]+ bytes$")
+"""The system's words for it, and GNU tar's."""
 _SOCKET: Final = ": socket ignored"
 _CHANGED: Final = 1
 """GNU tar's exit status when files changed while it read them."""
@@ -166,7 +172,9 @@ def said(errors: BinaryIO) -> list[str]:
 
 
 def failed(what: str, lines: list[str], way_out: str | None = None) -> UmlError:
-    """The error of a program, with the last of its words."""
+    """The error of a program, with the last of its words; if those are that there is no room, it is only that."""
+    if any(map(_FULL.search, lines)):
+        return UmlError(f"{what}: {os.strerror(errno.ENOSPC)}", "make room there")
     return UmlError(what, way_out, details="\n".join(lines[-_SHOWN:]))
 
 
@@ -215,11 +223,25 @@ async def flatten(image: Path, root: Path, warn: Warn) -> None:
 async def _readable(image: Image, near: Path) -> AsyncIterator[str]:
     """The `SRC` word of a disk whose blocks we can read."""
     if image.format is not Format.QCOW2:
+        await _require_filesystem(image.word, image.path)
         yield image.word
         return
     with scratch_file(near) as fd:
         await convert_with_qemu(image.path, "qcow2", fd, "raw")
-        yield f"raw:/proc/self/fd/{fd}"
+        word = f"raw:/proc/self/fd/{fd}"
+        await _require_filesystem(word, image.path)
+        yield word
+
+
+async def _require_filesystem(word: str, path: Path) -> None:
+    """UsageError that tells of the partitions, if the disk has some."""
+    from runtime.inspect import disk
+
+    async with disk.opened(word) as device:
+        assert isinstance(device, BlockDevice)
+        found = await disk.parts(device)
+    if not found or any(part.number is not None for part in found):
+        raise several(path, found)
 
 
 async def convert_with_qemu(path: Path, format_: str, fd: int, target: str, inherited: Sequence[int] = ()) -> None:

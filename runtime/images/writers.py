@@ -146,7 +146,11 @@ def to_tar(stream: BinaryIO, fd: int, compressor: str | None, report: Report) ->
         package, words = _COMPRESSORS[compressor]
         with scratch_errors() as errors:
             process = subprocess.Popen(
-                [find_program(compressor, package), *words, "-c"], stdin=subprocess.PIPE, stdout=output, stderr=errors
+                [find_program(compressor, package), *words, "-c"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=errors,
+                env={**os.environ, "LC_ALL": "C"},
             )
             if _feed(stream, process, report.tick):
                 raise failed(f"{compressor} failed", said(errors))

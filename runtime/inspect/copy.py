@@ -33,6 +33,8 @@ class Report:
 
     copied: int = 0
     """Nodes of any type."""
+    size: int = 0
+    """Bytes of contents."""
     owners_lost: int = 0
     skipped: list[str] = field(default_factory=list)
     """Why each node that is missing at the destination is."""
@@ -48,10 +50,14 @@ class Copier:
         *,
         replace: bool = False,
         owner: tuple[int, int] | None = None,
+        report: Report | None = None,
+        progress: Callable[[Report], None] | None = None,
     ) -> None:
         """`replace` lets files take the place of files, and directories be merged. With `owner`, a user and a group,
-        everything belongs to them; else to whom it belongs at the source, where the target can keep that."""
-        self.report = Report()
+        everything belongs to them; else to whom it belongs at the source, where the target can keep that. `report` is
+        added to, and `progress` is told of it as the copy goes on."""
+        self.report = report or Report()
+        self._progress = progress
         self._source = source
         self._target = target
         self._replace = replace
@@ -110,7 +116,7 @@ class Copier:
                 self._source.forget(each.ino, 1)
         await self._attributes(node, ino)
         self._target.forget(ino, 1)
-        self.report.copied += 1
+        self._count()
 
     async def _at_once(self, nodes: list[Node], parent: int) -> None:
         """Copy nodes that are no directories, some at a time. Those with several names one after the other."""
@@ -154,7 +160,7 @@ class Copier:
             self._links[node.ino] = made.ino
         else:
             self._target.forget(made.ino, 1)
-        self.report.copied += 1
+        self._count()
 
     async def _special(self, node: Node, parent: int, name: bytes) -> None:
         attr, caller = node.attr, self._caller(node.attr)
@@ -180,7 +186,7 @@ class Copier:
         await self._attributes(node, ino)
         if node.attr.nlink > 1 and not node.is_directory:
             self._links.setdefault(node.ino, ino)
-        self.report.copied += 1
+        self._count()
 
     async def _make_room(self, node: Node, parent: int, name: bytes) -> None:
         """Remove what `node` replaces. EISDIR for a directory."""
@@ -203,6 +209,8 @@ class Copier:
             done = await self._naming(made.name, self._target.write_from(made.ino, handle, offset, [data]))
             if done < len(data):
                 raise failure(errno.ENOSPC, made.name)
+            self.report.size += done
+            self._tell()
 
         try:
             reached = 0
@@ -287,6 +295,14 @@ class Copier:
         except OSError as error:
             if error.errno not in _REFUSED | {errno.ENODATA, errno.E2BIG, errno.ENOSPC, errno.ERANGE}:
                 raise
+
+    def _count(self) -> None:
+        self.report.copied += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(self.report)
 
     # Details ----------------------------------------------------------------------------------
 

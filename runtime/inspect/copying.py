@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from runtime.inspect.copy import Copier, Report
 from runtime.inspect.location import Location
@@ -23,8 +23,10 @@ async def copy(
     recursive: bool = False,
     replace: bool = False,
     owner: tuple[int, int] | None = None,
+    progress: Callable[[Report], None] | None = None,
 ) -> Report:
-    """Copy what `words` name to `target`: places inside of sources, or paths of this host.
+    """Copy what `words` name to `target`: places inside of sources, or paths of this host. `progress` is told how far
+    it has come, again and again.
 
     Owners, modes, times, links and holes are kept where the target can keep them. UmlError, UsageError, OSError.
     """
@@ -48,9 +50,9 @@ async def copy(
                 node = await resolve(trees[key].filesystem, place.inside, follow=not recursive)
             if node.is_directory and not recursive:
                 raise UsageError(f"{word}: a directory", "copy it with --recursive")
-            copier = Copier(trees[key].filesystem, into, replace=replace, owner=owner)
+            source = trees[key].filesystem
+            copier = Copier(source, into, replace=replace, owner=owner, report=total, progress=progress)
             await _copy(copier, into, node, to, word, target)
-            _add(total, copier.report)
         with contextlib.suppress(OSError):
             await into.syncfs()
     return total
@@ -80,9 +82,3 @@ async def _copy(copier: Copier, into: Filesystem, node: Node, to: Location, word
             why = os.strerror(error.errno)
             raise UmlError(f"{target}: {why}; nothing is left of the copy", "make room there") from None
         raise
-
-
-def _add(total: Report, report: Report) -> None:
-    total.copied += report.copied
-    total.owners_lost += report.owners_lost
-    total.skipped += report.skipped

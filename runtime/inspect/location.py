@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from umlfs import sources
-from umlfs.errors import UsageError
+from umlfs.errors import UmlError, UsageError
 
 _URI: Final = re.compile(r"([a-z+]+://[^/]*(?:/[^:]*)?)(?::(.*))?\Z", re.DOTALL)
 """A URI, in whose path a colon is written `%3A`, and the rest."""
@@ -21,10 +21,12 @@ class Location:
     """A place inside a source."""
 
     source: str
-    """A `SRC` word."""
+    """A `SRC` word, or the umid of a machine."""
     partition: int | None = None
     path: str | None = None
     """As in the source, from its root; None if the word named none."""
+    machine: bool = False
+    """The source is a running machine of this user's."""
 
     def __str__(self) -> str:
         partition = "" if self.partition is None else f":{self.partition}"
@@ -38,16 +40,19 @@ class Location:
 
 def parse(word: str) -> Location:
     """What `word` names. What comes before a colon is the source if there is such a file or it says its kind; of
-    several such colons the last counts. UsageError if there is no source in it."""
+    several such colons the last counts. Where no such word is a source, a machine's umid is. UsageError if there is no
+    source in it."""
     uri = _URI.match(word)
     if uri is not None and word.partition(":")[0] in sources.schemes():
         return _location(uri[1], uri[2])
     for end in _ends(word):
         if _is_source(word[:end]):
             return _location(word[:end], word[end + 1 :] if end < len(word) else None)
-    first = word.partition(":")[0] or word
+    first, colon, rest = word.partition(":")
+    if is_machine(first):
+        return replace(_location(first, rest if colon else None), machine=True)
     raise UsageError(
-        f"{first}: no such file or directory", "name a source, such as IMAGE, IMAGE:PARTITION:/PATH or DIR"
+        f"{first or word}: no such file or directory", "name a source, such as IMAGE, IMAGE:PARTITION:/PATH or DIR"
     )
 
 
@@ -61,6 +66,18 @@ def is_remote(word: str) -> bool:
     except UsageError:
         return False
     return found.path is not None or found.partition is not None
+
+
+def is_machine(word: str) -> bool:
+    """Whether a machine of this user's has that umid, and runs."""
+    from runtime.boot import directory as places
+
+    try:
+        path = places.machines_directory() / places.check_umid(word)
+    except UmlError:
+        return False
+    pid = places.read_pid(path)
+    return pid is not None and (places.is_locked(path) or places.is_kernel(pid, word))
 
 
 def _ends(word: str) -> Iterator[int]:

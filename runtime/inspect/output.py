@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Final
 
 import trio
 
 from runtime.inspect.contents import close_file, each_piece, open_file
 from runtime.inspect.paths import failure, resolve
 from umlfs.filesystem import Filesystem
+
+UNTOLD: Final = 1 << 40
+"""Where files end that say they are empty: those of /proc do, and are not."""
 
 
 async def cat(filesystem: Filesystem, path: bytes, descriptor: int) -> None:
@@ -18,8 +22,9 @@ async def cat(filesystem: Filesystem, path: bytes, descriptor: int) -> None:
     if not node.is_file:
         raise failure(errno.EISDIR if node.is_directory else errno.EINVAL, path)
     handle = await open_file(filesystem, node)
+    end = node.attr.size or UNTOLD
     try:
-        await each_piece(filesystem, node, handle, lambda _, data: write_all(descriptor, data), 0, node.attr.size)
+        await each_piece(filesystem, node, handle, lambda _, data: write_all(descriptor, data), 0, end)
     finally:
         await close_file(filesystem, node, handle)
 

@@ -12,7 +12,7 @@ import trio
 
 from runtime.appliance.client import end_kept, kept_tree
 from runtime.inspect.location import Location
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 
 if TYPE_CHECKING:
@@ -50,8 +50,12 @@ async def open_tree(location: Location, *, writable: bool = False) -> AsyncItera
     """The tree that `location` lies in; its path plays no part.
 
     For an image an appliance is booted, unless one is kept. An image that is only read stays as it is, to the byte: a
-    journal is replayed into memory. UmlError, UsageError.
+    journal is replayed into memory. A machine goes on meanwhile. UmlError, UsageError.
     """
+    if location.machine:
+        async with _machine(location, writable) as tree:
+            yield tree
+        return
     if writable:
         await trio.to_thread.run_sync(end_kept, location.source)
     else:
@@ -61,6 +65,17 @@ async def open_tree(location: Location, *, writable: bool = False) -> AsyncItera
                 return
     async with _own_tree(location, writable) as tree:
         yield tree
+
+
+@contextlib.asynccontextmanager
+async def _machine(location: Location, writable: bool) -> AsyncIterator[Tree]:
+    from runtime.boot import client
+    from runtime.boot.inside import inside
+
+    if location.partition is not None:
+        raise UsageError(f"{location.source}: a machine, which has no partitions", "leave it out")
+    async with inside(client.find(location.source), writable=writable) as filesystem:
+        yield Tree(filesystem, "tree", location.source)
 
 
 @contextlib.asynccontextmanager

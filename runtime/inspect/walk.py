@@ -84,8 +84,10 @@ class _Waiting:
 
     node: Node
     trail: tuple[int, ...]
-    """The inodes above it."""
+    """The inodes above it. Their lookups are kept for as long: a number that was given back may be another's."""
     result: Directory | None = None
+    visited: bool = False
+    """All that is left to do is to give its lookup back."""
 
 
 async def walk(filesystem: Filesystem, top: Node) -> AsyncIterator[Directory]:
@@ -95,10 +97,15 @@ async def walk(filesystem: Filesystem, top: Node) -> AsyncIterator[Directory]:
     """
     stack = [_Waiting(top, ())]
     while stack:
-        if stack[-1].result is None:
+        waiting = stack[-1]
+        if waiting.visited:
+            stack.pop()
+            if waiting.node is not top:
+                filesystem.forget(waiting.node.ino, 1)
+            continue
+        if waiting.result is None:
             await _read_ahead(filesystem, stack)
-        waiting = stack.pop()
-        directory = waiting.result
+        directory, waiting.result, waiting.visited = waiting.result, None, True
         assert directory is not None
         yield directory
         below = []
@@ -108,13 +115,11 @@ async def walk(filesystem: Filesystem, top: Node) -> AsyncIterator[Directory]:
             else:
                 filesystem.forget(node.ino, 1)
         stack += reversed(below)
-        if waiting.node is not top:
-            filesystem.forget(waiting.node.ino, 1)
 
 
 async def _read_ahead(filesystem: Filesystem, stack: list[_Waiting]) -> None:
     """Read the directory on top of the stack, and those that come next."""
-    wanted = [waiting for waiting in stack[-AHEAD:] if waiting.result is None]
+    wanted = [waiting for waiting in stack[-AHEAD:] if waiting.result is None and not waiting.visited]
     async with trio.open_nursery() as nursery:
         for waiting in wanted:
             nursery.start_soon(_visit, filesystem, waiting)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import trio
 
-from runtime.appliance.client import end_kept, prolong
-from runtime.appliance.kept import keep
+from runtime.appliance.client import end_kept, keep, prolong
 from runtime.inspect import location
 from runtime.inspect.comparing import compare
 from runtime.inspect.copying import copy
@@ -32,6 +33,8 @@ from umlfs.filesystem import Caller
 from umlfs.raw import open_raw
 
 pytestmark = pytest.mark.guest
+OLD = Path(__file__).with_name("old")
+"""Images in it are small because little is in them: see `make.sh` there."""
 
 
 class _PowerCut(Exception):
@@ -92,6 +95,23 @@ async def test_files_go_in_and_out_unchanged(tmp_path: Path) -> None:
     assert (tmp_path / "back/home/me/sparse").stat().st_blocks * 512 < MIB
     assert (tmp_path / "back/etc/fstab").samefile(tmp_path / "back/etc/fstab.old")
     assert (tmp_path / "back/etc/shadow").stat().st_mtime_ns == (tree / "etc/shadow").stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("kind", ["jfs", "reiserfs"])
+async def test_filesystems_that_few_make_any_more(kind: str, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(lzma.decompress(OLD.joinpath(f"{kind}.img.xz").read_bytes()))
+    before = digest(image)
+    tree = make_tree(tmp_path / "tree")
+    (part,) = (await image_info(str(image))).parts
+    assert (part.filesystem, part.trouble) == (kind, None)
+    # Made by somebody else, and at another time.
+    assert [line for line in await changes(tree, image) if not re.search(r"\(owner|  \(mode", line)] == []
+    assert digest(image) == before
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/file").write_bytes(os.urandom(3 * MIB))
+    assert (await copy([str(tmp_path / "new")], f"{image}:/home", recursive=True)).skipped == []
+    assert await changes(tmp_path / "new", f"{image}:/home/new") == []
 
 
 async def test_what_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:

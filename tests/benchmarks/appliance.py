@@ -1,4 +1,5 @@
-"""Looking into an image, against a plain guest and against guestfish (libguestfs-tools), where that runs.
+"""Looking into an image, against a plain guest, against debugfs, which reads ext4 without a kernel, against tar on a
+loop mount where root may make one, and against guestfish (libguestfs-tools), where that runs.
 
 python -m tests.benchmarks.appliance [ROUNDS]
 """
@@ -13,11 +14,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import needs
 from tests.benchmarks.ratio import measure, table
 
 UML = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]
 LARGE = 200 << 20
 FILES = 10_000
+KEEP_SECONDS = "60"
 START_SECONDS = 120
 """Without KVM guestfish takes long to start."""
 
@@ -62,6 +65,25 @@ def has_guestfish(image: Path) -> bool:
     return True
 
 
+def debugfs(image: Path, request: str) -> Callable[[], object]:
+    command = [needs.program("debugfs"), "-R", request, str(image)]
+    return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def on_a_loop_mount(image: Path, script: str) -> Callable[[], object]:
+    """A script in a mount namespace that has the image at /mnt."""
+    mounted = f"mount -o loop,ro {image} /mnt && {script}"
+    return lambda: subprocess.run(["unshare", "--mount", "sh", "-c", mounted], check=True, capture_output=True)
+
+
+def has_loop_mounts(image: Path) -> bool:
+    try:
+        on_a_loop_mount(image, "true")()
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
 def fresh(directory: Path) -> Path:
     """An empty directory to copy into."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -90,13 +112,29 @@ def main(rounds: int = 5) -> None:
             f"a file of {LARGE >> 20} MiB": {"uml cat": uml("cat", f"{image}:/large")},
             f"{FILES} files": {"uml cp -r": copy_out},
         }
+        large, many = f"a file of {LARGE >> 20} MiB", f"{FILES} files"
+        runs[large]["debugfs cat"] = debugfs(image, "cat /large")
+        runs[many]["debugfs rdump"] = lambda: debugfs(image, f"rdump /many {fresh(out)}")()
+        archive = directory / "out.tar"
+        runs["all of it as an archive"] = {
+            "uml image convert": uml("image", "convert", "--force", image, archive),
+        }
+        if has_loop_mounts(image):
+            runs[large]["cat, loop"] = on_a_loop_mount(image, "cat /mnt/large >/dev/null")
+            runs["all of it as an archive"]["tar, loop"] = on_a_loop_mount(image, f"tar cf {archive} -C /mnt .")
         if peer:
             runs["start"]["guestfish ls"] = guestfish(image, "ls", "/")
             runs[f"a file of {LARGE >> 20} MiB"]["guestfish download"] = guestfish(
                 image, "download", "/large", "/dev/null"
             )
             runs[f"{FILES} files"]["guestfish copy-out"] = peer_copy_out
-        for name, contestants in runs.items():
+        uml("ls", "--keep", KEEP_SECONDS, image)()
+        runs["the next command, with --keep"] = {
+            "python": lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
+            "python, trio and click": lambda: subprocess.run([sys.executable, "-c", "import click, trio"], check=True),
+            "uml ls": uml("ls", image),
+        }
+        for name, contestants in reversed(runs.items()):
             print(f"\n{name}\n{table(measure(contestants, rounds), next(iter(contestants)))}")
 
 

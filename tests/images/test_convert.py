@@ -11,9 +11,11 @@ import pytest
 from tests import needs
 from tests.guest.caller import caller_as
 from tests.images import entries
-from tests.images.making import make
+from tests.images.making import disk_of, make
 from tests.ordinary import OrdinaryUser
 from umlfs.cow.create import create
+from umlfs.errors import UmlError, UsageError
+from umlfs.partitions import SECTOR
 
 NAMES = {"raw": "x.img", "qcow2": "x.qcow2", "humfs": "x.humfs", "dir": "dir:x", "tar": "x.tar", "oci": "x.oci"}
 
@@ -69,3 +71,35 @@ async def test_an_ordinary_user_takes_an_image_apart(user: OrdinaryUser, tmp_pat
         assert (plain / "dir/f2").stat().st_mode & 0o7777 == 0o755
         assert (plain / "file").stat().st_uid == user.uid
         assert os.getxattr(plain / "dir/f2", "user.note") == b"\x00binary\xff"
+
+
+@pytest.mark.guest
+async def test_a_partition(tmp_path: Path) -> None:
+    """Of a raw image, a COW file and a qcow2: as a disk of its own, and its files."""
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub/file").write_text("here\n")
+    filesystem = await make(tree, tmp_path / "fs.img")
+    sectors = filesystem.stat().st_size // SECTOR
+    table = f"label: gpt\nstart=2048, size=2048\nstart=4096, size={sectors}\n"
+    disk = disk_of(tmp_path / "disk", filesystem, table)
+    create(str(tmp_path / "cow"), str(disk))
+    await make(disk, tmp_path / "disk.qcow2")
+    part = filesystem.read_bytes()
+    for name in ("disk", "cow", "disk.qcow2"):
+        made = await make(f"{tmp_path / name}:2", tmp_path / f"{name}.img")
+        assert made.read_bytes() == part, name
+    made = await make(f"raw:{disk}:2", tmp_path / "files.tar")
+    names = subprocess.run(["tar", "tf", made], capture_output=True, text=True, check=True).stdout.split()
+    assert names == ["./", "./sub/", "./sub/file"]
+    before = sorted(tmp_path.iterdir())
+    for name in ("disk", "disk.qcow2"):
+        with pytest.raises(UsageError, match=f"{name}: a disk with partitions: 1 .unknown., 2 .ext4.; .*{name}:2"):
+            await make(tmp_path / name, tmp_path / "whole.tar")
+    with pytest.raises(UsageError, match=r"no partition 3; there is 1 .unknown., 2 .ext4."):
+        await make(f"{disk}:3", tmp_path / "none.img")
+    with pytest.raises(UmlError, match="disk:1: no filesystem to take files from"):
+        await make(f"{disk}:1", tmp_path / "none.tar")
+    with pytest.raises(UsageError, match="no disk, so it has no partitions"):
+        await make(f"{tree}:1", tmp_path / "none.tar")
+    assert sorted(tmp_path.iterdir()) == before

@@ -12,11 +12,14 @@ import pytest
 from runtime import cli
 from runtime.images import formats
 from runtime.images.compact import compact
+from runtime.images.convert import convert
 from runtime.images.resize import resize
 from tests import needs
 from tests.guest.disks import MIB, allocated, empty, guest, make_filesystem
+from tests.images.making import disk_of
 from umlfs.cow.create import create
 from umlfs.errors import UmlError, UsageError
+from umlfs.partitions import SECTOR
 from umlfs.raw import open_raw
 
 MOUNTED = "mount /dev/ubd{0} /mnt; "
@@ -107,8 +110,35 @@ async def test_what_cannot_be_resized(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="multiple"):
         await resize(formats.source(str(image)), 64 * MIB + 1)
     subprocess.run([needs.program("sfdisk"), "-q", nothing], input=b",\n", check=True)
-    with pytest.raises(UsageError, match="partitions"):
+    with pytest.raises(UsageError, match=r"last partition cannot grow: there is 1 \(unknown\)"):
         await resize(formats.source(str(nothing)), 64 * MIB)
+    with pytest.raises(UsageError, match="partition has no size of its own"):
+        await resize(formats.source(f"{nothing}:1"), 64 * MIB)
+    with pytest.raises(UsageError, match="leave out the number"):
+        await compact(formats.source(f"{nothing}:1"))
+    logical = disk_of(tmp_path / "logical", make_filesystem("ext4", tmp_path / "fs"), "label: dos\n,,E\nstart=4096\n")
+    before = digest(logical)
+    with pytest.raises(UsageError, match="a logical one"):
+        await resize(formats.source(str(logical)), 64 * MIB)
+    with pytest.raises(UsageError, match="only becomes larger"):
+        await resize(formats.source(str(logical)), 4 * MIB)
+    assert digest(logical) == before
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+async def test_the_last_partition_grows(label: str, tmp_path: Path) -> None:
+    table = f"label: {label}\nstart=2048, size=2048\nstart=4096\n"
+    disk = disk_of(tmp_path / "disk", make_filesystem("ext4", tmp_path / "fs", 64 * MIB), table)
+    first = disk.read_bytes()[2048 * SECTOR : 4096 * SECTOR]
+    await resize(formats.source(str(disk)), 200 * MIB)
+    assert disk.stat().st_size == 200 * MIB
+    assert disk.read_bytes()[2048 * SECTOR : 4096 * SECTOR] == first
+    verified = subprocess.run([needs.program("sfdisk"), "--verify", disk], capture_output=True, text=True, check=True)
+    assert "No errors" in verified.stdout
+    await convert(formats.source(f"{disk}:2"), formats.destination(f"{tmp_path / 'part.img'}"))
+    require_sound(tmp_path / "part.img")
+    assert 196 * MIB < blocks(tmp_path / "part.img") <= 198 * MIB
 
 
 @pytest.mark.guest

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.boot.directory import claimed
 from runtime.inspect.location import Location, is_remote, parse
 from runtime.inspect.place import own_name, place_of
 from umlfs.errors import UsageError
@@ -47,6 +48,24 @@ def test_words(word: str, source: str, partition: int | None, path: str | None) 
 def test_words_without_a_source(word: str) -> None:
     with pytest.raises(UsageError, match="no such file or directory; name a source"):
         parse(word)
+
+
+def test_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine has its name for as long as it runs, and no file has it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with claimed(tmp_path / ".uml", "web"):
+        assert parse("web") == Location("web", None, None, machine=True)
+        assert parse("web:/etc/x:y") == Location("web", None, "/etc/x:y", machine=True)
+        assert is_remote("web:/etc")
+        assert place_of("web:/etc/").machine
+        assert not parse("disk.img:/web").machine
+        with pytest.raises(UsageError):
+            parse("./web:/etc")
+        Path("web").mkdir()
+        assert parse("web:/etc") == Location("web", None, "/etc")
+        Path("web").rmdir()
+    with pytest.raises(UsageError, match="web: no such file"):
+        parse("web:/etc")
 
 
 def test_a_file_with_a_colon_in_its_name() -> None:

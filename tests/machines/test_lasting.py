@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -43,6 +44,7 @@ def test_a_life(ordinary: Household) -> None:
     run_side_by_side(uml)
     run_on_terminal(uml)
     look(uml)
+    look_inside(uml)
     plug(uml)
     plug_directory(uml)
     copy_disks(uml)
@@ -131,6 +133,30 @@ def look(uml: Household) -> None:
         assert done.stdout.startswith(b"OK Linux")
 
 
+def look_inside(uml: Household) -> None:
+    """The machine's files, from the host and back, while it runs."""
+    make = "mkdir /tmp/d; cd /tmp/d; echo a >a; chmod 640 a; ln a b; ln -s a c; truncate -s 3M holes; chown 7:8 holes"
+    uml.ok("exec", "it", "sh", "-c", f"{make}; head -c 500000 /dev/urandom >big; mkfifo f")
+    # More than the filer holds descriptors of.
+    uml.ok("exec", "it", "sh", "-c", "mkdir -p /tmp/d/many/sub; cd /tmp/d/many; seq 600 | split -l 1 -a 3 - sub/")
+    assert uml.ok("ls", "it:/tmp/d") == "a\nb\nbig\nc\nf\nholes\nmany\n"
+    assert uml.ok("cat", "it:/tmp/d/c", "it:/proc/sys/kernel/hostname") == "a\nit\n"
+    (record,) = json.loads(uml.ok("stat", "--json", "it:/tmp/d/holes"))
+    assert (record["uid"], record["gid"], record["size"]) == (7, 8, 3 << 20)
+    # There and back, it is the same.
+    uml.uml("cp", "-r", "it:/tmp/d", "copied")
+    assert (uml.home / "copied/a").stat().st_mode & 0o777 == 0o640
+    assert uml.ok("cp", "-r", "--owner", "7:8", "copied", "it:/tmp/back") == ""
+    contents = b"".join(path.read_bytes() for path in sorted((uml.home / "copied/many/sub").iterdir()))
+    assert contents.split() == [b"%d" % number for number in range(1, 601)]
+    check = "cd /tmp/back; cmp /tmp/d/big big; cat c; stat -c '%u:%g %s' holes"
+    assert uml.ok("exec", "it", "sh", "-ec", check) == "a\n7:8 3145728\n"
+    # Nobody takes the agent's own commands away.
+    assert uml.ok("ls", "it:/run/umlfs/control") == ""
+    assert uml.error("ls", "it:1") == (2, "it: a machine, which has no partitions; leave it out")
+    assert uml.error("cat", "it:/none") == (1, "it:/none: No such file or directory")
+
+
 def plug(uml: Household) -> None:
     """A disk for the running guest: refused while in use, and where there is one already."""
     with (uml.home / "disk").open("wb") as disk:
@@ -193,6 +219,7 @@ def pause(uml: Household) -> None:
     uml.ok("stop", "it")
     assert uml.ps()[0]["state"] == "stopped"
     assert uml.error("stop", "it")[0] == 1
+    assert uml.error("ls", "it:/") == (1, "the machine is stopped; try again when it runs")
     uml.ok("go", "it")
     assert uml.ok("exec", "it", "echo", "again") == "again\n"
     assert uml.ps()[0]["state"] == "running"
@@ -247,7 +274,7 @@ def test_an_initrd_of_somebody_else(me: Household) -> None:
     me.lines("own", "con0", "/dev/theirs")
     assert me.ps()[0]["root"] == "initrd initrd"
     why = "the guest has no agent: it was booted by an initrd= of its own; use its consoles"
-    assert me.error("exec", "own", "true") == (1, why)
+    assert me.error("exec", "own", "true") == me.error("ls", "own:/") == (1, why)
     me.ok("halt", "--now", "own")
     assert me.error("boot", "-d", "initrd=/nowhere")[0] == 1
 

@@ -1,0 +1,64 @@
+"""Partitions of disks, as images of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from runtime.images.sink import Tick, no_tick, ticking
+from umlfs import sparse
+from umlfs.errors import UmlError, UsageError
+from umlfs.raw import RawDevice, open_file
+
+if TYPE_CHECKING:
+    from runtime.inspect.part import Part
+
+_STEP: Final = 16 << 20
+
+
+def told(found: list[Part]) -> str:
+    """The partitions, for a person: their numbers and what is on them."""
+    return ", ".join(f"{part.number} ({part.kind or 'unknown'})" for part in found) or "none"
+
+
+def several(path: Path, found: list[Part]) -> UsageError:
+    """The error that a disk with partitions is no filesystem."""
+    example = next((part.number for part in found if part.mountable), "N")
+    return UsageError(f"{path}: a disk with partitions: {told(found)}", f"name one: {path}:{example}")
+
+
+async def extract(disk: Path, name: Path, number: int, made: Path, progress: Tick = no_tick) -> None:
+    """Make the file `made` with what is on partition `number` of the raw image `disk`, which messages call `name`; its
+    holes stay holes. UsageError if there is no such partition; UmlError."""
+    from runtime.inspect.disk import parts
+
+    file = open_file(disk, read_only=True)
+    try:
+        found = await parts(RawDevice(file, file.size()))
+        part = next((part for part in found if part.number == number), None)
+        if part is None:
+            there = [each for each in found if each.number is not None]
+            raise UsageError(f"{name}: no partition {number}", f"there is {told(there)}")
+        await trio.to_thread.run_sync(_copy, file.fileno(), part, made, ticking(progress))
+    except OSError as error:
+        raise UmlError(f"{name}: {error.strerror}", None) from error
+    finally:
+        file.close()
+
+
+def _copy(source: int, part: Part, made: Path, tick: Tick) -> None:
+    fd = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        os.ftruncate(fd, part.size)
+        for start, end, has_data in sparse.segments(source, part.offset, part.offset + part.size):
+            while has_data and start < end:
+                length = min(_STEP, end - start)
+                sparse.copy(source, fd, start, start - part.offset, length)
+                start += length
+                tick(start - part.offset >> 20, "MiB")
+        os.fsync(fd)
+    finally:
+        os.close(fd)

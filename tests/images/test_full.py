@@ -1,0 +1,65 @@
+"""Destinations that fill up: one line that says so, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.guest.disks import MIB
+from tests.images.making import disk_of, make
+from tests.ordinary import ROOT
+from umlfs.cow.create import create
+
+SCRIPT = """\
+mount -t tmpfs -o size=2M full "$1"
+cd "$1"
+shift
+if "$@" 2>errors; then status=0; else status=$?; fi
+[ $status = 1 ] || cat errors
+[ "$(wc -l <errors)" = 1 ] || cat errors
+grep -q '^uml: .*No space left on device' errors || cat errors
+rm errors
+echo "status $status"
+ls -A
+"""
+"""In a mount namespace of its own, which takes the filesystem with it."""
+
+
+def on_a_full_disk(place: Path, *words: str | Path) -> str:
+    """What `uml image WORDS` says with a small disk as its working directory if it is not what it should; its exit
+    status; and what is left."""
+    place.mkdir(exist_ok=True)
+    alone = [needs.program("unshare"), "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    program = [sys.executable, "-P", "-c", "from runtime.cli import main; main()", "image"]
+    command = [*alone, "sh", "-ec", SCRIPT, "sh", place, *program, *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A tree with more in it than there is room for."""
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/file").write_bytes(os.urandom(3 * MIB))
+    return tmp_path / "tree"
+
+
+@pytest.mark.parametrize("name", ["x.img", "x.qcow2", "x.humfs", "dir:x", "x.tar", "x.tar.gz", "x.oci"])
+def test_files(large: Path, tmp_path: Path, name: str) -> None:
+    assert on_a_full_disk(tmp_path / "full", "convert", large, name) == "status 1\n"
+
+
+async def test_disks(large: Path, tmp_path: Path) -> None:
+    image = await make(large, tmp_path / "x.img")
+    create(str(tmp_path / "cow"), str(image))
+    disk = disk_of(tmp_path / "disk", image, "label: gpt\nstart=4096\n")
+    for source, name in ((image, "y.qcow2"), (tmp_path / "cow", "y.img"), (f"{disk}:1", "y.img")):
+        assert on_a_full_disk(tmp_path / "full", "convert", source, name) == "status 1\n", (source, name)
