@@ -167,8 +167,16 @@ def listing() -> list[Listed]:
         try:
             found.append(Listed(mount, mount.status()))
         except OSError as error:
-            if error.errno == errno.ENOTCONN:
-                clear_dead(mount.path)
-            else:
-                found.append(Listed(mount, None, f"does not answer: {error.strerror}"))
+            trouble = _cleared(mount) if error.errno == errno.ENOTCONN else f"does not answer: {error.strerror}"
+            if trouble:
+                found.append(Listed(mount, None, trouble))
     return found
+
+
+def _cleared(mount: Mount) -> str:
+    """Take away a dead mount; says why if it stays."""
+    try:
+        clear_dead(mount.path)
+    except UmlError as error:
+        return f"dead: {error}"
+    return ""
