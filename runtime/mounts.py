@@ -64,6 +64,8 @@ def start(source: str, mountpoint: str, options: MountOptions) -> Status:
     except OSError as error:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(UmlError):
+            clear_dead(mountpoint)
         raise UmlError(
             f"{mountpoint}: the mount does not answer: {error.strerror}", "'--foreground' shows why"
         ) from None
@@ -93,6 +95,8 @@ async def _serve(
 
     async def mounted(task_status: trio.TaskStatus[object]) -> None:
         await mount(filesystem, path, options.kernel, source=source, status=status, task_status=task_status)
+        if await trio.to_thread.run_sync(clear_dead, path):
+            raise UmlError(f"{path}: the mount broke off", "'--debug' and '--foreground' show more")
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
