@@ -75,7 +75,7 @@ def info(root: Path) -> Info:
 def _quoted(path: Path) -> str:
     from urllib.parse import quote
 
-    return quote(str(path.absolute()))
+    return quote(os.fsencode(path.absolute()))
 
 
 # One file -------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -18,7 +17,7 @@ import trio
 
 from runtime import background, mount_source, processes
 from runtime.mount_options import MountOptions
-from runtime.mount_table import Mount, Status, clear_dead, find, table
+from runtime.mount_table import DEAD, Mount, Status, clear_dead, find, table
 from runtime.open_files import raise_limit
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
@@ -171,7 +170,7 @@ def listing() -> list[Listed]:
         try:
             found.append(Listed(mount, mount.status()))
         except OSError as error:
-            trouble = _cleared(mount) if error.errno == errno.ENOTCONN else f"does not answer: {error.strerror}"
+            trouble = _cleared(mount) if error.errno in DEAD else f"does not answer: {error.strerror}"
             if trouble:
                 found.append(Listed(mount, None, trouble))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -38,15 +39,15 @@ def listed(mountpoint: Path) -> list[dict[str, Any]]:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ends, within some seconds."""
-    end = time.monotonic() + 15
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.01)
-    return False
+    """Whether the process ends, within some seconds; whoever inherited it may be slow to look."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([process], [], [], 15)[0])
+    finally:
+        os.close(process)
 
 
 @pytest.fixture
