@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 
 import trio
 
-SECONDS: Final = 2.0
+SECONDS: Final = 1.0
 """Between two looks at how a kernel fares."""
 AWAKE: Final = 0.05
 """The share of time that a kernel runs which is not idle."""

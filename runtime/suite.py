@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,13 @@ from umlfs.errors import UmlError
 
 FAILED_CHECKS = "UML_TEST_FAILED_CHECKS"
 """Environment variable that tells tests/conftest.py which checks failed before pytest: it then fails the run."""
+
+WHY_ROOT = "pytest runs as root, by sudo: tests mount, and make the ordinary users whose part they play"
+ROOTS_CACHE = "/root/.cache/umlfs/tests"
+USERS_OWN = frozenset(
+    ["HOME", "USER", "LOGNAME", "MAIL", "SHELL", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"]
+)
+"""Variables that root is to have its own of, or none."""
 
 
 def run(pytest_args: Sequence[str]) -> NoReturn:
@@ -27,8 +35,32 @@ def run(pytest_args: Sequence[str]) -> NoReturn:
     os.environ[FAILED_CHECKS] = ", ".join(failed)
     # Peers such as mke2fs and modinfo lie where the PATH of an ordinary user does not lead.
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    pytest = [sys.executable, "-m", "pytest"]
+    if may_be_root():
+        print(f"uml: {WHY_ROOT}", file=sys.stderr, flush=True)
+        os.execvp("sudo", [*as_root(os.environ), *pytest, "-o", f"cache_dir={ROOTS_CACHE}/pytest", *pytest_args])
     cache = [] if keeps else ["-p", "no:cacheprovider"]
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *cache, *pytest_args])
+    os.execv(sys.executable, [*pytest, *cache, *pytest_args])
+
+
+def may_be_root() -> bool:
+    """Whether this is an ordinary user who may use sudo; on a terminal that may ask for the password."""
+    if os.geteuid() == 0 or not shutil.which("sudo"):
+        return False
+    if _succeeds(["sudo", "-n", "true"]):
+        return True
+    return sys.stdin.isatty() and _succeeds(["sudo", "-v"])
+
+
+def as_root(environment: Mapping[str, str]) -> list[str]:
+    """The words before a command that is to run as root with this `environment`, but for what is the user's own. It
+    leaves nothing in the checkout, which stays the user's."""
+    kept = (f"{name}={value}" for name, value in environment.items() if name not in USERS_OWN and "(" not in name)
+    return ["sudo", "-H", "env", *kept, f"PYTHONPYCACHEPREFIX={ROOTS_CACHE}/bytecode"]
+
+
+def _succeeds(command: Sequence[str]) -> bool:
+    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def checkout() -> Path:

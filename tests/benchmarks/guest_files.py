@@ -22,6 +22,7 @@ import trio
 
 from runtime import HostMount, Options, run
 from runtime.caller import DEFAULT_PATH
+from runtime.processes import for_machines
 
 SCRIPT = r"""
 mkdir -p /kernel && mount -t hostfs none /kernel -o "$1" || exit 1
@@ -87,11 +88,12 @@ async def compare(tree: Path, mounts: Mapping[str, str], rounds: int, *, snapsho
     options = Options(memory=512 << 20, mounts=[HostMount(f"/{name}", source) for name, source in mounts.items()])
     sides = [*mounts, "kernel", *(["always"] if snapshot else [])]
     link = f"ln -s {tree} /always" if snapshot else ":"
-    done = await run(
-        ["sh", "-c", f"{link}; {SCRIPT}", "sh", str(tree), str(rounds), " ".join(sides)],
-        options,
-        environment={"PATH": DEFAULT_PATH},
-    )
+    with for_machines():  # as `uml run`
+        done = await run(
+            ["sh", "-c", f"{link}; {SCRIPT}", "sh", str(tree), str(rounds), " ".join(sides)],
+            options,
+            environment={"PATH": DEFAULT_PATH},
+        )
     print(done.stderr.decode(), end="", file=sys.stderr)
     return show(medians(done.stdout.decode()))
 

@@ -185,8 +185,7 @@ async def test_life_and_death_of_a_machine(tmp_path: Path) -> None:
             assert await Client(guest.console).request(request, LONG) == Reply()
             assert await following(notifications) == boot
             await trio.to_thread.run_sync(guest.log.wait_for, "guest is up", count)
-        assert await Client(guest.console).request("sysrq b", LONG) == Reply()
-        assert await following(notifications) == boot
+        # Not `sysrq b`: it restarts from within an interrupt, with the signals blocked that the next kernel needs.
         guest.start("echo c >/proc/sysrq-trigger")
         assert await following(notifications) == Notification(Kind.PANIC, "sysrq triggered crash")
         assert await guest.keeper.wait(guest.process) == -signal.SIGABRT

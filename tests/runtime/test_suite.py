@@ -25,6 +25,8 @@ def became(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise Became
 
     monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "execvp", execv)
+    monkeypatch.setattr(suite, "may_be_root", lambda: False)
     monkeypatch.setenv(suite.FAILED_CHECKS, "")
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.chdir(Path.cwd())
@@ -76,3 +78,17 @@ def test_the_command_hands_everything_to_pytest(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("runtime.cli.test.run", given.extend)
     assert cli.invoke(["test", "--long", "-x", "tests/cli", "-k", "a b", "--", "c"]) == 0
     assert given == ["--long", "-x", "tests/cli", "-k", "a b", "c"]
+
+
+def test_an_ordinary_user_who_may_use_sudo(monkeypatch: pytest.MonkeyPatch, became: list[str]) -> None:
+    monkeypatch.setattr(suite, "may_be_root", lambda: True)
+    monkeypatch.setattr(suite, "_passes", lambda name, command: True)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(Became):
+        suite.run(["-k", "x"])
+    assert became[:3] == ["sudo", "-H", "env"]
+    assert {"CI=true", f"{suite.FAILED_CHECKS}="} <= set(became)
+    assert not any(word.startswith("HOME=") for word in became)
+    command = became[became.index(sys.executable) :]
+    assert command == [sys.executable, "-m", "pytest", "-o", f"cache_dir={suite.ROOTS_CACHE}/pytest", "-k", "x"]
