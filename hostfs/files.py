@@ -7,6 +7,7 @@ now, and gets again through its name. With handles each `open` has a descriptor 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Sequence
@@ -63,6 +64,8 @@ class FileAccess(Export):
     _handles: dict[int, Handle]
     _hows: dict[int, How]
     """How files are opened, by `READ` and `WRITE`."""
+    _append: bool
+    """Whether a file that is opened is written at its end, wherever the consumer says."""
 
     def _handle(self, number: int) -> Handle:
         handle = self._handles.get(number)
@@ -161,6 +164,8 @@ class Files(FileAccess):
             fd = self._open_handle(inode, needed, True)
         if flags & os.O_TRUNC:
             os.ftruncate(fd, 0)
+        if self._append:
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
         return self._new_handle(inode, fd)
 
     async def create(

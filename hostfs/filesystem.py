@@ -30,18 +30,21 @@ class HostFilesystem(Coherent):
         cache: Cache = Cache.AUTO,
         stateless: bool | None = None,
         writeback: bool | None = None,
+        append: bool = False,
     ) -> None:
         """Export the directory `root`; a symlink there is followed, nowhere below.
 
         `stateless` (default: unless `cache` is NEVER) answers ENOSYS to `open` and `opendir`, so that a consumer
         stops asking. `writeback` (default: if `cache` is ALWAYS) lets it gather writes; a Linux consumer that does
-        so trusts its own idea of sizes and times, and never notices what others write to a file it knows. OSError
-        if `root` is no directory or cannot be searched.
+        so trusts its own idea of sizes and times, and never notices what others write to a file it knows. With
+        `append` (for handles) what is written to a file that is opened goes to its end. OSError if `root` is no
+        directory or cannot be searched.
         """
         super().__init__(root, read_only=read_only, cache=cache, stateless=stateless, writeback=writeback)
         self._handles = {}
         self._hows = OPEN_QUIETLY if read_only else OPEN
         self._pending = OrderedDict()
+        self._append = append
 
     @property
     def made_up(self) -> bool:

@@ -32,7 +32,7 @@ class HostKind:
         view = ViewOptions.parsed(options.extra)
         usual = Cache.ALWAYS if options.snapshot else Cache.AUTO
         cache = _cache(options.extra.get("cache", usual.value))
-        filesystem = _export(argument, options.read_only, cache)
+        filesystem = _export(argument, options.read_only, cache, append=view.append)
         if filesystem.made_up:
             await filesystem.close()
             raise UsageError(f"{argument}: the host's kernel makes it up", "a guest mounts its own")
@@ -40,13 +40,16 @@ class HostKind:
         return view.applied(filesystem)
 
 
-def _export(argument: str, read_only: bool, cache: Cache) -> HostFilesystem:
+def _export(argument: str, read_only: bool, cache: Cache, *, append: bool) -> HostFilesystem:
     if not argument:
         raise UsageError("hostfs: no directory named", "write hostfs:DIR")
     try:
         if os.path.isdir(argument) and not os.access(argument, os.R_OK | os.X_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return HostFilesystem(argument, read_only=read_only, cache=cache)
+        usual = False if append else None  # what AppendOnly needs
+        return HostFilesystem(
+            argument, read_only=read_only, cache=cache, stateless=usual, writeback=usual, append=append
+        )
     except NotADirectoryError:
         raise UsageError(f"{argument}: not a directory", "name a directory, or say what kind it is") from None
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import tarfile
@@ -15,9 +16,10 @@ from humfs.export import Exporter
 from humfs.filesystem import HumFilesystem
 from humfs.image import Files, Packed, add_image, find_image, is_packed_image
 from humfs.importer import Importer
-from humfs.tarball import Forward, add_tar
+from humfs.tarball import DamagedError, Forward, add_tar
 from humfs.volume import Progress, Volume, no_progress
 from umlfs.errors import UmlError, UsageError
+from umlfs.newfile import is_special, new_file
 
 STANDARD: Final = "-"
 """The name that means standard input, or output."""
@@ -44,7 +46,10 @@ async def import_archive(root: Path, archive: str, *, warn: Warn = no_warning, p
     async with _opened(root, progress) as filesystem:
         with contextlib.ExitStack() as stack:
             image, stream = _open(archive, stack)
-            return await _put_in(filesystem, image, stream, warn, progress)
+            try:
+                return await _put_in(filesystem, image, stream, warn, progress)
+            except DamagedError as error:
+                raise UmlError(f"{_shown(archive, 'input')}: {error.what}", error.way_out) from error
 
 
 async def add_stream(root: Path, stream: BinaryIO, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
@@ -90,20 +95,29 @@ async def _put_in(
     return count
 
 
+def _shown(archive: str, stream: str) -> str:
+    return f"standard {stream}" if archive == STANDARD else archive
+
+
 def _open(archive: str, stack: contextlib.ExitStack) -> tuple[Files | None, BinaryIO]:
     """The image, or else the stream to read as tar."""
     if archive == STANDARD:
-        return _look(sys.stdin.buffer, stack)
+        return _look(_standard_input(), stack)
     path = Path(archive)
     if path.is_dir():
         image = find_image(path)
         if image is None:
             raise UsageError(f"{archive}: a directory, but no OCI image layout", "name a tar file or a layout")
-        return image, sys.stdin.buffer
+        return image, io.BytesIO()
     try:
         return _look(stack.enter_context(open(path, "rb")), stack)
     except OSError as error:
         raise UmlError(f"{archive}: {error.strerror}", None) from None
+
+
+def _standard_input() -> BinaryIO:
+    """Never closed: a thread may be waiting in it, for which Python would wait as it ends (`sys.stdin` too)."""
+    return open(sys.stdin.fileno(), "rb", closefd=False)
 
 
 def _look(stream: BinaryIO, stack: contextlib.ExitStack) -> tuple[Files | None, BinaryIO]:
@@ -148,21 +162,31 @@ def _spooled(stream: Forward) -> Iterator[BinaryIO]:
 def export_archive(root: Path, archive: str, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
     """Write everything in the humfs `root` as a tar file, `-` for standard output; returns the number of members.
 
-    What tar cannot hold (sockets) is left out, and `warn` told. An unfinished file is removed.
+    What tar cannot hold (sockets) is left out, and `warn` told. The file is there, and durable, once it is complete;
+    one of that name is replaced. UmlError if it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         volume = Volume(root, progress=progress)
         stack.callback(volume.close)
-        if archive == STANDARD:
-            return Exporter(volume, sys.stdout.buffer, warn, progress).run()
-        temporary = Path(f"{archive}.{os.getpid()}")
         try:
-            with open(temporary, "wb") as output:
-                count = Exporter(volume, output, warn, progress).run()
-            os.replace(temporary, archive)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise UmlError(f"{archive}: {error.strerror}", None) from error
+            with _output(archive) as output:
+                return Exporter(volume, output, warn, progress).run()
+        except BrokenPipeError:
             raise
-        return count
+        except OSError as error:
+            raise UmlError(f"{_shown(archive, 'output')}: {error.strerror}", None) from error
+
+
+@contextlib.contextmanager
+def _output(archive: str) -> Iterator[BinaryIO]:
+    """Where to write: a file that is there once it is complete; a device or a pipe as it is."""
+    if archive == STANDARD:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    elif is_special(archive):
+        with open(archive, "wb") as special:
+            yield special
+    else:
+        with new_file(archive, replace=True) as fd, open(fd, "wb", closefd=False) as file:
+            yield file
+            file.flush()

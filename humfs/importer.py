@@ -146,10 +146,12 @@ class Importer:
 
     @trio.lowlevel.enable_ki_protection
     async def add(self, member: Member) -> int:
-        """Make it, in place of what is there; returns its inode number."""
+        """Make it, in place of what is there; returns its inode number. EOFError if the contents are not all there."""
         await self._next()
         try:
             return await self._add(member)
+        except EOFError:
+            raise EOFError(f"it ends within {show(member.path)}") from None
         except OSError as error:
             raise _explained(error, member.path, self.filesystem) from error
 
@@ -175,6 +177,7 @@ class Importer:
                 inode, fd = self._new(parent, name, member)
         try:
             if member.size and fd >= 0:
+                await trio.lowlevel.checkpoint_if_cancelled()  # an interrupt until here: the contents may never come
                 self._fill(inode, fd, member)
         finally:
             if fd >= 0:
@@ -307,7 +310,7 @@ def _copy(fd: int, source: int, offset: int, size: int) -> None:
     while size:
         count = os.sendfile(fd, source, offset, size)
         if not count:
-            raise failure(errno.EIO)
+            raise EOFError
         offset += count
         size -= count
 
@@ -318,7 +321,7 @@ def _pour(fd: int, contents: BinaryIO, size: int, sparse: bool) -> None:
     while left:
         data = contents.read(min(left, CHUNK))
         if not data:
-            raise failure(errno.EIO)
+            raise EOFError
         left -= len(data)
         if sparse:
             _write_sparsely(fd, data)

@@ -29,8 +29,12 @@ class Lock:
             holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             raise UmlError(f"{root}: in use by process {holder}", "end that first") from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            os.close(self._fd)
+            raise UmlError(f"{root / FILE}: {error.strerror}", "mend that on the host, nothing is lost") from error
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -106,7 +106,8 @@ def unusable(path: Path | str, error: Exception) -> UmlError:
     """What to say of a database that cannot be used."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL or getattr(error, "errno", None) == errno.ENOSPC:
         return UmlError(f"{path}: the host's disk is full", "make room there, nothing is lost")
-    return UmlError(f"{path}: {error}", "restore it from a copy, or see 'uml humfs check'")
+    way_out = "restore it from a copy; without it, 'uml humfs check --repair' gives all files to the default owner"
+    return UmlError(f"{path}: {error}", way_out)
 
 
 def connect(path: Path | str) -> sqlite3.Connection:

@@ -48,29 +48,35 @@ _PAUSE: Final = 200
 """After so many members other tasks get a turn."""
 
 
+class DamagedError(UmlError):
+    """No archive, or not all of one. Its text goes behind the archive's name."""
+
+
 class Forward:
     """A stream as tarfile wants it: it knows where it is and skips forward by reading."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+        # One call that gathers what a slow pipe gives piece by piece would keep an interrupt waiting.
+        self._read = getattr(stream, "read1", stream.read)
         self._ahead = b""
         self._position = 0
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, fewer at the end."""
-        while len(self._ahead) < size and (data := self._stream.read(size - len(self._ahead))):
+        while len(self._ahead) < size and (data := self._read(size - len(self._ahead))):
             self._ahead += data
         return self._ahead[:size]
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end."""
         if self._ahead:
             data, self._ahead = self._ahead[:size], self._ahead[size:]
         else:
-            data = self._stream.read(size)
+            data = self._read(size)
         if data and len(data) < size:
             more = [data]
             left = size - len(data)
-            while left and (data := self._stream.read(left)):
+            while left and (data := self._read(left)):
                 more.append(data)
                 left -= len(data)
             data = b"".join(more)
@@ -117,15 +123,22 @@ def _unzstd(stream: BinaryIO) -> Iterator[BinaryIO]:
     program = shutil.which("zstd")
     if program is None:
         raise UmlError("the archive is compressed with zstd", "install the program zstd")
-    with subprocess.Popen([program, "-dcq"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [program, "-dcq"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         pipe, plain = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
         feeder = threading.Thread(target=_feed, args=(stream, pipe), daemon=True)
         feeder.start()
         try:
             yield plain
+        except BaseException:
+            process.kill()
+            raise
         finally:
             plain.close()
-            feeder.join()
+        feeder.join()
+        if process.wait():
+            raise EOFError("damaged zstd data")
 
 
 def _feed(stream: BinaryIO, pipe: BinaryIO) -> None:
@@ -136,17 +149,19 @@ def _feed(stream: BinaryIO, pipe: BinaryIO) -> None:
 
 @contextlib.contextmanager
 def plain(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """The stream without its compression, if it has any; an uncompressed file as it is. UmlError for damage."""
+    """The stream without its compression, if it has any; an uncompressed file as it is. DamagedError."""
     if _is_plain_file(stream):
         yield stream
         return
     with _damage_explained(), decompressed(Forward(stream)) as source:
         yield cast(BinaryIO, source)
+        while source.read(_BUFFER):  # to the checksum; and whoever writes to a pipe is not cut off
+            pass
 
 
 @contextlib.contextmanager
 def opened(stream: BinaryIO) -> Iterator[tarfile.TarFile]:
-    """The archive in a stream, compressed or not. UmlError if it is none."""
+    """The archive in a stream, compressed or not. DamagedError if it is none."""
     with _damage_explained(), plain(stream) as source:
         yield tarfile.TarFile(fileobj=source, errorlevel=2, tarinfo=Header)
 
@@ -156,7 +171,7 @@ def _damage_explained() -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise UmlError(f"no tar archive, or a damaged one: {error}", "see 'uml humfs import --help'") from error
+        raise DamagedError(f"no tar archive, or a damaged one: {error}", "see 'uml humfs import --help'") from error
 
 
 def _is_plain_file(stream: BinaryIO) -> bool:
@@ -229,6 +244,12 @@ def member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member | None:
     return made
 
 
+def _has_end(archive: tarfile.TarFile) -> bool:
+    """Of an archive that was read to its end: whether that was marked by a block of zeroes."""
+    stream = cast(BinaryIO, archive.fileobj)
+    return stream.tell() > archive.offset
+
+
 async def add_tar(importer: Importer, stream: BinaryIO, progress: Callable[[int], None] = lambda count: None) -> int:
     """Put everything in a tar archive (compressed or not) into the importer's filesystem; returns how much that was.
 
@@ -242,6 +263,8 @@ async def add_tar(importer: Importer, stream: BinaryIO, progress: Callable[[int]
             if not count % _PAUSE:
                 progress(count)
                 await trio.lowlevel.checkpoint()
+        if not _has_end(archive):
+            importer.warn("the archive has no end mark: it may have been cut off")
     return count
 
 

@@ -18,6 +18,18 @@ class Header(tarfile.TarInfo):
     """A `TarInfo` for which `frombuf` has a shorter way where a header is as POSIX has it."""
 
     @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """As that of `TarInfo`; but damage after the first member is a ReadError, which `TarFile.next` takes for the
+        archive's end."""
+        at = archive.offset
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:  # type: ignore[attr-defined]
+            if not at:
+                raise
+            raise tarfile.ReadError(f"{error} at byte {at}") from error
+
+    @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """As that of `TarInfo`, which reads what is in any way unusual."""
         made = cls._read(buf, encoding, errors) if len(buf) == tarfile.BLOCKSIZE else None

@@ -75,7 +75,7 @@ def info(root: Path) -> Info:
 def _quoted(path: Path) -> str:
     from urllib.parse import quote
 
-    return quote(str(path.absolute()))
+    return quote(os.fsencode(path.absolute()))
 
 
 # One file -------------------------------------------------------------------------------------
@@ -142,7 +142,12 @@ def change_owner(path: Path, owner: str) -> tuple[int, int]:
 
 
 def change_settings(root: Path, size: int | None, owner: str | None, acl: bool | None) -> None:
-    """Change what is given: the size in bytes, the default owner (see `parse_owner`), access control lists."""
+    """Change what is given: the size in bytes, the default owner (see `parse_owner`), access control lists.
+
+    UsageError if nothing is.
+    """
+    if size is None and owner is None and acl is None:
+        raise UsageError(f"{root}: nothing to change", "say --size, --owner, --acl or --no-acl")
     with opened(root) as volume:
         meta = volume.store.meta
         volume.mark()

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, described
 
 Work = Callable[[Callable[[], None]], None]
 """Gets a function to be called once it is ready, and goes on after that."""
@@ -86,4 +86,7 @@ def _failure(error: BaseException) -> dict[str, object]:
         return {"what": error.what, "way_out": error.way_out, "status": error.status, "details": error.details}
     if os.environ.get("UML_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
-    return {"what": str(error) or type(error).__name__, "way_out": None, "status": 1, "details": ""}
+    if isinstance(error, OSError):
+        return {"what": described(error), "way_out": None, "status": 1, "details": ""}
+    what, way_out = f"internal error: {type(error).__name__}: {error}", "'--foreground' shows where, please report it"
+    return {"what": what, "way_out": way_out, "status": 1, "details": ""}

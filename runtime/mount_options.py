@@ -25,7 +25,6 @@ _KERNEL: Final = frozenset(
         "sync",
     }
 )
-_KERNEL_VALUES: Final = frozenset({"max_read", "max_background"})
 _OF_MOUNT: Final = frozenset(
     {
         "auto",
@@ -80,7 +79,7 @@ def _take(options: MountOptions, word: str) -> None:
     key, _, value = word.partition("=")
     if word in ("ro", "rw"):
         options.read_only, options.writable = word == "ro", word == "rw"
-    elif word in _KERNEL or key in _KERNEL_VALUES:
+    elif word in _KERNEL:
         options.kernel.add(word)
     elif word not in _OF_MOUNT and not word.startswith(_OF_MOUNT_PREFIXES):
         former = options.source.get(key)

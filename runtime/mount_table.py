@@ -17,6 +17,9 @@ TYPE: Final = "fuse.umlfs"
 STATUS: Final = "user.umlfs.status"
 """The extended attribute of a mount's root that holds what `Status` tells."""
 
+DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNREFUSED, errno.ECONNABORTED})
+"""What the kernel says of a mount whose server has gone, or could not agree with it."""
+
 ANSWER_SECONDS: Final = 5.0
 END_SECONDS: Final = 15.0
 _STATUS_MAX: Final = 65536
@@ -57,7 +60,7 @@ class Mount:
         return self.user == os.geteuid()
 
     def status(self) -> Status:
-        """Ask the mount. OSError: ENOTCONN if it is dead, ETIMEDOUT if it does not answer, EACCES if another's."""
+        """Ask the mount. OSError: one of `DEAD` if it is, ETIMEDOUT if it does not answer, EACCES if another's."""
         return _decoded(_within(ANSWER_SECONDS, self.path))
 
     def is_dead(self) -> bool:
@@ -65,7 +68,7 @@ class Mount:
         try:
             self.status()
         except OSError as error:
-            return error.errno == errno.ENOTCONN
+            return error.errno in DEAD
         return False
 
 
@@ -171,7 +174,7 @@ def umount(mountpoint: str, *, lazy: bool = False) -> None:
     try:
         server = os.pidfd_open(mount.status().pid)
     except OSError as error:
-        if error.errno == errno.ENOTCONN:
+        if error.errno in DEAD:
             clear_dead(mountpoint)
             return
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -18,7 +17,7 @@ import trio
 
 from runtime import background, mount_source, processes
 from runtime.mount_options import MountOptions
-from runtime.mount_table import Mount, Status, clear_dead, find, table
+from runtime.mount_table import DEAD, Mount, Status, clear_dead, find, table
 from runtime.open_files import raise_limit
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
@@ -64,6 +63,8 @@ def start(source: str, mountpoint: str, options: MountOptions) -> Status:
     except OSError as error:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(UmlError):
+            clear_dead(mountpoint)
         raise UmlError(
             f"{mountpoint}: the mount does not answer: {error.strerror}", "'--foreground' shows why"
         ) from None
@@ -93,6 +94,8 @@ async def _serve(
 
     async def mounted(task_status: trio.TaskStatus[object]) -> None:
         await mount(filesystem, path, options.kernel, source=source, status=status, task_status=task_status)
+        if await trio.to_thread.run_sync(clear_dead, path):
+            raise UmlError(f"{path}: the mount broke off", "'--debug' and '--foreground' show more")
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
@@ -167,8 +170,16 @@ def listing() -> list[Listed]:
         try:
             found.append(Listed(mount, mount.status()))
         except OSError as error:
-            if error.errno == errno.ENOTCONN:
-                clear_dead(mount.path)
-            else:
-                found.append(Listed(mount, None, f"does not answer: {error.strerror}"))
+            trouble = _cleared(mount) if error.errno in DEAD else f"does not answer: {error.strerror}"
+            if trouble:
+                found.append(Listed(mount, None, trouble))
     return found
+
+
+def _cleared(mount: Mount) -> str:
+    """Take away a dead mount; says why if it stays."""
+    try:
+        clear_dead(mount.path)
+    except UmlError as error:
+        return f"dead: {error}"
+    return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class UmlError(Exception):
     """Something a person can mend.
@@ -26,3 +28,10 @@ class UsageError(UmlError):
 
     def __init__(self, what: str, way_out: str | None = None) -> None:
         super().__init__(what, way_out, status=2)
+
+
+def described(error: OSError) -> str:
+    """What failed and why, without the error's number."""
+    why = error.strerror or str(error) or type(error).__name__
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return f"{' -> '.join(names)}: {why}" if names else why

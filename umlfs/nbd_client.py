@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from umlfs.block import BlockDevice, Extent, ExtentKind
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, described
 from umlfs.serve import nbd_reply_wire as wire
 from umlfs.serve.nbd_client_handshake_wire import ClientHandshake, Refused
 from umlfs.serve.nbd_handshake_wire import Phase
@@ -111,7 +111,7 @@ class NbdDevice(BlockDevice):
         except ProtocolError as error:
             raise UmlError(f"{name}: {error}", "is it an NBD server of today?") from None
         except OSError as error:
-            raise UmlError(f"{name}: {error}", "is the server running?") from None
+            raise UmlError(f"{name}: {described(error)}", "is the server running?") from None
 
     async def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
         self._check_range(offset, sum(map(len, buffers)))

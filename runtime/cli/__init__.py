@@ -108,6 +108,10 @@ def uml(debug: bool) -> None:
         import logging
 
         logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d %(name)s %(levelname)s %(message)s")
+    else:
+        from runtime.cli import warnings
+
+        warnings.show()
 
 
 def invoke(args: Sequence[str]) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from runtime.cli.failure import printable
+from runtime.cli.failure import printable_lines
 
 
 def write(text: str) -> None:
     """Write what came from a guest: byte by byte, but on a terminal only what does not drive it."""
     if sys.stdout.isatty():
-        text = "\t".join(printable(part) for part in text.split("\t"))
+        text = "\t".join(printable_lines(part) for part in text.split("\t"))
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
     sys.stdout.buffer.flush()

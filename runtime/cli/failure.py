@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import click
 
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, described
 
 USAGE = 2
 """The exit status of wrong usage."""
@@ -41,14 +41,28 @@ def report(error: BaseException, debug: bool) -> int:
         cause.show()
         return USAGE
     if isinstance(cause, UmlError) and cause.details:
-        print(printable(cause.details), file=sys.stderr)
+        print(printable_lines(cause.details), file=sys.stderr)
     print(f"uml: {printable(_line(cause, debug))}", file=sys.stderr)
     return _status(cause)
 
 
 def printable(text: str) -> str:
-    """`text` with every character that could drive a terminal escaped: names come from guests and images."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    """`text` in one line, with every character that could drive a terminal escaped: names come from guests and images.
+    Bytes that are no text are shown as such."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """`text` likewise, in as many lines as it has."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _escaped(character: str) -> str:
+    try:
+        byte = character.encode("ascii", "surrogateescape")
+    except UnicodeEncodeError:
+        return character.encode("unicode_escape").decode()
+    return f"\\x{byte[0]:02x}" if byte[0] > 127 else character.encode("unicode_escape").decode()
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -81,7 +95,7 @@ def _line(error: BaseException, debug: bool) -> str:
     if isinstance(error, click.Abort):
         return "aborted"
     if isinstance(error, OSError):
-        return _os_line(error)
+        return described(error)
     if isinstance(error, ModuleNotFoundError):
         return f"{error}; the installation is incomplete, 'uml doctor' says what is missing"
     way_out = "" if debug else "; 'uml --debug …' shows where, please report it"
@@ -93,12 +107,6 @@ def _click_line(error: click.ClickException) -> str:
     message = message[:1].lower() + message[1:]
     ctx = error.ctx if isinstance(error, click.UsageError) else None
     return message if ctx is None or message.endswith("?") else f"{message}; try '{ctx.command_path} --help'"
-
-
-def _os_line(error: OSError) -> str:
-    why = error.strerror or str(error) or type(error).__name__
-    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    return f"{' -> '.join(names)}: {why}" if names else why
 
 
 def _status(error: BaseException) -> int:

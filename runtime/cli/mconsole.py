@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.cli import answers
-from runtime.cli.failure import printable, report
+from runtime.cli.failure import printable_lines, report
 
 if TYPE_CHECKING:
     from runtime.mconsole.wire import Reply
@@ -20,7 +20,7 @@ class _Shown:
     def reply(self, reply: Reply) -> None:
         text = reply.text.rstrip("\n")
         if reply.err:
-            print(f"uml: {printable(text) or f'error {reply.err}'}", file=sys.stderr)
+            print(f"uml: {printable_lines(text) or f'error {reply.err}'}", file=sys.stderr)
         elif text:
             answers.write(f"{text}\n")
 

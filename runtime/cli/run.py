@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.failure import printable_lines
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -92,4 +92,4 @@ def command(
 
 
 def _show_log(line: bytes) -> None:
-    print(printable(line.decode(errors="replace")), file=sys.stderr, flush=True)
+    print(printable_lines(line.decode(errors="replace")), file=sys.stderr, flush=True)

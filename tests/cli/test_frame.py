@@ -51,10 +51,11 @@ def test_the_returned_number_is_the_exit_status(define: Define, returned: object
         (
             OSError(18, "Invalid cross-device link", b"/\xff", None, b"/b"),
             1,
-            r"uml: /\udcff -> /b: Invalid cross-device link",
+            r"uml: /\xff -> /b: Invalid cross-device link",
         ),
         (click.ClickException("Some thing."), 1, "uml: some thing\n"),
         (UmlError("guest says \x1b[2J"), 1, "uml: guest says \\x1b[2J\n"),
+        (UmlError("a\nb: not there"), 1, "uml: a\\nb: not there\n"),
         (ExceptionGroup("nursery", [ExceptionGroup("inner", [UmlError("panic")])]), 1, "uml: panic\n"),
         (ExceptionGroup("nursery", [OSError(32, "Broken pipe"), UmlError("panic")]), 1, "uml: panic\n"),
         (ModuleNotFoundError("No module named 'x'"), 1, "uml: No module named 'x'; the installation is incomplete"),

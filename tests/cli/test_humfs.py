@@ -114,6 +114,7 @@ def test_convert(root: Path, capsys: Run) -> None:
         (["chown", "{root}/data/etc", "nobody-knows"], 2, "not in the guest's /etc/passwd"),
         (["convert", "{root}", "--to", "sqlite"], 1, "already"),
         (["set", "{root}", "--size", "1"], 1, "bytes are used"),
+        (["set", "{root}"], 2, "nothing to change"),
     ],
 )
 def test_failures_are_one_line(root: Path, words: list[str], status: int, says: str, capsys: Run) -> None:

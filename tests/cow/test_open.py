@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -220,3 +221,19 @@ async def test_remote_backing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "its size is 4096, it was 8192" in await refused(cow)
     with pytest.raises(FileExistsError):
         create_remote(str(cow), "nbd://host/name", 4096)
+
+
+@pytest.mark.parametrize("word", ["raw:{}", "cow:{}", "{}"])
+async def test_what_can_only_be_read(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(bytes(8192))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    for name in ("open_raw", "open_file", "open_cow"):
+        monkeypatch.setattr(f"umlfs.cow.source.{name}", refuse)
+    with pytest.raises(UmlError, match="open it read-only"):
+        await parse(word.format(path)).open()
+    with pytest.raises(PermissionError):
+        await parse(word.format(path)).open(OpenOptions(read_only=True))

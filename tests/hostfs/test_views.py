@@ -73,28 +73,53 @@ async def test_append_only(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("first\n")
     s = await shown(tmp_path, append="")
     ino = (await s.lookup(ROOT, b"log")).ino
-    await s.write(ino, b"second\n", 6)
-    await s.write(await s.file(ROOT, b"new", b"abc"), b"def", 3)
-    for offset in (0, 12):
-        with failing(errno.EPERM):
-            await s.fs.write_from(ino, 0, offset, [memoryview(b"xx")])
-    assert (await s.set(ino, SetAttr(size=3))).size == 13
-    with failing(errno.ENOSYS):  # it is opened without the handle that cutting it would need
-        await s.fs.open(ino, os.O_WRONLY | os.O_TRUNC)
-    entry, _ = await s.fs.create(ROOT, b"log", 0o644, os.O_WRONLY | os.O_TRUNC, 0, s.caller)
-    s.fs.forget(entry.ino, 1)
-    assert (tmp_path / "log").read_bytes() == b"first\nsecond\n"
+    opened = await s.fs.open(ino, os.O_RDWR | os.O_TRUNC)
+    assert opened.direct
+    for offset, piece in ((0, b"second\n"), (2, b"third\n"), (1 << 20, b"fourth\n")):
+        await s.fs.write_from(ino, opened.handle, offset, [memoryview(piece)])
+    with failing(errno.EBADF):
+        await s.fs.write_from(ino, 0, 0, [memoryview(b"xx")])
+    with failing(errno.EOPNOTSUPP):
+        await s.fs.copy_file_range(ino, opened.handle, 0, ino, opened.handle, 2, 3)
     with failing(errno.EPERM):
-        await s.fs.fallocate(ino, 0, 3, 0, 4096)
-    with failing(errno.EPERM):
-        await s.fs.copy_file_range(ino, 0, 0, ino, 0, 2, 3)
+        await s.fs.fallocate(ino, opened.handle, 3, 0, 4096)
+    await s.close(ino, opened.handle)
+    assert (await s.set(ino, SetAttr(size=3))).size == 26
+    entry, again = await s.fs.create(ROOT, b"log", 0o644, os.O_WRONLY | os.O_TRUNC, 0, s.caller)
+    await s.fs.write_from(entry.ino, again.handle, 0, [memoryview(bytes(range(256)) * 1024)])
+    await s.close(s.counted(entry).ino, again.handle)
+    assert (tmp_path / "log").read_bytes() == b"first\nsecond\nthird\nfourth\n" + bytes(range(256)) * 1024
+    s.forget_all()
+    await s.fs.close()
+
+
+async def test_append_only_writes_what_is_new_anywhere(tmp_path: Path) -> None:
+    s = await shown(tmp_path, append="", cache="always")
+    assert not s.fs.traits.writeback
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    entry, opened = await s.fs.create(ROOT, b"new", 0o644, flags, 0, s.caller)
+    await s.fs.write_from(entry.ino, opened.handle, 4, [memoryview(b"body")])
+    await s.fs.write_from(entry.ino, opened.handle, 0, [memoryview(b"head")])
+    await s.close(s.counted(entry).ino, opened.handle)
+    with failing(errno.EEXIST):
+        await s.fs.create(ROOT, b"new", 0o644, flags | os.O_EXCL, 0, s.caller)
+    assert (tmp_path / "new").read_bytes() == b"headbody"
+    s.forget_all()
+    await s.fs.close()
+
+
+async def test_append_only_keeps_files(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("first\n")
+    s = await shown(tmp_path, append="")
+    ino = (await s.lookup(ROOT, b"log")).ino
+    await s.file(ROOT, b"new")
     with failing(errno.EPERM):
         await s.fs.unlink(ROOT, b"log")
     with failing(errno.EPERM):
         await s.fs.rename(ROOT, b"new", ROOT, b"log")
     await s.fs.rename(ROOT, b"log", ROOT, b"old-log")
-    await s.set(ino, SetAttr(size=20))
-    assert (tmp_path / "old-log").read_bytes() == b"first\nsecond\n" + bytes(7)
+    await s.set(ino, SetAttr(size=10))
+    assert (tmp_path / "old-log").read_bytes() == b"first\n" + bytes(4)
     await s.mkdir(ROOT, b"directory")
     await s.fs.rmdir(ROOT, b"directory")
     s.forget_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -383,3 +384,14 @@ async def test_a_read_only_filesystem_takes_no_change(root: Path) -> None:
     await fs.close()
     assert (root / "superblock").read_text() == before
     assert check(root) == []
+
+
+def test_a_lock_that_cannot_be_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(UmlError, match="lock: No space left"):
+            open_filesystem(root)
+    assert info(root).holder is None

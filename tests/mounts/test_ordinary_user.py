@@ -98,11 +98,21 @@ def test_what_is_refused(user: OrdinaryUser, home: Path, tmp_path: Path) -> None
     assert "unknown option 'colour'" in lines[1]
 
 
-def test_without_the_device(user: OrdinaryUser, home: Path, tmp_path: Path) -> None:
+HIDDEN = {
+    "mknod -m 600 {place}/none c 10 229 && mount --bind {place}/none /dev/fuse": "'chmod 666 /dev/fuse'",
+    "mount -t tmpfs none /dev": "'modprobe fuse'",
+    "mount --bind /dev/null {helper}": "'apt-get install fuse3'",
+    "cp {helper} {place}/helper && chmod 755 {place}/helper && mount --bind {place}/helper {helper}": "chmod u+s",
+}
+"""What a host may lack, and what then is to be done."""
+
+
+@pytest.mark.parametrize("hide", HIDDEN)
+def test_what_the_host_lacks(hide: str, user: OrdinaryUser, home: Path, tmp_path: Path) -> None:
     """The error says what to do."""
     needs.root()
-    hide = f"mknod -m 600 {tmp_path}/none c 10 229 && mount --bind {tmp_path}/none /dev/fuse"
-    command = f"{hide} && {shlex.join(user.uml('mount', 'source', 'mounted'))}"
+    hidden = hide.format(place=tmp_path, helper=needs.program("fusermount3"))
+    command = f"{hidden} && {shlex.join(user.uml('mount', 'source', 'mounted'))}"
     done = subprocess.run(
         [*needs.mount_namespace(), "sh", "-c", command],
         capture_output=True,
@@ -111,8 +121,34 @@ def test_without_the_device(user: OrdinaryUser, home: Path, tmp_path: Path) -> N
         timeout=60,
     )
     assert done.returncode == 1
-    assert "chmod 666 /dev/fuse" in done.stderr
+    assert HIDDEN[hide] in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_helper_that_went(user: OrdinaryUser, home: Path, tmp_path: Path) -> None:
+    """What is mounted then cannot be unmounted, alive or dead, and either is said in a line."""
+    needs.root()
+    uml = shlex.join(user.uml())
+    script = f"""
+        {uml} mount --foreground source mounted 2>&- & server=$!
+        until grep -q {user.home}/mounted /proc/mounts; do kill -0 $server || exit; sleep 0.01; done
+        mount --bind /dev/null {needs.program("fusermount3")}
+        {uml} umount mounted
+        kill -9 $server; wait $server 2>&-
+        {uml} mount
+        umount -l {user.home}/mounted"""
+    done = subprocess.run(
+        [*needs.mount_namespace(), "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    alive, _, dead = done.stdout.splitlines()
+    assert "'apt-get install fuse3' as root" in alive
+    assert "dead: " in dead
+    assert "'apt-get install fuse3' as root" in dead
 
 
 @pytest.mark.parametrize("source", ["source", pytest.param("tree", marks=pytest.mark.slow)])

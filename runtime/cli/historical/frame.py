@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.failure import printable_lines
 from umlfs.errors import UmlError
 
 
@@ -27,7 +27,7 @@ def parse(command: click.Command, arguments: Sequence[str]) -> dict[str, Any]:
 
 def complain(text: str) -> int:
     """Say what failed on standard error; gives the exit status."""
-    print(printable(text), file=sys.stderr)
+    print(printable_lines(text), file=sys.stderr)
     return 1
 
 

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from umlfs.filesystem import Filesystem
 from umlfs.serve.pyfuse.adapter import Adapter
 from umlfs.serve.pyfuse.eager import EagerTrio
 from umlfs.serve.pyfuse.notifier import Notifier
-from umlfs.serve.pyfuse.unmount import flush, unmount
+from umlfs.serve.pyfuse.unmount import HELPER, INSTALL_HELPER, flush, unmount
 
 SUBTYPE: Final = "umlfs"
 """Mounts are of the type `fuse.umlfs` in /proc/mounts."""
@@ -112,7 +113,8 @@ def _init(adapter: Adapter, path: str, options: set[str]) -> None:
         try:
             pyfuse3.init(adapter, path, options)
         except (RuntimeError, UnicodeEncodeError) as error:
-            raise UmlError(f"{path}: cannot be mounted: {_reason(said(), error)}", _way_out()) from None
+            why, way_out = _lacking() or _reason(said(), error)
+            raise UmlError(f"{path}: cannot be mounted: {why}", way_out) from None
 
 
 @contextlib.contextmanager
@@ -133,21 +135,32 @@ def _captured_stderr() -> Iterator[Callable[[], str]]:
             os.close(saved)
 
 
-def _reason(said: str, failure: Exception) -> str:
-    """The last line, without the name of the program that said it."""
+def _reason(said: str, failure: Exception) -> tuple[str, str | None]:
+    """The last line, without the name of the program that said it, and the way out."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     if not lines:
-        return str(failure)
-    return lines[-1].removeprefix("fusermount3: ").removeprefix("fuse: ")
+        return str(failure), None
+    why = lines[-1].removeprefix(f"{HELPER}: ").removeprefix("fuse: ")
+    way_out = "leave the option out, or write that word there as root" if "user_allow_other" in why else None
+    return why, way_out
 
 
-def _way_out() -> str | None:
+def _lacking() -> tuple[str, str] | None:
+    """What this host lacks for mounting, and the way out."""
     if not os.path.exists(DEVICE):
-        return "'modprobe fuse' as root gives the kernel what it needs"
+        return f"there is no {DEVICE}", "'modprobe fuse' as root gives the kernel what it needs"
     if not os.access(DEVICE, os.R_OK | os.W_OK):
-        return f"'chmod 666 {DEVICE}' as root lets everybody mount"
-    if os.geteuid() and not shutil.which("fusermount3"):
-        return "'apt-get install fuse3' as root installs what ordinary users mount with"
+        return f"only root may open {DEVICE}", f"'chmod 666 {DEVICE}' as root lets everybody mount"
+    return _helper_lacking() if os.geteuid() else None
+
+
+def _helper_lacking() -> tuple[str, str] | None:
+    helper = shutil.which(HELPER)
+    if helper is None:
+        return f"ordinary users mount with {HELPER}, which is not there", INSTALL_HELPER
+    found = os.stat(helper)
+    if found.st_uid or not found.st_mode & stat.S_ISUID:
+        return f"{helper} is not setuid root", f"'chown root {helper} && chmod u+s {helper}' as root mends that"
     return None
 
 
@@ -216,7 +229,7 @@ async def _end(mounted: Mounted, notifier: Notifier, ended: trio.Event, serving:
 def _detach(path: str) -> None:
     with contextlib.suppress(OSError):
         flush(path)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UmlError):
         unmount(path, lazy=True)
 
 

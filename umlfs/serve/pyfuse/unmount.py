@@ -9,6 +9,12 @@ import shutil
 import subprocess
 from typing import Final
 
+from umlfs.errors import UmlError
+
+HELPER: Final = "fusermount3"
+"""What mounts and unmounts for ordinary users."""
+INSTALL_HELPER: Final = "'apt-get install fuse3' as root installs it"
+
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
 
@@ -34,7 +40,7 @@ def unmount(mountpoint: str, *, lazy: bool = False) -> None:
     """Take the mount away, if need be with fusermount3's help. Blocks.
 
     `lazy` takes it away at once even if it is in use, or dead. OSError: EBUSY if it is in use, EINVAL if nothing is
-    mounted there, ENOENT if there is no fusermount3.
+    mounted there. UmlError if there is no fusermount3.
     """
     flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
     try:
@@ -44,9 +50,9 @@ def unmount(mountpoint: str, *, lazy: bool = False) -> None:
 
 
 def _unmount_as_user(mountpoint: str, lazy: bool) -> None:
-    program = shutil.which("fusermount3")
+    program = shutil.which(HELPER)
     if program is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "fusermount3")
+        raise UmlError(f"{mountpoint}: ordinary users unmount with {HELPER}, which is not there", INSTALL_HELPER)
     done = subprocess.run(
         [program, "-u", *(["-z"] if lazy else []), "--", mountpoint],
         stdin=subprocess.DEVNULL,
