@@ -9,10 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.initramfs import find_busybox
-from runtime.kernel import Kernel, find_kernel
+from runtime.kernels.initramfs import find_busybox
+from runtime.kernels.kernel import Kernel, find_kernel
+from runtime.kernels.modules import resolve
 from runtime.memory import DEFAULT, memory_directory
-from runtime.modules import resolve
 from umlfs.errors import UmlError
 
 MODULES = ("fuse", "virtiofs", "overlay", "virtio_blk")

@@ -15,11 +15,13 @@ from typing import Final, Self
 import trio
 
 from hostfs.watch import Watch
-from runtime import errand, farewell, guest, initramfs
+from runtime import errand, farewell, guest
 from runtime.control import ControlFilesystem, Job, Sink, Source
 from runtime.equipment import OVERLAY_MODULE, Equipment
 from runtime.keeper import Keeper
-from runtime.kernel import Kernel, find_kernel
+from runtime.kernels import initramfs
+from runtime.kernels.kernel import Kernel, find_kernel
+from runtime.kernels.tuning import command_line, remember_lpj, tuning
 from runtime.log import KernelLog
 from runtime.mconsole import notify
 from runtime.mconsole.wire import Kind, Notification
@@ -31,7 +33,6 @@ from runtime.processes import kill_group
 from runtime.processor import Seat
 from runtime.ptys import Ends, open_ends
 from runtime.slots import Slots
-from runtime.tuning import command_line, remember_lpj, tuning
 from umlfs.errors import UmlError
 from umlfs.serve import vhost_user
 from umlfs.serve.device import VirtioDevice

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runtime.kernel import find_kernel
+from runtime.kernels.kernel import find_kernel
+from runtime.kernels.tuning import command_line, tuning
 from runtime.memory import memory_directory
 from runtime.places import check_places
-from runtime.tuning import command_line, tuning
 from umlfs import sources
 from umlfs.serve import virtioblk, virtiofs
 

@@ -15,7 +15,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
     if value and not ctx.resilient_parsing:
         from importlib.metadata import version
 
-        from runtime.kernel import find_kernel
+        from runtime.kernels.kernel import find_kernel
 
         kernel = find_kernel(ctx.params.get("kernel"))
         click.echo(f"uml {version('umlfs')}\nlinux {kernel.version} ({kernel.path})")
@@ -27,7 +27,7 @@ def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool]
 
     def show(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         if value and not ctx.resilient_parsing:
-            from runtime.kernel import ask, find_kernel
+            from runtime.kernels.kernel import ask, find_kernel
 
             click.echo(ask(find_kernel(ctx.params.get("kernel")).path, option), nl=False)
             ctx.exit()

@@ -76,7 +76,7 @@ def build_(
     from humfs.superblock import parse_size
     from runtime.images import convert, formats, recipe
     from runtime.images.build import build as make
-    from runtime.kernel import find_kernel
+    from runtime.kernels.kernel import find_kernel
 
     made = formats.destination(out, formats.Format(name) if name else None)
     if password == "-":

@@ -49,8 +49,9 @@ def mount(source: str, mountpoint: str, words: tuple[str, ...], foreground: bool
     """Mount, and say on standard error what a person should know."""
     import trio
 
-    from runtime import mounts, processes
-    from runtime.mount_options import parse
+    from runtime import processes
+    from runtime.mounts import mounting as mounts
+    from runtime.mounts.options import parse
 
     options = parse(words)
     if foreground:
@@ -63,7 +64,7 @@ def mount(source: str, mountpoint: str, words: tuple[str, ...], foreground: bool
 
 
 def _list(as_json: bool) -> None:
-    from runtime.mounts import listing
+    from runtime.mounts.mounting import listing
 
     found = listing()
     if as_json:

@@ -15,7 +15,7 @@ def command(mountpoints: tuple[str, ...], lazy: bool) -> None:
     Example:
       uml umount /mnt/project
     """
-    from runtime.mount_table import umount
+    from runtime.mounts.table import umount
 
     for mountpoint in mountpoints:
         umount(mountpoint, lazy=lazy)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from runtime.elf import strip_debugging
 from runtime.images.formats import Format
+from runtime.kernels.elf import strip_debugging
 from umlfs.errors import UmlError, UsageError
 
 BASE: Final = ("systemd-sysv", "udev", "kmod", "iproute2", "e2fsprogs")

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runtime.kernel import find_kernel
+from runtime.kernels.kernel import find_kernel
 from tests.benchmarks.ratio import measure, table
 
 INIT = """#!/bin/sh

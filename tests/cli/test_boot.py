@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from runtime.cli.boot import command
-from runtime.kernel import find_kernel
+from runtime.kernels.kernel import find_kernel
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.initramfs import build, find_busybox
-from runtime.kernel import find_kernel
-from runtime.tuning import Tuning, command_line
+from runtime.kernels.initramfs import build, find_busybox
+from runtime.kernels.kernel import find_kernel
+from runtime.kernels.tuning import Tuning, command_line
 from tests.guest.caller import Caller, caller_as
 from tests.ordinary import OrdinaryUser
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.initramfs import load_snippet
-from runtime.kernel import find_kernel
+from runtime.kernels.initramfs import load_snippet
+from runtime.kernels.kernel import find_kernel
+from runtime.kernels.tuning import Tuning, known_lpj, remember_lpj
 from runtime.memory import MINIMUM, memory_directory
 from runtime.processes import fixed_addresses
-from runtime.tuning import Tuning, known_lpj, remember_lpj
 
 pytestmark = pytest.mark.guest
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from runtime.initramfs import find_busybox
+from runtime.kernels.initramfs import find_busybox
 from tests.guest.caller import BOUND, Caller
 
 pytestmark = pytest.mark.guest

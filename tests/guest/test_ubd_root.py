@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from runtime.initramfs import find_busybox
+from runtime.kernels.initramfs import find_busybox
 from runtime.machine import Machine, Options
 from tests import needs
 from tests.guest.disks import MIB, command, make_filesystem, shell, specs

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.initramfs import build, find_busybox
-from runtime.kernel import find_kernel
+from runtime.kernels.initramfs import build, find_busybox
+from runtime.kernels.kernel import find_kernel
 from runtime.mconsole.wire import Kind, decode_notification
 from tests import needs
 from tests.guest.test_interactive import CTRL_C, on_terminal

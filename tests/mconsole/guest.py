@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from runtime.initramfs import build, find_busybox
 from runtime.keeper import Keeper
-from runtime.kernel import find_kernel
+from runtime.kernels.initramfs import build, find_busybox
+from runtime.kernels.kernel import find_kernel
+from runtime.kernels.tuning import Tuning, command_line
 from runtime.memory import memory_directory
-from runtime.tuning import Tuning, command_line
 
 PATIENCE = 60
 """Seconds that nothing here needs."""

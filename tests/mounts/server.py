@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.mount_table import Status, find, umount
+from runtime.mounts.table import Status, find, umount
 from tests import needs
 
 UML = (sys.executable, "-c", "from runtime.cli import main; main()")

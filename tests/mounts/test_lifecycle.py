@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from runtime import mount_table
-from runtime.mount_table import find
+from runtime.mounts import table as mount_table
+from runtime.mounts.table import find
 from tests import needs
 from tests.mounts.server import UML, mounted, wait_for
 
@@ -147,7 +147,7 @@ def test_a_mount_that_dies_at_once(call: str, source: Path, mountpoint: Path) ->
     """The kernel takes the mount, but at the first request libfuse finds an option that it cannot do."""
     script = f"""
 import sys, trio
-from runtime import mounts
+from runtime.mounts import mounting as mounts
 options = mounts.MountOptions(kernel={{"max_read=8192"}})
 {call}"""
     done = subprocess.run(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime import cpio
-from runtime.cpio import Entry, archive, directory, file, symlink
+from runtime.kernels import cpio
+from runtime.kernels.cpio import Entry, archive, directory, file, symlink
 
 SAMPLE = [
     file(b"bin/tool", b"#!/bin/sh\n", 0o755),

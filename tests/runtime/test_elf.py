@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.elf import strip_debugging
-from runtime.kernel import find_kernel
+from runtime.kernels.elf import strip_debugging
+from runtime.kernels.kernel import find_kernel
 
 
 def installed(name: str) -> bytes:

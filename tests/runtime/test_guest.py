@@ -10,7 +10,7 @@ import pytest
 
 from runtime import guest
 from runtime.guest import Boot, Mount, explain, job_script
-from runtime.initramfs import find_busybox
+from runtime.kernels.initramfs import find_busybox
 
 WORDS = ["", " a  b ", "new\nline", "quo'te\"", "$HOME `id`", "*", "--help", "\\", "é漢", "\udcff"]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime import cache, initramfs
-from runtime.initramfs import build, find_busybox, load_snippet
-from runtime.kernel import Kernel, find_kernel
+from runtime import cache
+from runtime.kernels import initramfs
+from runtime.kernels.initramfs import build, find_busybox, load_snippet
+from runtime.kernels.kernel import Kernel, find_kernel
 from umlfs.errors import UmlError
 
 NAMES = ("virtiofs", "overlay")

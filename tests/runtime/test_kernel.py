@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import cache, kernel
-from runtime.kernel import Kernel, configuration, find_kernel
+from runtime import cache
+from runtime.kernels import kernel
+from runtime.kernels.kernel import Kernel, configuration, find_kernel
 from umlfs.errors import UmlError
 
 

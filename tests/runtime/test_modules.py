@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import kernel, modules
-from runtime.kernel import Kernel, find_kernel
-from runtime.modules import read_module, resolve
+from runtime.kernels import kernel, modules
+from runtime.kernels.kernel import Kernel, find_kernel
+from runtime.kernels.modules import read_module, resolve
 from umlfs.errors import UmlError
 
 DEPENDENCIES = """\

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import cache
-from runtime.kernel import Kernel
-from runtime.tuning import LPJ_RANGE, Tuning, command_line, known_lpj, remember_lpj, tuning
+from runtime.kernels.kernel import Kernel
+from runtime.kernels.tuning import LPJ_RANGE, Tuning, command_line, known_lpj, remember_lpj, tuning
 from umlfs.errors import UsageError
 
 LOG = b"NR_IRQS: 64\r\nCalibrating delay loop... 7352.01 BogoMIPS (lpj=36760064)\r\nChecking that host ptys\r\n"

@@ -11,7 +11,7 @@ import trio
 
 from runtime.inspect import location
 from runtime.inspect.location import Location
-from runtime.mount_options import MountOptions
+from runtime.mounts.options import MountOptions
 from umlfs import sources
 from umlfs.block import BlockDevice
 from umlfs.errors import UsageError
@@ -47,7 +47,7 @@ async def opened(source: str, options: MountOptions, aside: Sequence[Path]) -> A
         if options.source:
             raise UsageError(f"-o {next(iter(options.source))}: an image has no such option", "it has ro and rw")
         from runtime.inspect.tree import open_tree
-        from runtime.mount_owner import Superuser
+        from runtime.mounts.owner import Superuser
 
         if options.writable or place.partition is not None or await _mountable(place):
             async with open_tree(place, writable=options.writable) as tree:

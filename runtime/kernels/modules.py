@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from runtime.kernel import INSTALL, Kernel, configuration, other_versions
+from runtime.kernels.kernel import INSTALL, Kernel, configuration, other_versions
 from umlfs.errors import UmlError
 
 OPTIONS: Final = {

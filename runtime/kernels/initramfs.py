@@ -16,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from runtime import cache, cpio, modules
-from runtime.elf import strip_debugging
-from runtime.kernel import Kernel, identity
-from runtime.modules import Module
+from runtime import cache
+from runtime.kernels import cpio, modules
+from runtime.kernels.elf import strip_debugging
+from runtime.kernels.kernel import Kernel, identity
+from runtime.kernels.modules import Module
 from umlfs.errors import UmlError
 
 LAYOUT: Final = 2

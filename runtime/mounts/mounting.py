@@ -15,9 +15,10 @@ from typing import Final
 
 import trio
 
-from runtime import background, mount_source, processes
-from runtime.mount_options import MountOptions
-from runtime.mount_table import DEAD, Mount, Status, clear_dead, find, table
+from runtime import background, processes
+from runtime.mounts import source as mount_source
+from runtime.mounts.options import MountOptions
+from runtime.mounts.table import DEAD, Mount, Status, clear_dead, find, table
 from runtime.open_files import raise_limit
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem

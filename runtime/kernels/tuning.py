@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runtime import cache
-from runtime.kernel import Kernel, identity
+from runtime.kernels.kernel import Kernel, identity
 from umlfs.errors import UsageError
 
 COMMAND_LINE_MAX: Final = 4096

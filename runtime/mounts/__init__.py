@@ -1,0 +1,1 @@
+"""Sources mounted on the host: starting, serving, finding and ending them."""
