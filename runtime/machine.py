@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
@@ -17,9 +16,9 @@ import trio
 from hostfs.watch import Watch
 from runtime import errand, farewell, guest
 from runtime.control import ControlFilesystem, Job, Sink, Source
-from runtime.equipment import OVERLAY_MODULE, Equipment
+from runtime.equipment import Equipment
 from runtime.keeper import Keeper
-from runtime.kernels import initramfs
+from runtime.kernels.archive import write_archive
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.tuning import command_line, remember_lpj, tuning
 from runtime.log import KernelLog
@@ -33,7 +32,7 @@ from runtime.processes import kill_group
 from runtime.processor import Seat
 from runtime.ptys import Ends, open_ends
 from runtime.slots import Slots
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, sole
 from umlfs.serve import vhost_user
 from umlfs.serve.device import VirtioDevice
 
@@ -243,7 +242,7 @@ class Machine:
             stack.callback(nursery.cancel_scope.cancel)
             for device, listener in zip(equipment.devices, listeners, strict=True):
                 nursery.start_soon(vhost_user.serve, device.device, listener)
-            await trio.to_thread.run_sync(self._write_archive, directory / ARCHIVE, kernel, equipment)
+            await trio.to_thread.run_sync(write_archive, directory / ARCHIVE, kernel, equipment, options)
             if heard and options.on_notification:
                 nursery.start_soon(self._tell, heard, options.on_notification)
                 equipment.arguments.append(f"mconsole=notify:{directory / NOTIFY}")
@@ -273,32 +272,6 @@ class Machine:
         stack.push_async_callback(self.slots.close)
         equipment.arguments += options.arguments
         return equipment
-
-    def _write_archive(self, path: Path, kernel: Kernel, equipment: Equipment) -> None:
-        """The initramfs of this boot: what every boot has, and then what this one adds."""
-        if self.options.initrd:
-            path.symlink_to(initramfs.given(self.options.initrd))
-            return
-        program = self.options.program
-        if program is not None:
-            names = (*(name for name in equipment.modules if name != OVERLAY_MODULE), *self.options.modules)
-            paths = "".join(f"{path}\n" for path in initramfs.module_paths(kernel, names))
-            extra = {"modules": paths.encode()}
-            shutil.copyfile(initramfs.build(kernel, names, program, None, extra, scratch=path.parent), path)
-            return
-        boot = guest.Boot(
-            equipment.root,
-            overlay=not self.options.writable,
-            mounts=equipment.mounts,
-            links=equipment.links,
-            hostname=self.options.name,
-            init=self.options.init,
-        )
-        init = guest.script("init.sh").encode()
-        base = initramfs.build(kernel, equipment.modules, init, initramfs.find_busybox(), scratch=path.parent)
-        shutil.copyfile(base, path)
-        with path.open("ab") as file:
-            file.write(guest.archive(boot, initramfs.load_snippet(kernel, equipment.modules)))
 
     def _start_kernel(
         self,
@@ -383,13 +356,6 @@ class Machine:
         if self._ended.is_set():
             raise self._log.failure("the kernel ended before its guest was up")
         raise self._log.failure(f"the guest did not come up within {self.options.boot_seconds:g} s")
-
-
-def sole(error: BaseException) -> BaseException:
-    """The one exception in a group, however deep; the group itself if there are several."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _ending(status: int) -> str:

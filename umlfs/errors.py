@@ -35,3 +35,10 @@ def described(error: OSError) -> str:
     why = error.strerror or str(error) or type(error).__name__
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     return f"{' -> '.join(names)}: {why}" if names else why
+
+
+def sole(error: BaseException) -> BaseException:
+    """The one exception in a group, however deep; the group itself if there are several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -13,9 +13,9 @@ from runtime.appliance.mounting import mount
 from runtime.appliance.program import program
 from runtime.control import Job
 from runtime.equipment import Disk, disk_name
-from runtime.machine import Machine, Options, sole
+from runtime.machine import Machine, Options
 from umlfs.block import BlockDevice
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, sole
 from umlfs.serve import fuse_wire as wire
 from umlfs.stream import requests_wire as requests
 from umlfs.stream.connection import Connection

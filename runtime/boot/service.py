@@ -13,7 +13,7 @@ import trio
 
 from runtime.boot.channel import Channel
 from runtime.boot.control_wire import Message, ProtocolError, failure
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, sole
 from umlfs.serve.listening import unix_listener
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,7 @@ async def _serve(channel: Channel, handlers: Mapping[str, Handler]) -> None:
 
 def _told(error: BaseException) -> UmlError:
     """What the client is told of `error`: no request may end the machine."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    error = sole(error)
     if isinstance(error, UmlError):
         return error
     if isinstance(error, ProtocolError):

@@ -16,14 +16,14 @@ from typing import BinaryIO, Final, cast
 import trio
 
 from runtime.images import ext4
-from runtime.images.convert import Write, Writing, in_thread, sole, write_image
+from runtime.images.convert import Write, Writing, in_thread, write_image
 from runtime.images.epoch import NAME as EPOCH
 from runtime.images.formats import Image
 from runtime.images.output import require_free
 from runtime.images.programs import find_program
 from runtime.images.recipe import Recipe, commands, files
 from runtime.images.streams import drain
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, sole
 
 SIZE: Final = 2 << 30
 _LINES: Final = 400

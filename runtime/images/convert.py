@@ -23,7 +23,7 @@ from runtime.images.output import output_directory, output_file, require_free, s
 from runtime.images.sink import Tick, Warn, no_tick, no_warning, ticking
 from runtime.images.size import Needs, needs
 from runtime.images.streams import convert_with_qemu, flatten, tar_stream
-from umlfs.errors import UmlError, UsageError
+from umlfs.errors import UmlError, UsageError, sole
 from umlfs.raw import open_file
 
 _HUMFS_SPARE: Final = 1 << 30
@@ -186,10 +186,3 @@ async def in_thread(work: Callable[[], None]) -> None:
             nursery.start_soon(trio.to_thread.run_sync, work)
     except BaseExceptionGroup as group:
         raise sole(group) from None
-
-
-def sole(error: BaseException) -> BaseException:
-    """The one exception in a group, however deep; the group itself if there are several."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
