@@ -47,7 +47,9 @@ def command(
                             records.extend(await listing.records(tree.filesystem, block))
                             continue
                         if block.heading is not None:
-                            show(f"\n{block.heading}:" if blocks_shown else f"{block.heading}:")
+                            if blocks_shown:
+                                show("")
+                            show(f"{block.heading}:")
                         blocks_shown += 1
                         for line in await listing.lines(tree.filesystem, block, long=long):
                             show(line)

@@ -65,7 +65,7 @@ def test_ls(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_names_cannot_drive_a_terminal(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tree / "empty" / "a\x1b[31m\n").touch()
-    assert output(capsys, "find", "tree:/empty", "--type", "f") == "/empty/a\\x1b[31m\n\n"
+    assert output(capsys, "find", "tree:/empty", "--type", "f") == "/empty/a\\x1b[31m\\n\n"
 
 
 def test_cat(tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
