@@ -34,9 +34,8 @@ def on_a_full_disk(place: Path, *words: str | Path) -> str:
     """What `uml image WORDS` says with a small disk as its working directory if it is not what it should; its exit
     status; and what is left."""
     place.mkdir(exist_ok=True)
-    alone = [needs.program("unshare"), "--mount", *(["--map-root-user"] if os.geteuid() else [])]
     program = [sys.executable, "-P", "-c", "from runtime.cli import main; main()", "image"]
-    command = [*alone, "sh", "-ec", SCRIPT, "sh", place, *program, *words]
+    command = [*needs.mount_namespace(), "sh", "-ec", SCRIPT, "sh", place, *program, *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
