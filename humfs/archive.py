@@ -47,15 +47,16 @@ async def import_archive(root: Path, archive: str, *, warn: Warn = no_warning, p
         with contextlib.ExitStack() as stack:
             image, stream = _open(archive, stack)
             try:
-                return await _put_in(filesystem, image, stream, warn, progress)
+                return await _put_in(filesystem, image, stream, warn, progress, remark=warn)
             except DamagedError as error:
                 raise UmlError(f"{_shown(archive, 'input')}: {error.what}", error.way_out) from error
 
 
 async def add_stream(root: Path, stream: BinaryIO, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
-    """Put a tar archive, compressed or not, into the humfs `root`, as `import_archive` does."""
+    """Put a tar archive, compressed or not, into the humfs `root`, as `import_archive` does, but for the remark of one
+    that is broken off: what it leaves is of no use to who calls this."""
     async with _opened(root, progress) as filesystem:
-        return await _put_in(filesystem, None, stream, warn, progress)
+        return await _put_in(filesystem, None, stream, warn, progress, remark=no_warning)
 
 
 @contextlib.asynccontextmanager
@@ -71,9 +72,10 @@ async def _opened(root: Path, progress: Progress) -> AsyncIterator[HumFilesystem
 
 
 async def _put_in(
-    filesystem: HumFilesystem, image: Files | None, stream: BinaryIO, warn: Warn, progress: Progress
+    filesystem: HumFilesystem, image: Files | None, stream: BinaryIO, warn: Warn, progress: Progress, *, remark: Warn
 ) -> int:
-    """Import, noting that it is under way for as long as it is, if anything came of it."""
+    """Import, noting that it is under way for as long as it is, if anything came of it. `remark` is told what stays of
+    one that is broken off."""
     store = filesystem.store
     broken_off_before = store.meta["importing"]
     importer = Importer(filesystem, warn)
@@ -86,7 +88,7 @@ async def _put_in(
             count = await add_tar(importer, stream, progress)
     except BaseException:
         if importer.members:
-            warn(f"broken off after {importer.members} files, which stay; import again to go on")
+            remark(f"broken off after {importer.members} files, which stay; import again to go on")
         else:
             store.set_meta(importing=broken_off_before)
         raise
