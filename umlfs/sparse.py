@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from umlfs.buffers import part, total
@@ -36,6 +36,9 @@ _FICLONERANGE: Final = 0x4020940D
 
 CHUNK: Final = 1 << 20
 """How much is read and written at a time where it has to go through memory."""
+
+TELL_STEP: Final = 16 << 20
+"""How much is copied between two words of progress."""
 
 IOV_MAX: Final = 1024
 """The most buffers that one preadv or pwritev takes (Linux)."""
@@ -108,6 +111,25 @@ def _seek(fd: int, offset: int, whence: int, end: int) -> int:
         if error.errno == errno.EINVAL:
             return offset if whence == os.SEEK_DATA else end
         raise
+
+
+def copy_data(
+    source: int,
+    target: int,
+    offset: int,
+    target_offset: int,
+    length: int,
+    copied: Callable[[int], None] | None = None,
+) -> None:
+    """Copy what has data in a range from one file to another, as `copy` does: holes, and what lies past the end of the
+    source, stay as the target has them. `copied` hears every `TELL_STEP` how many bytes of the range are behind."""
+    for start, end, has_data in segments(source, offset, offset + length):
+        while has_data and start < end:
+            size = end - start if copied is None else min(TELL_STEP, end - start)
+            copy(source, target, start, start - offset + target_offset, size)
+            start += size
+            if copied is not None:
+                copied(start - offset)
 
 
 def copy(source: int, target: int, offset: int, target_offset: int, length: int) -> None:

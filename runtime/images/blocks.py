@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -20,8 +20,6 @@ from umlfs.cow.merge import merge
 from umlfs.cow.open import open_cow
 from umlfs.errors import UmlError
 from umlfs.raw import open_file, open_raw
-
-_STEP: Final = 16 << 20
 
 
 async def holds(image: Image) -> str | None:
@@ -76,12 +74,7 @@ def _copy(path: Path, target: int, tick: Tick) -> None:
     try:
         size = file.size()
         os.ftruncate(target, size)
-        for start, end, has_data in sparse.segments(file.fileno(), 0, size):
-            while has_data and start < end:
-                length = min(_STEP, end - start)
-                sparse.copy(file.fileno(), target, start, start, length)
-                start += length
-                tick(start >> 20, "MiB")
+        sparse.copy_data(file.fileno(), target, 0, 0, size, lambda count: tick(count >> 20, "MiB"))
     finally:
         file.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -15,8 +15,6 @@ from umlfs.raw import RawDevice, open_file
 
 if TYPE_CHECKING:
     from runtime.inspect.part import Part
-
-_STEP: Final = 16 << 20
 
 
 def told(found: list[Part]) -> str:
@@ -53,12 +51,7 @@ def _copy(source: int, part: Part, made: Path, tick: Tick) -> None:
     fd = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         os.ftruncate(fd, part.size)
-        for start, end, has_data in sparse.segments(source, part.offset, part.offset + part.size):
-            while has_data and start < end:
-                length = min(_STEP, end - start)
-                sparse.copy(source, fd, start, start - part.offset, length)
-                start += length
-                tick(start - part.offset >> 20, "MiB")
+        sparse.copy_data(source, fd, part.offset, 0, part.size, lambda count: tick(count >> 20, "MiB"))
         os.fsync(fd)
     finally:
         os.close(fd)

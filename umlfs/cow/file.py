@@ -117,17 +117,11 @@ def _convert(file: LockedFile, path: str, old: Header, new: Header, lock: bool, 
     require_whole(source, old, path)
     with new_file(path, os.fstat(source).st_mode & 0o7777, replace=True) as target:
         fill(target, new)
-        _copy_data(source, target, old.bitmap_offset, new.bitmap_offset, old.bitmap_length)
-        _copy_data(source, target, old.data_offset, new.data_offset, old.size)
+        sparse.copy_data(source, target, old.bitmap_offset, new.bitmap_offset, old.bitmap_length)
+        sparse.copy_data(source, target, old.data_offset, new.data_offset, old.size)
         locked = open_file(f"/proc/self/fd/{target}", sync=sync, lock=lock)
     file.close()
     return locked
-
-
-def _copy_data(source: int, target: int, offset: int, target_offset: int, length: int) -> None:
-    for start, end, has_data in sparse.segments(source, offset, min(offset + length, os.fstat(source).st_size)):
-        if has_data:
-            sparse.copy(source, target, start, start - offset + target_offset, end - start)
 
 
 def fill(fd: int, header: Header) -> None:
