@@ -9,9 +9,7 @@
 Names are imported when they are first used: the command line has its start to think of.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as in typing, which takes long to import
 if TYPE_CHECKING:
     from runtime.equipment import HostMount
     from runtime.machine import Machine, Options
@@ -28,4 +26,6 @@ def __getattr__(name: str) -> object:
     take to run."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES[name]), name)

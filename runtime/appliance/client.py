@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from runtime.appliance.keeping import HELLO_MAX, connect
+from runtime.appliance.keeping import HELLO_MAX, connect, make_directory, socket_path
 from runtime.inspect.part import Part, choose
 from umlfs.errors import UmlError
 from umlfs.filesystem import Entry, Filesystem
 from umlfs.stream import replies_wire as replies
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
+
+if TYPE_CHECKING:
+    from runtime.standby.worker import Commands
 
 _PIECE: Final = 256 * 1024
 HELLO_SECONDS: Final = 60.0
@@ -74,9 +77,10 @@ def prolong(word: str, seconds: int) -> bool:
             return False
 
 
-def keep(word: str, seconds: int) -> None:
+def keep(word: str, seconds: int, commands: Commands | None = None) -> None:
     """See to it that an appliance for the image that `word` names is kept for `seconds` after its last client: one that
-    there is, or a new one in the background. To be called without an event loop. UmlError."""
+    there is, or a new one in the background, with a standby that does `commands`. To be called without an event loop.
+    UmlError."""
     if prolong(word, seconds):
         return
     # What serves one takes longer to import than one that is there takes to answer.
@@ -84,10 +88,21 @@ def keep(word: str, seconds: int) -> None:
     from runtime.appliance.kept import serve_kept
 
     def work(ready: Callable[[], None]) -> None:
-        with processes.for_machines():
+        with processes.for_machines(), _standby(word, commands):
             trio.run(serve_kept, word, float(seconds), ready)
 
     background.start(work)
+
+
+def _standby(word: str, commands: Commands | None) -> contextlib.AbstractContextManager[None]:
+    path = socket_path(word)
+    if path is None or commands is None:
+        return contextlib.nullcontext()
+    from runtime.standby import finding
+    from runtime.standby.server import standby
+
+    make_directory()
+    return standby(path.with_name(path.name + finding.suffix()), commands, [path])
 
 
 async def _greet(stream: trio.SocketStream, word: str) -> tuple[object, bytes]:

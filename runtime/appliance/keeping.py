@@ -9,24 +9,18 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from runtime.standby import finding
+
 HELLO_MAX: Final = 64 * 1024
 """Bytes of the line with which a kept appliance tells what it has."""
-_MODE: Final = 0o700
 
 
-def directory() -> Path:
-    """`umlfs-kept` in $XDG_RUNTIME_DIR, else `/tmp/umlfs-kept-UID`. Not made."""
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(base, "umlfs-kept") if base.startswith("/") else Path("/tmp", f"umlfs-kept-{os.getuid()}")
-
-
-def is_ours(path: Path) -> bool:
-    """Whether it is a directory that only this user writes."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+def make_directory() -> Path:
+    """The directory of the sockets, made if it is missing."""
+    directory = finding.directory()
+    if not finding.is_ours(directory):
+        os.makedirs(directory, 0o700, exist_ok=True)
+    return Path(directory)
 
 
 def socket_path(word: str) -> Path | None:
@@ -48,13 +42,13 @@ def socket_path(word: str) -> Path | None:
             return None
         digest.update(repr((os.path.realpath(each), status.st_dev, status.st_ino, status.st_size)).encode())
         digest.update(repr(status.st_mtime_ns).encode())
-    return directory() / digest.hexdigest()[:20]
+    return Path(finding.directory(), digest.hexdigest()[:20])
 
 
 def connect(word: str) -> socket.socket | None:
     """A connection to the kept appliance of the image; None if there is none. Does not wait for its answer."""
     path = socket_path(word)
-    if path is None or not is_ours(path.parent):
+    if path is None or not finding.is_ours(os.fspath(path.parent)):
         return None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -12,11 +12,12 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 import trio
 
-from runtime.appliance.keeping import HELLO_MAX, directory, is_ours, socket_path
+from runtime.appliance.keeping import HELLO_MAX, make_directory, socket_path
 from runtime.inspect import disk
 from runtime.inspect.part import Part
 from runtime.inspect.tree import MOUNTED_MAX, mounted
@@ -45,10 +46,8 @@ async def serve_kept(word: str, seconds: float, ready: Callable[[], None]) -> No
     path = socket_path(word)
     if path is None:
         raise UmlError(f"{word}: not an image, so nothing to keep", "leave out --keep")
-    if not is_ours(directory()):
-        os.makedirs(directory(), 0o700, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(_remove_directory)
+        stack.callback(_remove_directory, make_directory())
         farewell = stack.enter_context(contextlib.ExitStack())
         device = await stack.enter_async_context(disk.opened(word))
         if not isinstance(device, BlockDevice):
@@ -66,10 +65,10 @@ async def serve_kept(word: str, seconds: float, ready: Callable[[], None]) -> No
                 await _Server(connections[0], hello, seconds, farewell).run(trio.socket.from_stdlib_socket(listener))
 
 
-def _remove_directory() -> None:
+def _remove_directory(path: Path) -> None:
     """Of the sockets, if this was the last."""
     with contextlib.suppress(OSError):
-        os.rmdir(directory())
+        path.rmdir()
 
 
 def _told(part: Part, found: object) -> dict[str, object]:

@@ -6,11 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from runtime.cli.failure import printable
+
+if TYPE_CHECKING:
+    from runtime.standby.worker import Commands
 
 T = TypeVar("T")
 
@@ -52,9 +55,34 @@ def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequen
         from runtime.inspect import location
 
         for word in words:
-            keep_appliance(location.parse(word).source, keep)
+            keep_appliance(location.parse(word).source, keep, _standby_commands())
     with processes.for_machines():
         return trio.run(until_interrupted, work)
+
+
+def _standby_commands() -> Commands:
+    """What the standby of a kept appliance does, with all that it takes imported."""
+    from runtime.cli import COMMANDS
+    from runtime.cli.frame import invoke
+    from runtime.inspect.kept import needs_only_kept
+    from runtime.standby import finding
+    from runtime.standby.worker import Commands
+
+    return Commands(needs_only_kept, invoke, (*(COMMANDS[name] for name in sorted(finding.COMMANDS)), *_USED))
+
+
+_USED = (
+    "hostfs.source",
+    "runtime.cli.warnings",
+    "runtime.inspect.comparing",
+    "runtime.inspect.copying",
+    "runtime.inspect.listing",
+    "runtime.inspect.output",
+    "runtime.inspect.tree",
+    "runtime.interrupts",
+    "runtime.processes",
+)
+"""What the commands that a standby does import when they run."""
 
 
 def show(line: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests import needs
 from tests.appliance.images import FSTAB, make, make_tree, run
 from tests.guest.caller import BOUND, Caller, eventually
+from tests.standby.listening import listens
 
 pytestmark = pytest.mark.guest
 
@@ -34,6 +35,14 @@ def test_looking_inside_and_mending(caller: Caller) -> None:
 
     assert uml("ls", "--keep", "60", "image") == "etc\nhome\nlost+found\nusr\n"
     assert uml("cat", "image:/etc/fstab") == FSTAB
+    # What would take long to import is not: the standby does it.
+    assert eventually(lambda: any(map(listens, (caller.runtime / "umlfs-kept").glob("*.*"))))
+    line = caller.command("stat", "image:/etc/fstab")
+    line[line.index("-P") : line.index("-P")] = ["-X", "importtime"]
+    done = caller.finish(line)
+    assert b"/etc/fstab" in done.stdout
+    assert b"runtime.standby.client" in done.stderr
+    assert b"click" not in done.stderr
     assert uml("find", "image:/home", "día*") == "/home/me/día ☂\n"
     # Writing ends the kept one.
     assert uml("cp", "-f", "--owner", "0:0", "tree/etc/hostname", "image:/etc/fstab") == ""

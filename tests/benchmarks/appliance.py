@@ -133,6 +133,7 @@ def main(rounds: int = 5) -> None:
             "python": lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
             "python, trio and click": lambda: subprocess.run([sys.executable, "-c", "import click, trio"], check=True),
             "uml ls": uml("ls", image),
+            "uml ls --keep": uml("ls", "--keep", KEEP_SECONDS, image),
         }
         for name, contestants in reversed(runs.items()):
             print(f"\n{name}\n{table(measure(contestants, rounds), next(iter(contestants)))}")

@@ -46,6 +46,12 @@ def unix_listener(path: str | Path) -> Iterator[socket.socket]:
                     os.unlink(path)
 
 
+def remove_stale(path: str | Path) -> None:
+    """Remove the socket at `path`, if there is one and nobody listens there any more."""
+    with contextlib.suppress(OSError, UmlError), _only_one(path):
+        _remove_stale(path)
+
+
 @contextlib.contextmanager
 def tcp_listeners(address: str, port: int) -> Iterator[list[socket.socket]]:
     """Listening sockets for each address that `address` stands for; `port` 0 is any free one.

@@ -1,0 +1,118 @@
+"""The caller's side: a command handed over to a standby. Imports next to nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from runtime.standby import finding, request_wire
+
+TAKEN = b"+"
+"""What a standby answers first if it does the command; a descriptor of the process that does comes with it."""
+GO = b"!"
+"""What it waits for then: from now on signals are passed on."""
+STATUS_MAX = 32
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def hand_over(arguments: list[str]) -> int | None:
+    """Have a standby do `uml ARGUMENTS` with this process's standard descriptors, and all else that it has.
+
+    The exit status; None if none takes it, and nothing was done. Passes signals on, and ends by the signal by which
+    the command ended.
+    """
+    if not arguments or arguments[0] not in finding.COMMANDS:
+        return None
+    try:
+        connection = _connection()
+        if connection is None:
+            return None
+        with connection:
+            worker = _asked(connection, arguments)
+            return None if worker is None else _follow(connection, worker)
+    except OSError:
+        return None
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _connection() -> socket.socket | None:
+    """A connection to the first standby that listens."""
+    directory = finding.directory()
+    if not finding.is_ours(directory):
+        return None
+    suffix = finding.suffix()
+    for name in os.listdir(directory):
+        if name.endswith(suffix):
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                connection.connect(os.path.join(directory, name))
+                return connection
+            except OSError:
+                connection.close()
+    return None
+
+
+def _asked(connection: socket.socket, arguments: list[str]) -> int | None:
+    """A descriptor of the process that does it; None if it is refused."""
+    umask = os.umask(0)
+    os.umask(umask)
+    request = request_wire.encode(finding.identity(), umask, arguments, dict(os.environb))
+    place = os.open(".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        sent = socket.send_fds(connection, [request], [0, 1, 2, place])
+        connection.sendall(request[sent:])
+    finally:
+        os.close(place)
+    answer, descriptors, _, _ = socket.recv_fds(connection, len(TAKEN), 1)
+    return descriptors[0] if answer == TAKEN and descriptors else None
+
+
+def _follow(connection: socket.socket, worker: int) -> int:
+    """Wait for the end of the command."""
+    _pass_on_signals(worker)
+    connection.sendall(GO)
+    answer = b""
+    while not answer.endswith(b"\n"):
+        try:
+            piece = connection.recv(STATUS_MAX)
+        except OSError:
+            piece = b""
+        if not piece:
+            os.write(2, b"uml: the process that did this ended without a word; do it again\n")
+            return 1
+        answer += piece
+    status = int(answer)
+    if status < 0:
+        _die(-status)
+    return abs(status) + 128 * (status < 0)
+
+
+def _pass_on_signals(worker: int) -> None:
+    def send(number: int) -> None:
+        try:  # contextlib takes as long to import as all of this to run
+            signal.pidfd_send_signal(worker, number)
+        except ProcessLookupError:
+            return
+
+    def pass_on(number: int, _: object) -> None:
+        send(number)
+
+    def stop(_: int, __: object) -> None:
+        send(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        send(signal.SIGCONT)
+
+    for number in _PASSED_ON:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTSTP, stop)
+
+
+def _die(number: int) -> None:
+    """End by the same signal, so that the caller's shell sees what it would have seen."""
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -1,0 +1,133 @@
+"""One command, done in the place of the process that handed it over."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import TextIOWrapper
+from typing import Final, TextIO
+
+from runtime.standby import circumstances, finding, request_wire
+from runtime.standby.circumstances import Standing
+from runtime.standby.client import GO, TAKEN
+from runtime.standby.loaded import Files, unchanged
+
+REQUEST_SECONDS: Final = 10.0
+"""How long a client may take to say what it wants."""
+_CREDENTIALS: Final = struct.Struct("=iII")
+_STREAMS: Final = 4
+"""Descriptors that come with a request: the standard ones and the current directory."""
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """What a standby does."""
+
+    suits: Callable[[list[str]], bool]
+    """Whether it is for a standby to do `uml ARGUMENTS`."""
+    invoke: Callable[[list[str]], int]
+    """Does it; returns the exit status."""
+    modules: tuple[str, ...] = ()
+    """Those to be imported at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    pid: int
+    """Of the client."""
+    identity: str
+    umask: int
+    arguments: list[str]
+    environment: dict[bytes, bytes]
+    descriptors: list[int]
+
+
+def work(connection: socket.socket, commands: Commands, files: Files, parent: int) -> int:
+    """Do what the client at the other end asks, if that is to be done here; returns the exit status.
+
+    For a process of its own, forked from `parent`, of which nothing is left as it was. It does not outlive that.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return 1
+    try:
+        request = _receive(connection)
+        if not (unchanged(files) and _take_place(request) and commands.suits(request.arguments)):
+            return 1
+    except (OSError, ValueError, EOFError, struct.error):
+        return 1
+    _take_streams(request.descriptors)
+    return _status(commands.invoke, request.arguments) if _agreed(connection) else 1
+
+
+def _agreed(connection: socket.socket) -> bool:
+    """Tell the client that this is going to do it; False if it is gone."""
+    worker = os.pidfd_open(os.getpid())
+    try:
+        socket.send_fds(connection, [TAKEN], [worker])
+        return connection.recv(len(GO)) == GO
+    except OSError:
+        return False
+    finally:
+        os.close(worker)
+
+
+def _receive(connection: socket.socket) -> _Request:
+    """The request. EOFError, ValueError, OSError."""
+    connection.settimeout(REQUEST_SECONDS)
+    pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if uid != os.geteuid() or not pid:
+        raise request_wire.Malformed("somebody else's")
+    data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, _STREAMS)
+    if len(descriptors) != _STREAMS:
+        raise request_wire.Malformed("no descriptors")
+    size = request_wire.LENGTH_SIZE + request_wire.length(data[: request_wire.LENGTH_SIZE])
+    pieces = bytearray(data)
+    while len(pieces) < size:
+        piece = connection.recv(1 << 16)
+        if not piece:
+            raise EOFError
+        pieces += piece
+    return _Request(pid, *request_wire.decode(bytes(pieces[request_wire.LENGTH_SIZE :])), descriptors)
+
+
+def _take_place(request: _Request) -> bool:
+    """Be in the client's place; False if that cannot be. OSError, ValueError."""
+    if request.identity != finding.identity() or Standing.of(request.pid) != Standing.of("self"):
+        return False
+    if not circumstances.take_over_environment(request.environment):
+        return False
+    circumstances.take_over(request.pid)
+    os.umask(request.umask)
+    os.fchdir(request.descriptors[-1])
+    return True
+
+
+def _take_streams(descriptors: list[int]) -> None:
+    for number, descriptor in enumerate(descriptors[:3]):
+        os.dup2(descriptor, number)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    # As the interpreter makes them when it starts.
+    sys.stdin = _stream(0, "rb", sys.stdin)
+    sys.stdout = _stream(1, "wb", sys.stdout, lines=os.isatty(1))
+    sys.stderr = _stream(2, "wb", sys.stderr, lines=True)
+
+
+def _stream(number: int, mode: str, like: TextIO, *, lines: bool = False) -> TextIO:
+    newline = "\n" if number else None
+    return TextIOWrapper(os.fdopen(number, mode, closefd=False), like.encoding, like.errors, newline, lines)
+
+
+def _status(invoke: Callable[[list[str]], int], arguments: list[str]) -> int:
+    try:
+        return invoke(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
