@@ -25,8 +25,12 @@ STATE_SECONDS: Final = 5.0
 
 
 def find(umid: str, parent: Path | None = None) -> Path:
-    """The directory of the machine `umid`, a name or the directory's path. UmlError if there is none that runs."""
-    path = Path(umid) if "/" in umid else (parent or places.machines_directory()) / places.check_umid(umid)
+    """The directory of the machine `umid`: a name, or the path of the directory or of a socket in it. UmlError if there
+    is none that runs."""
+    if "/" in umid:
+        path = places.machine_at(umid) or Path(umid)
+    else:
+        path = (parent or places.machines_directory()) / places.check_umid(umid)
     if not places.is_locked(path):
         pid = places.read_pid(path)
         if pid is not None and places.is_kernel(pid, path.name):

@@ -19,6 +19,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -187,6 +188,26 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def runs(path: Path) -> bool:
+    """Whether the machine with this directory runs, or a kernel that was started with it by hand."""
+    pid = read_pid(path)
+    return pid is not None and (is_locked(path) or is_kernel(pid, path.name))
+
+
+def machine_at(name: str) -> Path | None:
+    """The directory of the machine that runs there: `name` is a path, with a slash in it, of that or of a socket in it.
+    None if there is no machine, or it is not this user's."""
+    if "/" not in name:
+        return None
+    path = Path(os.path.abspath(name))
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(path.stat().st_mode):
+            path = path.parent
+        if path.stat().st_uid == os.geteuid() and runs(path):
+            return path
+    return None
 
 
 def read_pid(path: Path) -> int | None:

@@ -40,14 +40,15 @@ class Location:
 
 def parse(word: str) -> Location:
     """What `word` names. What comes before a colon is the source if there is such a file or it says its kind; of
-    several such colons the last counts. Where no such word is a source, a machine's umid is. UsageError if there is no
-    source in it."""
+    several such colons the last counts. Where no such word is a source, a machine's umid is; the path of a machine's
+    directory, or of a socket in it, is the machine. UsageError if there is no source in it."""
     uri = _URI.match(word)
     if uri is not None and word.partition(":")[0] in sources.schemes():
         return _location(uri[1], uri[2])
     for end in _ends(word):
         if _is_source(word[:end]):
-            return _location(word[:end], word[end + 1 :] if end < len(word) else None)
+            found = _location(word[:end], word[end + 1 :] if end < len(word) else None)
+            return replace(found, machine=_is_machines_place(found.source))
     first, colon, rest = word.partition(":")
     if is_machine(first):
         return replace(_location(first, rest if colon else None), machine=True)
@@ -76,8 +77,16 @@ def is_machine(word: str) -> bool:
         path = places.machines_directory() / places.check_umid(word)
     except UmlError:
         return False
-    pid = places.read_pid(path)
-    return pid is not None and (places.is_locked(path) or places.is_kernel(pid, word))
+    return places.runs(path)
+
+
+def _is_machines_place(source: str) -> bool:
+    """Whether it is the path of the directory of a machine, wherever that is, or of a socket in it."""
+    if "/" not in source or os.path.isfile(source):
+        return False
+    from runtime.boot.directory import machine_at
+
+    return machine_at(source) is not None
 
 
 def _ends(word: str) -> Iterator[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
+from runtime.boot.client import find
 from runtime.boot.directory import claimed
 from runtime.inspect.location import Location, is_remote, parse
 from runtime.inspect.place import own_name, place_of
@@ -66,6 +68,24 @@ def test_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("web").rmdir()
     with pytest.raises(UsageError, match="web: no such file"):
         parse("web:/etc")
+
+
+def test_machines_elsewhere(tmp_path: Path) -> None:
+    """By the path of their directory, or of a socket in it, for as long as they run."""
+    place = tmp_path / "elsewhere/web"
+    with claimed(place.parent, "web"):
+        with socket.socket(socket.AF_UNIX) as console:
+            console.bind(str(place / "mconsole"))
+        for word in (f"{place}", "./elsewhere/web", "elsewhere/web/mconsole"):
+            assert parse(f"{word}:/etc") == Location(word, None, "/etc", machine=True)
+            assert parse(word) == Location(word, None, None, machine=True)
+            assert is_remote(f"{word}:/etc")
+            assert find(word) == place
+        assert not parse(f"hostfs:{place}:/etc").machine
+        assert not parse("elsewhere:/web").machine
+    assert not place.exists()
+    place.mkdir()
+    assert not parse(f"{place}:/etc").machine
 
 
 def test_a_file_with_a_colon_in_its_name() -> None:

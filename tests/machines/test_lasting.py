@@ -153,6 +153,7 @@ def look_inside(uml: Household) -> None:
     assert uml.ok("exec", "it", "sh", "-ec", check) == "a\n7:8 3145728\n"
     # Nobody takes the agent's own commands away.
     assert uml.ok("ls", "it:/run/umlfs/control") == ""
+    assert uml.ok("ls", f"{uml.machines}/it/mconsole:/tmp/d") == uml.ok("ls", ".uml/it:/tmp/d")
     assert uml.error("ls", "it:1") == (2, "it: a machine, which has no partitions; leave it out")
     assert uml.error("cat", "it:/none") == (1, "it:/none: No such file or directory")
 
