@@ -13,6 +13,7 @@ from runtime.appliance.mounting import mount
 from runtime.appliance.program import program
 from runtime.control import Job
 from runtime.equipment import Disk, disk_name
+from runtime.log import PANIC
 from runtime.machine import Machine, Options
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, sole
@@ -75,7 +76,8 @@ async def appliance(
             finally:
                 done.set()
     except BaseExceptionGroup as group:
-        raise sole(group) from None
+        unwritten = group.subgroup(_Unwritten)
+        raise sole(unwritten or group) from None
 
 
 async def _run(options: Options, writable: bool, done: trio.Event, task_status: trio.TaskStatus[Connection]) -> None:
@@ -98,9 +100,15 @@ async def _watch(job: Job, connection: Connection) -> None:
     try:
         await job.wait()
     except UmlError as error:
-        connection.lose(str(error))
+        connection.lose(_told(error))
     else:
         connection.lose("the appliance has ended")
+
+
+def _told(error: UmlError) -> str:
+    """What happened to the guest, in one line: where its kernel panicked, with what that said."""
+    start = error.details.find(PANIC.decode())
+    return error.what if start < 0 else f"{error.what}: {error.details[start:].splitlines()[0].strip()}"
 
 
 async def _end(job: Job, connection: Connection, writable: bool) -> None:
@@ -108,11 +116,18 @@ async def _end(job: Job, connection: Connection, writable: bool) -> None:
     if not writable:
         return
     if connection.broken is not None:
-        raise UmlError(f"not all changes were written to the image: {connection.broken}", "check it with its fsck")
+        raise _Unwritten(f"not all changes were written to the image: {connection.broken}", _FSCK)
     with trio.move_on_after(CLOSE_SECONDS):
         if await job.wait() == 0:
             return
-    raise UmlError("not all changes were written to the image", "check it with the fsck of its filesystem")
+    raise _Unwritten("not all changes were written to the image", _FSCK)
+
+
+class _Unwritten(UmlError):
+    """What was changed is not all in the image. It counts more than what else went wrong."""
+
+
+_FSCK: Final = "check it with the fsck of its filesystem"
 
 
 class _Requests:

@@ -94,6 +94,6 @@ async def _watch(connection: Connection, channel: Channel, path: Path) -> None:
     try:
         await answer_of(channel, path)
     except UmlError as error:
-        connection.lose(error.what)
+        connection.lose(error.what.removeprefix(f"{path.name}: "))
     else:
         connection.lose("what reads them in the machine has ended, as when the guest is out of memory")

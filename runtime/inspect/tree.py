@@ -14,6 +14,8 @@ from runtime.appliance.client import end_kept, kept_tree
 from runtime.inspect.location import Location
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
+from umlfs.stream.connection import Connection
+from umlfs.stream.filesystem import FuseStream
 
 if TYPE_CHECKING:
     from runtime.inspect.part import Part
@@ -46,12 +48,36 @@ class Tree:
 
 
 @contextlib.asynccontextmanager
-async def open_tree(location: Location, *, writable: bool = False) -> AsyncIterator[Tree]:
+async def open_tree(location: Location, *, writable: bool = False, enduring: bool = False) -> AsyncIterator[Tree]:
     """The tree that `location` lies in; its path plays no part.
 
     For an image an appliance is booted, unless one is kept. An image that is only read stays as it is, to the byte: a
-    journal is replayed into memory. A machine goes on meanwhile. UmlError, UsageError.
+    journal is replayed into memory. A machine goes on meanwhile. UmlError, UsageError: should the guest end, that
+    cancels what is done with the tree; unless it is `enduring`, and every request is EIO from then on.
     """
+    async with _opened(location, writable) as tree:
+        if enduring or not isinstance(tree.filesystem, FuseStream):
+            yield tree
+            return
+        async with _until_lost(tree.filesystem.connection, tree.name):
+            yield tree
+
+
+@contextlib.asynccontextmanager
+async def _until_lost(connection: Connection, name: str) -> AsyncIterator[None]:
+    with trio.CancelScope() as scope:
+        connection.on_loss = scope.cancel
+        try:
+            yield
+        except OSError:
+            if connection.broken is None:
+                raise
+    if connection.broken is not None:
+        raise UmlError(f"{name}: {connection.broken}", "what was done until then may be incomplete")
+
+
+@contextlib.asynccontextmanager
+async def _opened(location: Location, writable: bool) -> AsyncIterator[Tree]:
     if location.machine:
         async with _machine(location, writable) as tree:
             yield tree

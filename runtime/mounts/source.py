@@ -50,7 +50,7 @@ async def opened(source: str, options: MountOptions, aside: Sequence[Path]) -> A
         from runtime.mounts.owner import Superuser
 
         if options.writable or place.partition is not None or await _mountable(place):
-            async with open_tree(place, writable=options.writable) as tree:
+            async with open_tree(place, writable=options.writable, enduring=True) as tree:
                 yield Superuser(tree.filesystem) if os.geteuid() else tree.filesystem
             return
     wanted = sources.OpenOptions(read_only=options.read_only, extra=options.source, aside=aside)

@@ -85,6 +85,33 @@ def test_nothing_outlives_a_killed_command(me: Caller) -> None:
     assert eventually(lambda: not me.left()), me.left()
 
 
+def test_a_guest_that_is_killed_meanwhile(me: Caller) -> None:
+    """One line, whatever was under way."""
+    image_of(me)
+    reader, writer = os.pipe()
+    command = me.command("cat", "image:/home/me/data")
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE) as process, open(reader, "rb") as output:
+        os.close(writer)
+        assert len(output.read(100)) == 100
+        os.kill(int(next(me.runtime.glob("umlfs-*/*/pid")).read_text()), signal.SIGKILL)
+        output.read()
+        _, errors = process.communicate(timeout=BOUND)
+    what = b"uml: image: the guest ended by itself (the kernel died of signal 9); what was done until then may be "
+    assert (process.returncode, errors) == (1, what + b"incomplete\n")
+
+
+def test_a_guest_that_panics_meanwhile(me: Caller) -> None:
+    """With what its kernel said."""
+    image = image_of(me)
+    run("tune2fs", "-e", "panic", image)
+    run("debugfs", "-w", "-R", "set_inode_field /home block[0] 0", image)
+    done = me.finish(me.command("find", "image:/"))
+    line = done.stderr.decode()
+    assert (done.returncode, line.count("\n")) == (1, 1)
+    assert line.startswith("uml: image: the guest ended by itself (the kernel died of signal 6): Kernel panic - not ")
+    assert "panic forced after error" in line
+
+
 def _commands(caller: Caller) -> list[bytes]:
     """The command lines of all processes that have to do with the caller's runtime directory."""
     found = []

@@ -58,6 +58,8 @@ class Connection:
         self._ended = False
         self.broken: str | None = None
         """Why nothing can be asked any more."""
+        self.on_loss: Callable[[], None] = _nothing
+        """Called when that comes about, before those who wait for answers hear of it."""
 
     # Asking -----------------------------------------------------------------------------------
 
@@ -203,11 +205,16 @@ class Connection:
         """The other end is of no more use. The first reason stays."""
         if self.broken is None:
             self.broken = why
+            self.on_loss()
         self._queue.clear()
         self._wanted.set()
         for asked in self._asked.values():
             asked.answered.set()
         self._asked.clear()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_bytes(view: memoryview) -> bool:
