@@ -14,7 +14,7 @@ import trio
 from runtime.inspect.contents import close_file, each_piece, open_file
 from runtime.inspect.paths import Node, failure
 from runtime.inspect.walk import DEPTH_MAX, children
-from umlfs.filesystem import NO_HANDLE, Attr, Caller, Filesystem, SetAttr
+from umlfs.filesystem import NO_HANDLE, Attr, Caller, Entry, Filesystem, SetAttr
 
 AT_ONCE: Final = 16
 """Files of a directory that are copied at the same time."""
@@ -22,6 +22,8 @@ WITHOUT_HOLES: Final = 64 * 1024
 """Files up to here are not searched for holes."""
 _REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EOVERFLOW})
 """What a destination answers that cannot keep owners, devices or attributes."""
+_UNKEPT: Final = _REFUSED | {errno.ENODATA, errno.E2BIG, errno.ENOSPC, errno.ERANGE}
+"""What extended attributes may fail with."""
 _SEEK_UNKNOWN: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF})
 T = TypeVar("T")
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
@@ -64,6 +66,8 @@ class Copier:
         self._owner = owner
         self._links: dict[int, int] = {}
         """Files with several names: the source's inode and the target's."""
+        self._refused: set[int] = set()
+        """Users to whom the target gives nothing."""
 
     async def copy(self, node: Node, parent: int, name: bytes) -> None:
         """Copy `node`, and if it is a directory all below it, to `name` in the target's directory `parent`.
@@ -105,8 +109,10 @@ class Copier:
         if present is not None and not (self._replace and present.is_directory):
             raise failure(errno.EEXIST, name)
         caller = self._caller(node.attr)
-        # Private until all is in it.
-        ino = present.ino if present else (await self._target.mkdir(parent, name, 0o700, 0, caller)).ino
+        if present is None:  # private until all is in it
+            entry = await self._target.mkdir(parent, name, 0o700, 0, caller)
+            present = Node(name, entry.ino, entry.attr)
+        ino = present.ino
         below = await children(self._source, node)
         files = [each for each in below if not each.is_directory]
         await self._at_once(files, ino)
@@ -114,7 +120,7 @@ class Copier:
             if each.is_directory:
                 await self._copy(each, ino, each.name, (*trail, node.ino))
                 self._source.forget(each.ino, 1)
-        await self._attributes(node, ino)
+        await self._attributes(node, ino, present.attr)
         self._target.forget(ino, 1)
         self._count()
 
@@ -155,7 +161,7 @@ class Copier:
             await self._contents(node, made, opened.handle)
         finally:
             await self._flush(made, opened.handle)
-        await self._attributes(node, made.ino)
+        await self._attributes(node, made.ino, made.attr)
         if node.attr.nlink > 1:
             self._links[node.ino] = made.ino
         else:
@@ -173,7 +179,7 @@ class Copier:
         mode = stat.S_IFMT(attr.mode) | 0o600
         await self._made(node, parent, name, lambda: self._target.mknod(parent, name, mode, attr.rdev, 0, caller))
 
-    async def _made(self, node: Node, parent: int, name: bytes, make: Callable[[], Awaitable[object]]) -> None:
+    async def _made(self, node: Node, parent: int, name: bytes, make: Callable[[], Awaitable[Entry]]) -> None:
         """Make a node that has no contents. One that the target cannot have is left out, and reported."""
         try:
             entry = await make()
@@ -182,10 +188,9 @@ class Copier:
                 raise failure(error.errno or errno.EIO, name) from None
             self.report.skipped.append(f"{os.fsdecode(node.path)}: {os.strerror(error.errno or 0)}")
             return
-        ino: int = getattr(entry, "ino")  # noqa: B009
-        await self._attributes(node, ino)
+        await self._attributes(node, entry.ino, entry.attr)
         if node.attr.nlink > 1 and not node.is_directory:
-            self._links.setdefault(node.ino, ino)
+            self._links.setdefault(node.ino, entry.ino)
         self._count()
 
     async def _make_room(self, node: Node, parent: int, name: bytes) -> None:
@@ -253,30 +258,59 @@ class Copier:
         if handle != NO_HANDLE:
             await close_file(self._target, made, handle)
 
-    async def _attributes(self, node: Node, ino: int) -> None:
-        """Owner, extended attributes, mode and times, in an order in which none undoes another."""
-        kept = await self._give(node, ino)
-        await self._extended(node, ino)
-        attr = node.attr
-        mode = stat.S_IMODE(attr.mode) if kept else stat.S_IMODE(attr.mode) & ~_SET_ID
-        times = SetAttr(atime_ns=attr.atime_ns, mtime_ns=attr.mtime_ns)
+    async def _attributes(self, node: Node, ino: int, made: Attr) -> None:
+        """Owner, extended attributes, mode and times, in an order in which none undoes another: in one request where
+        that can be. `made` is what the copy has."""
+        names = await self._names(node)
+        if not names and await self._all_at_once(node, ino, made):
+            return
+        kept = await self._give(node, ino, made)
+        await self._extended(node, ino, names)
+        mode = stat.S_IMODE(node.attr.mode)
+        times = SetAttr(atime_ns=node.attr.atime_ns, mtime_ns=node.attr.mtime_ns)
         if not node.is_link:
-            await self._set(ino, SetAttr(mode=mode))
+            times.mode = mode if kept else mode & ~_SET_ID
         await self._set(ino, times)
 
-    async def _give(self, node: Node, ino: int) -> bool:
-        """Whether the target could make it belong to whom it should."""
-        uid, gid = self._owner or (node.attr.uid, node.attr.gid)
+    async def _all_at_once(self, node: Node, ino: int, made: Attr) -> bool:
+        """Give the copy all that it is to have; False if it could not be given all. A set-id bit is none of that: it
+        must not come before its owner."""
+        attr, (uid, gid) = node.attr, self._owner_of(node.attr)
+        if attr.mode & _SET_ID or uid in self._refused:
+            return False
+        changes = SetAttr(atime_ns=attr.atime_ns, mtime_ns=attr.mtime_ns)
+        if not node.is_link:
+            changes.mode = stat.S_IMODE(attr.mode)
+        if (made.uid, made.gid) != (uid, gid):
+            changes.uid, changes.gid = uid, gid
+        try:
+            found, _ = await self._target.setattr(ino, changes)
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            return False
+        return (found.uid, found.gid) == (uid, gid)
+
+    async def _give(self, node: Node, ino: int, made: Attr) -> bool:
+        """Whether it belongs to whom it should, or the target could make it so."""
+        uid, gid = self._owner_of(node.attr)
+        if (made.uid, made.gid) == (uid, gid):
+            return True
+        if uid not in self._refused and await self._given(ino, uid, gid):
+            return True
+        if made.uid != uid:
+            self._refused.add(uid)
+        self.report.owners_lost += 1
+        return False
+
+    async def _given(self, ino: int, uid: int, gid: int) -> bool:
         try:
             attr, _ = await self._target.setattr(ino, SetAttr(uid=uid, gid=gid))
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
             attr, _ = await self._target.getattr(ino)
-        if (attr.uid, attr.gid) == (uid, gid):
-            return True
-        self.report.owners_lost += 1
-        return False
+        return (attr.uid, attr.gid) == (uid, gid)
 
     async def _set(self, ino: int, changes: SetAttr) -> None:
         try:
@@ -285,15 +319,23 @@ class Copier:
             if error.errno not in _REFUSED:
                 raise
 
-    async def _extended(self, node: Node, ino: int) -> None:
+    async def _names(self, node: Node) -> list[bytes]:
+        """Those of the extended attributes."""
         if node.is_link:
-            return
+            return []
         try:
-            names = await self._source.listxattr(node.ino)
+            return await self._source.listxattr(node.ino)
+        except OSError as error:
+            if error.errno not in _UNKEPT:
+                raise
+            return []
+
+    async def _extended(self, node: Node, ino: int, names: list[bytes]) -> None:
+        try:
             for name in names:
                 await self._target.setxattr(ino, name, await self._source.getxattr(node.ino, name))
         except OSError as error:
-            if error.errno not in _REFUSED | {errno.ENODATA, errno.E2BIG, errno.ENOSPC, errno.ERANGE}:
+            if error.errno not in _UNKEPT:
                 raise
 
     def _count(self) -> None:
@@ -306,9 +348,11 @@ class Copier:
 
     # Details ----------------------------------------------------------------------------------
 
+    def _owner_of(self, attr: Attr) -> tuple[int, int]:
+        return self._owner or (attr.uid, attr.gid)
+
     def _caller(self, attr: Attr) -> Caller:
-        uid, gid = self._owner or (attr.uid, attr.gid)
-        return Caller(uid, gid)
+        return Caller(*self._owner_of(attr))
 
     @staticmethod
     async def _naming(name: bytes, operation: Awaitable[T]) -> T:

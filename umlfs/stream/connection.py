@@ -34,6 +34,8 @@ class _Asked:
 
     pending: Pending
     answered: trio.Event
+    since: float
+    """When, by trio's clock."""
     undo: Undo | None = None
     """Set when nobody waits any more."""
 
@@ -51,6 +53,9 @@ class Connection:
         self._unique = itertools.count(2, 2)
         self._decoder = ReplyDecoder()
         self._asked: dict[Pending, _Asked] = {}
+        """In the order of their times."""
+        self._watched = False
+        """A task looks after those that are too old."""
         self._queue: deque[memoryview] = deque()
         self._wanted = trio.Event()
         """There is something in the queue, or there never will be."""
@@ -83,20 +88,33 @@ class Connection:
         if self._forgets:
             self._send_forgets()
         pending = Pending(limit, into)
-        asked = self._asked[pending] = _Asked(pending, trio.Event())
+        asked = self._asked[pending] = _Asked(pending, trio.Event(), trio.current_time())
         self._send(opcode, node, parts, caller, pending)
-        with trio.move_on_after(self._timeout):
-            try:
-                await asked.answered.wait()
-            except trio.Cancelled:
-                self._abandon(asked, undo)
-                raise
+        if not self._watched:
+            self._watched = True
+            trio.lowlevel.spawn_system_task(self._watch)
+        try:
+            await asked.answered.wait()
+        except trio.Cancelled:
+            self._abandon(asked, undo)
+            raise
         if not pending.done:
-            self.lose(f"no answer for {self._timeout:g} seconds")
             raise self._lost()
         if pending.error:
             raise OSError(pending.error, os.strerror(pending.error))
         return pending
+
+    async def _watch(self) -> None:
+        """Lose a connection that is silent: one task for all requests, for a time-out of each takes longer than most
+        answers."""
+        while self._asked:
+            oldest = next(iter(self._asked.values()))
+            left = oldest.since + self._timeout - trio.current_time()
+            if left <= 0:
+                self.lose(f"no answer for {self._timeout:g} seconds")
+            else:
+                await trio.sleep(left)
+        self._watched = False
 
     def forget(self, node: int, count: int) -> None:
         """Give back lookups, with the next request."""
