@@ -54,13 +54,15 @@ def create_(cow: str, backing: str, force: bool) -> None:
 @command.command("merge")
 @click.option("-b", "--backing", type=FILE, help="Where the backing file is, if not where the COW file says.")
 @click.option("-d", "--in-place", is_flag=True, help="Write into the backing file, and empty the COW file.")
+@click.option("-f", "--force", is_flag=True, help="Replace NEW if it is there.")
 @click.argument("cow", type=FILE)
 @click.argument("new", type=FILE, required=False)
-def merge_(cow: str, new: str | None, backing: str | None, in_place: bool) -> None:
+def merge_(cow: str, new: str | None, backing: str | None, in_place: bool, force: bool) -> None:
     """Merge a COW file with its backing file, into the file NEW or in place.
 
-    NEW appears (in the place of what is there) when it is complete. A merge in place makes every other COW file over
-    that backing file worthless; interrupted, it is gone on with by the same command.
+    NEW appears when it is complete, with --force in the place of what is there; a block device is written to. A merge in
+    place makes every other COW file over that backing file worthless; interrupted, it is gone on with by the same
+    command.
 
     \b
     Example:
@@ -74,8 +76,11 @@ def merge_(cow: str, new: str | None, backing: str | None, in_place: bool) -> No
     with progress_bar(cow) as progress:
         if new is None:
             merge_in_place(cow, backing=backing, progress=progress)
-        else:
-            merge(cow, new, backing=backing, progress=progress)
+            return
+        try:
+            merge(cow, new, backing=backing, replace=force, progress=progress)
+        except FileExistsError as error:
+            raise UmlError(f"{new}: exists", "name another, or --force to replace it") from error
 
 
 @command.command("info")

@@ -19,7 +19,7 @@ _ENDLESS = 1 << 14
 @click.argument("mountpoint", metavar="MOUNTPOINT]", required=False)
 @click.option("-o", "options", multiple=True, metavar="OPTS", help="Options with commas between; docs/mounting.md.")
 @click.option("--foreground", is_flag=True, help="Serve in this process, until Ctrl-C or an unmount.")
-@click.option("--json", "as_json", is_flag=True, help="List the mounts as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="The list of mounts as JSON.")
 def command(
     source: str | None, mountpoint: str | None, options: tuple[str, ...], foreground: bool, as_json: bool
 ) -> None:
@@ -40,6 +40,8 @@ def command(
     if source is None:
         _list(as_json)
         return
+    if as_json:
+        raise UsageError("--json: only for the list of mounts", "write 'uml mount --json', or leave it out")
     if mountpoint is None:
         raise UsageError("no mount point named", "write 'uml mount SRC MOUNTPOINT'")
     mount(source, mountpoint, options, foreground)

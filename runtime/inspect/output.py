@@ -30,6 +30,11 @@ async def cat(filesystem: Filesystem, path: bytes, descriptor: int) -> None:
 
 
 async def write_all(descriptor: int, data: memoryview) -> None:
-    """Write all of `data`, waiting in a thread. OSError."""
+    """Write all of `data`, waiting in a thread. OSError, which names standard output where that is it."""
     while data:
-        data = data[await trio.to_thread.run_sync(os.write, descriptor, data) :]
+        try:
+            data = data[await trio.to_thread.run_sync(os.write, descriptor, data) :]
+        except OSError as error:
+            if descriptor == 1:
+                error.filename = "standard output"
+            raise

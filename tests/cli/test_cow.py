@@ -52,7 +52,11 @@ def test_create(cow: Path, capsys: Lines) -> None:
 
 async def test_merge(cow: Path, capsys: Lines) -> None:
     content = await change(cow)
-    assert run("merge", "cow", "new") == 0
+    Path("new").write_bytes(b"old")
+    assert run("merge", "cow", "new") == 1
+    assert capsys.readouterr().err == "uml: new: exists; name another, or --force to replace it\n"
+    assert Path("new").read_bytes() == b"old"
+    assert run("merge", "--force", "cow", "new") == 0
     assert run("merge", "cow") == run("merge", "-d", "cow", "new") == 2
     assert "give either NEW or --in-place" in capsys.readouterr().err
     assert run("merge", "--in-place", "--backing", "backing", "cow") == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import click
@@ -128,6 +130,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("uml ")
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 UML = [sys.executable, "-c", "from runtime.cli import main; main()"]
 
 
@@ -147,6 +150,27 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         assert process.wait() == 141
 
 
+def test_a_disk_that_is_full_in_the_middle() -> None:
+    script = (
+        "import sys, click, types; from runtime import cli\n"
+        "def callback():\n    while True: print('y' * 1000)\n"
+        "sys.modules['probe'] = m = types.ModuleType('probe'); m.command = click.Command('probe', callback=callback)\n"
+        "cli.COMMANDS['probe'] = 'probe'; sys.argv[1:] = ['probe']; cli.main()\n"
+    )
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"uml: standard output: No space left on device\n")
+
+
+def test_contents_onto_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with open("/dev/full", "wb") as full:
+        command = [*UML, "cat", f"{tmp_path}:/file"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"uml: standard output: No space left on device\n")
+
+
 def test_the_frame_imports_little() -> None:
     heavy = {"trio", "rich", "sqlite_utils", "pyfuse3", "psutil", "importlib.metadata", "logging", "asyncio"}
     code = "import sys, runtime.cli; print(*sys.modules)"
@@ -157,7 +181,7 @@ def test_the_frame_imports_little() -> None:
 @pytest.mark.parametrize(
     ("redirection", "status", "err"),
     [
-        (">/dev/full", 1, "uml: No space left on device\n"),
+        (">/dev/full", 1, "uml: standard output: No space left on device\n"),
         (">&-", 0, ""),
         ("<&- >/dev/null", 0, ""),
         (">/dev/null 2>&-", 0, ""),
@@ -165,7 +189,8 @@ def test_the_frame_imports_little() -> None:
 )
 def test_odd_standard_descriptors(redirection: str, status: int, err: str) -> None:
     script = f'exec "$0" -c "from runtime.cli import main; main()" --version {redirection}'
-    done = subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, text=True, check=False)
+    command = ["sh", "-c", script, sys.executable]
+    done = subprocess.run(command, env=BUFFERED, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", err)
 
 

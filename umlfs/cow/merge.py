@@ -100,12 +100,15 @@ def _steps(start: int, end: int, where: Where) -> Iterator[Piece]:
 # Into a new image -----------------------------------------------------------------------------
 
 
-def merge(cow: str, new: str, *, backing: str | None = None, progress: Progress | None = None) -> None:
+def merge(
+    cow: str, new: str, *, backing: str | None = None, replace: bool = True, progress: Progress | None = None
+) -> None:
     """Write what the COW file `cow` shows over its backing file to a new image, durable on return.
 
     `backing` overrides where the header says the backing file is; its size and mtime must be the header's. An
-    existing `new` is replaced when all is done, and left alone on an error; a block device is written to.
-    OSError; UmlError if a file is in use for writing, or anything is wrong with the COW file.
+    existing `new` is replaced when all is done, and left alone on an error; without `replace` it is a
+    FileExistsError. A block device is written to. OSError; UmlError if a file is in use for writing, or anything is
+    wrong with the COW file.
     """
     with ExitStack() as opened:
         sources = _open(opened, cow, backing)
@@ -118,7 +121,7 @@ def merge(cow: str, new: str, *, backing: str | None = None, progress: Progress 
         if os.path.exists(new):
             opened.callback(open_file(new).close)  # nobody uses what is about to be replaced
         mode = 0o600 | os.fstat(sources.cow).st_mode & 0o666
-        with new_file(new, mode, replace=True) as fd:
+        with new_file(new, mode, replace=replace) as fd:
             os.ftruncate(fd, sources.header.size)
             _copy_all(sources, fd, progress)
 
