@@ -72,4 +72,10 @@ def main() -> NoReturn:
     """The entry point of the `uml` program."""
     open_standard_descriptors()
     status = hand_over(sys.argv[1:])
-    sys.exit(invoke(sys.argv[1:]) if status is None else status)
+    if status is None:
+        from runtime.stdout import named
+
+        if sys.stdout:
+            sys.stdout = named(sys.stdout)
+        status = invoke(sys.argv[1:])
+    sys.exit(status)

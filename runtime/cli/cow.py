@@ -60,8 +60,8 @@ def create_(cow: str, backing: str, force: bool) -> None:
 def merge_(cow: str, new: str | None, backing: str | None, in_place: bool, force: bool) -> None:
     """Merge a COW file with its backing file, into the file NEW or in place.
 
-    NEW appears when it is complete, with --force in the place of what is there; a block device is written to. A merge in
-    place makes every other COW file over that backing file worthless; interrupted, it is gone on with by the same
+    NEW appears when it is complete, with --force in the place of what is there; a block device is written to. A merge
+    in place makes every other COW file over that backing file worthless; interrupted, it is gone on with by the same
     command.
 
     \b

@@ -32,9 +32,7 @@ def report(error: BaseException, debug: bool) -> int:
         traceback.print_exception(error)
     cause = _cause(error)
     nobody_reads = isinstance(cause, BrokenPipeError) and _stdout_is_broken()
-    stuck = _give_up_stdout()
-    if stuck and isinstance(cause, OSError) and cause.filename is None and cause.errno == stuck.errno:
-        cause.filename = "standard output"
+    _give_up_stdout()
     if nobody_reads:
         return BROKEN_PIPE
     if isinstance(cause, KeyboardInterrupt):
@@ -124,13 +122,10 @@ def _stdout_is_broken() -> bool:
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
-def _give_up_stdout() -> OSError | None:
-    """Write out what standard output still holds; where that fails, drop it, or Python would complain at exit, and give
-    the error."""
+def _give_up_stdout() -> None:
+    """Write out what standard output still holds; where that fails, drop it, or Python would complain at exit."""
     try:
         if sys.stdout:
             sys.stdout.flush()
-    except OSError as error:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return error
-    return None

@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from runtime import stdout
 from runtime.inspect.contents import close_file, each_piece, open_file
 from runtime.inspect.paths import failure, resolve
 from umlfs.filesystem import Filesystem
@@ -36,5 +37,5 @@ async def write_all(descriptor: int, data: memoryview) -> None:
             data = data[await trio.to_thread.run_sync(os.write, descriptor, data) :]
         except OSError as error:
             if descriptor == 1:
-                error.filename = "standard output"
+                error.filename = stdout.NAME
             raise

@@ -17,6 +17,7 @@ from runtime.standby import circumstances, finding, request_wire
 from runtime.standby.circumstances import Standing
 from runtime.standby.client import GO, TAKEN
 from runtime.standby.loaded import Files, unchanged
+from runtime.stdout import named
 
 REQUEST_SECONDS: Final = 10.0
 """How long a client may take to say what it wants."""
@@ -117,13 +118,14 @@ def _take_streams(descriptors: list[int]) -> None:
         os.close(descriptor)
     # As the interpreter makes them when it starts.
     sys.stdin = _stream(0, "rb", sys.stdin)
-    sys.stdout = _stream(1, "wb", sys.stdout, lines=os.isatty(1))
+    sys.stdout = named(sys.stdout)
     sys.stderr = _stream(2, "wb", sys.stderr, lines=True)
 
 
-def _stream(number: int, mode: str, like: TextIO, *, lines: bool = False) -> TextIO:
+def _stream(number: int, mode: str, like: TextIO | None, *, lines: bool = False) -> TextIO:
     newline = "\n" if number else None
-    return TextIOWrapper(os.fdopen(number, mode, closefd=False), like.encoding, like.errors, newline, lines)
+    encoding, errors = (like.encoding, like.errors) if like else (None, None)  # None: the standby was started without
+    return TextIOWrapper(os.fdopen(number, mode, closefd=False), encoding, errors, newline, lines)
 
 
 def _status(invoke: Callable[[list[str]], int], arguments: list[str]) -> int:

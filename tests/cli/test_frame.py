@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,7 +129,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("uml ")
 
 
-BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 UML = [sys.executable, "-c", "from runtime.cli import main; main()"]
 
 
@@ -159,7 +157,7 @@ def test_a_disk_that_is_full_in_the_middle() -> None:
     )
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-c", script]
-        done = subprocess.run(command, env=BUFFERED, stdout=full, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (1, b"uml: standard output: No space left on device\n")
 
 
@@ -190,7 +188,7 @@ def test_the_frame_imports_little() -> None:
 def test_odd_standard_descriptors(redirection: str, status: int, err: str) -> None:
     script = f'exec "$0" -c "from runtime.cli import main; main()" --version {redirection}'
     command = ["sh", "-c", script, sys.executable]
-    done = subprocess.run(command, env=BUFFERED, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", err)
 
 
