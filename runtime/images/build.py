@@ -50,8 +50,11 @@ async def build(target: Image, recipe: Recipe, writing: Writing | None = None, s
     settings = ext4.Settings(writing.size or SIZE, epoch=recipe.epoch)
 
     async def fill(write: Write) -> None:
-        async with _packages(recipe, target, say) as stream:
-            await in_thread(partial(write, stream))
+        try:
+            async with _packages(recipe, target, say) as stream:
+                await in_thread(partial(write, stream))
+        except BaseExceptionGroup as group:
+            raise sole(group) from None  # so that an OSError in it gets a name
 
     try:
         await write_image(target, settings, writing, fill)
