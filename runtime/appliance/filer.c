@@ -10,6 +10,8 @@
  * nodes are numbered from 2, and their first one comes from MOUNT; a READ without a handle needs no OPEN.
  * MOUNT (opcode 65537): u32 flags (1: writable), then device, type and options, each ending with a NUL. Its answer
  * is a u32 errno, and then the root's fuse_entry_out, or what the kernel had to say.
+ * PACK (opcode 65538): the last request. After its answer, and the end of the input, what follows is an archive of the
+ * node and all below it (packer.c); what could not be read goes to the job's errors, and its status is 1 then.
  *
  * A visitor (called with the number of its job) hands out what the guest it finds itself in has at /, with all that is
  * mounted there: the answer to MOUNT, whatever it asks for, is that root. The guest's own programs work on it, too.
@@ -41,6 +43,7 @@
 #define AGENT "/run/umlfs"         /* as in runtime/guest */
 #define MOUNT 65537
 #define MOUNT_WRITABLE 1
+#define PACK 65538
 #define CONTENTS_MAX (1 << 20)
 #define REQUEST_MAX (CONTENTS_MAX + 128 * 1024)
 #define INPUT_MAX (REQUEST_MAX + 65536)
@@ -81,6 +84,9 @@ static unsigned reader_next;
 static int mounts;
 static int input, output;
 static int visiting;
+static int packing = -1;           /* the directory to be packed when the requests have ended */
+
+int pack(int root, int output, int errors);
 
 /* Two workers take turns: while one does what it read, the other's read waits at the host, so that the next request
  * is here as soon as it is made. What is under `turn`: reading, and `rest`. Under `work`: all else that is not a
@@ -999,6 +1005,13 @@ static void do_mount(void)
     }
 }
 
+static void do_pack(int node)
+{
+    if (packing < 0)
+        packing = reopen(node, O_RDONLY | O_DIRECTORY, S_IFDIR);
+    answer_result(packing);
+}
+
 /* The host has another consumer: nothing that it held is held any more, but for the mounts. */
 static void reset(void)
 {
@@ -1088,6 +1101,7 @@ static void handle_node(int fd)
     case FUSE_OPENDIR: answer_opened(reopen(fd, O_RDONLY | O_DIRECTORY, S_IFDIR)); break;
     case FUSE_READDIR: do_readdir(fd, 0); break;
     case FUSE_READDIRPLUS: do_readdir(fd, 1); break;
+    case PACK: do_pack(fd); break;
     case FUSE_SYNCFS: answer_result(syncfs(nodes[head.nodeid].mount)); break;
     default: answer_error(ENOSYS);
     }
@@ -1303,6 +1317,12 @@ static void job(int number)
 {
     char path[64], text[32];
     int failed = open_streams("/control", number) < 0 || serve() < 0;
+    if (packing >= 0 && !failed) {
+        snprintf(path, sizeof path, "/control/%d/stderr", number);
+        failed = pack(packing, output, open(path, O_WRONLY | O_CLOEXEC));
+        close(packing);
+        packing = -1;
+    }
     failed |= unmount_all();
     close(input);
     close(output);

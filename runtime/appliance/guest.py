@@ -56,17 +56,7 @@ async def appliance(
 
     At the end what was written is on the devices: UmlError if that failed. UmlError if it does not boot.
     """
-    if len(devices) > DISKS_MAX:
-        raise UmlError(f"{len(devices)} filesystems at once, of {DISKS_MAX}", "name one of them, as in IMAGE:1")
-    filer = await trio.to_thread.run_sync(program)
-    modules = dict.fromkeys(name for kind in kinds for name in KINDS[kind].modules)
-    options = Options(
-        program=filer,
-        modules=tuple(modules),
-        disks=[Disk(disk_name(number), device) for number, device in enumerate(devices)],
-        memory=memory,
-        on_log=on_log,
-    )
+    options = await options_for(devices, kinds, memory=memory, on_log=on_log)
     done = trio.Event()
     try:
         async with trio.open_nursery() as nursery:
@@ -80,13 +70,34 @@ async def appliance(
         raise sole(unwritten or group) from None
 
 
+async def options_for(
+    devices: Sequence[BlockDevice],
+    kinds: Sequence[str],
+    *,
+    memory: int = MEMORY,
+    on_log: Callable[[bytes], None] | None = None,
+) -> Options:
+    """How a machine is booted that is to be an appliance. UmlError."""
+    if len(devices) > DISKS_MAX:
+        raise UmlError(f"{len(devices)} filesystems at once, of {DISKS_MAX}", "name one of them, as in IMAGE:1")
+    filer = await trio.to_thread.run_sync(program)
+    modules = dict.fromkeys(name for kind in kinds for name in KINDS[kind].modules)
+    return Options(
+        program=filer,
+        modules=tuple(modules),
+        disks=[Disk(disk_name(number), device) for number, device in enumerate(devices)],
+        memory=memory,
+        on_log=on_log,
+    )
+
+
 async def _run(options: Options, writable: bool, done: trio.Event, task_status: trio.TaskStatus[Connection]) -> None:
     """The guest, until `done`. Once it is up it cannot be cancelled: who was may still have to put something right."""
     with trio.CancelScope() as scope:
         async with Machine(options) as machine, trio.open_nursery() as nursery:
             connection = Connection()
-            job = machine.start([], stdin=_Requests(connection), stdout=_Answers(connection))
-            nursery.start_soon(_watch, job, connection)
+            job = machine.start([], stdin=Requests(connection), stdout=_Answers(connection))
+            nursery.start_soon(watch, job, connection)
             await connection.ask(wire.Opcode.INIT, 0, requests.init())
             scope.shield = True
             task_status.started(connection)
@@ -95,7 +106,7 @@ async def _run(options: Options, writable: bool, done: trio.Event, task_status: 
             nursery.cancel_scope.cancel()
 
 
-async def _watch(job: Job, connection: Connection) -> None:
+async def watch(job: Job, connection: Connection) -> None:
     """Nobody is to wait for a filer that is gone."""
     try:
         await job.wait()
@@ -130,7 +141,7 @@ class _Unwritten(UmlError):
 _FSCK: Final = "check it with the fsck of its filesystem"
 
 
-class _Requests:
+class Requests:
     """The filer's input."""
 
     def __init__(self, connection: Connection) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from runtime import cache
 from umlfs.errors import UmlError
 
-SOURCE: Final = Path(__file__).with_name("filer.c")
+SOURCES: Final = [Path(__file__).with_name(name) for name in ("filer.c", "packer.c")]
 FLAGS: Final = ("-std=gnu11", "-O2", "-Wall", "-static", "-s")
 PROGRAM_MAX: Final = 8 << 20
 KEPT: Final = 3
@@ -23,7 +23,7 @@ _ELF: Final = b"\x7fELF"
 
 def program() -> bytes:
     """The filer, an executable. UmlError if it cannot be compiled. Blocks, half a second the first time."""
-    source = SOURCE.read_bytes()
+    source = b"".join(path.read_bytes() for path in SOURCES)
     digest = hashlib.sha256(source + repr(FLAGS).encode()).hexdigest()[:24]
     name = f"filer-{digest}"
     found = cache.load(name, PROGRAM_MAX)
@@ -56,7 +56,7 @@ def _compile() -> bytes:
     with tempfile.TemporaryDirectory(prefix="umlfs-filer-") as directory:
         output = Path(directory, "filer")
         done = subprocess.run(
-            [compiler, *FLAGS, "-o", str(output), str(SOURCE)],
+            [compiler, *FLAGS, "-o", str(output), *map(str, SOURCES)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -37,8 +37,6 @@ TAR: Final = (
     "--one-file-system",
 )
 """How GNU tar writes all that we keep; access lists are attributes among others."""
-PLACE: Final = "/mnt"
-"""Where the guest has the image."""
 _PIPE_SIZE: Final = 1 << 20
 _SAID_MAX: Final = 1 << 20
 _SHOWN: Final = 15
@@ -47,14 +45,6 @@ _FULL: Final = re.compile(re.escape(os.strerror(errno.ENOSPC)) + "|: Wrote only 
 _SOCKET: Final = ": socket ignored"
 _CHANGED: Final = 1
 """GNU tar's exit status when files changed while it read them."""
-
-_PACK: Final = """\
-cd "$1"
-shift
-[ ! -d lost+found ] || [ "$(ls -A lost+found)" ] || set -- "$@" --exclude=./lost+found
-exec tar "$@" .
-"""
-"""What the guest runs. An empty lost+found is no file of anybody's, and every ext4 has its own."""
 
 
 @contextlib.asynccontextmanager
@@ -266,18 +256,31 @@ async def convert_with_qemu(path: Path, format_: str, fd: int, target: str, inhe
 
 
 async def _read_in_guest(word: str, fd: int, warn: Warn) -> None:
-    """Have a guest's kernel mount the disk, which stays as it is, and GNU tar of this host read it there."""
+    """Have a guest's kernel mount the disk, which stays as it is, and pack what is there."""
     # Most conversions need no machine, and importing it takes longer than many a conversion.
-    from runtime import HostMount, Options, run
+    from runtime.appliance.packing import pack
+    from runtime.inspect import disk
+    from runtime.inspect.part import choose
     from runtime.streams import Descriptor
+    from umlfs.cow.scratch import Scratch
+    from umlfs.slice import Slice
 
-    options = Options(mounts=[HostMount(PLACE, word, read_only=True)])
+    path = word.partition(":")[2]
     sink = Descriptor(fd, write=True)
     try:
-        done = await run(["/bin/sh", "-c", _PACK, "sh", PLACE, *TAR], options, stdout=sink, directory="/")
+        async with disk.opened(word) as device:
+            assert isinstance(device, BlockDevice)
+            part = choose(path, await disk.parts(device), None)
+            seen = Scratch(Slice(device, 0, device.size))
+            try:
+                complete, lines = await pack(seen, part.kind or "", sink)
+            except UmlError as error:
+                raise UmlError(f"{path}: {error.what}", error.way_out, details=error.details) from None
+            finally:
+                with trio.CancelScope(shield=True):
+                    await seen.close()
     finally:
         sink.close()
-    lines = _tell_sockets(done.stderr.decode(errors="replace").strip().splitlines(), warn)
-    if done.returncode:
-        what = f"{word.partition(':')[2]}: not all of it can be read"
-        raise failed(what, lines, "see what the checker of its filesystem says")
+    lines = _tell_sockets(lines, warn)
+    if not complete:
+        raise failed(f"{path}: not all of it can be read", lines, "see what the checker of its filesystem says")

@@ -14,9 +14,11 @@ from umlfs.serve import fuse_wire as wire
 from umlfs.serve.fuse_wire import Opcode
 
 MOUNT: Final = 65537
-"""The one request that FUSE has not: mount a disk (see `runtime/appliance/filer.c`)."""
+"""A request that FUSE has not: mount a disk (see `runtime/appliance/filer.c`)."""
 MOUNT_IN: Final = struct.Struct("<I")
 MOUNT_WRITABLE: Final = 1
+PACK: Final = 65538
+"""Another: an archive of all below a node follows the last answer."""
 CONTENTS_MAX: Final = 1 << 20
 """The most bytes that one READ asks for or one WRITE carries."""
 

@@ -1,0 +1,62 @@
+"""A filesystem as a tar archive: written by the program in an appliance, and never seen by Python but as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from runtime.appliance.guest import Requests, options_for, watch
+from runtime.appliance.kinds import KINDS
+from runtime.appliance.mounting import mount
+from runtime.control import Sink
+from runtime.equipment import disk_name
+from runtime.machine import Machine
+from runtime.streams import Collector
+from umlfs.block import BlockDevice
+from umlfs.errors import UmlError
+from umlfs.serve.fuse_wire import Opcode
+from umlfs.stream import requests_wire as requests
+from umlfs.stream.connection import Connection
+
+ERRORS_MAX: Final = 1 << 20
+"""Bytes of what could not be read that are kept."""
+
+
+async def pack(device: BlockDevice, kind: str, sink: Sink) -> tuple[bool, list[str]]:
+    """Write all that is in the filesystem of this kind on `device`, which stays the caller's and as it is, as a tar
+    archive in the form of GNU tar's pax to `sink`.
+
+    Whether all of it could be read, and what there is to say, in lines as GNU tar's. UmlError if it does not mount, or
+    the guest ends.
+    """
+    connection = Connection()
+    archive = _Archive(connection, sink)
+    errors = Collector(ERRORS_MAX)
+    async with Machine(await options_for([device], [kind])) as machine, trio.open_nursery() as nursery:
+        job = machine.start([], stdin=Requests(connection), stdout=archive, stderr=errors)
+        nursery.start_soon(watch, job, connection)
+        try:
+            await connection.ask(Opcode.INIT, 0, requests.init())
+            root = await mount(connection, f"/dev/{disk_name(0)}", kind, KINDS[kind].options, writable=False)
+            await connection.ask(requests.PACK, root.ino)
+        except OSError as error:
+            raise UmlError(f"cannot be packed: {connection.broken or error.strerror}") from None
+        archive.begins = True
+        connection.finish()
+        complete = await job.wait() == 0
+    return complete, bytes(errors.data).decode(errors="replace").splitlines()
+
+
+class _Archive:
+    """The program's output: answers, and then the archive."""
+
+    def __init__(self, connection: Connection, sink: Sink) -> None:
+        self._connection = connection
+        self._sink = sink
+        self.begins = False
+        """No more answers come. Set before the program hears that no more requests do."""
+
+    async def write_from(self, buffers: Sequence[memoryview]) -> int:
+        return await self._sink.write_from(buffers) if self.begins else self._connection.push(buffers)
