@@ -5,19 +5,21 @@
  * them), GNU.sparse 1.0 for files with holes, mtime with nanoseconds. Names are in the order of their bytes, each
  * directory before what is in it, and other filesystems are left out. What cannot be read is told in lines.
  *
- * The disk answers slowly and takes many questions at once: so entries are found, and their files opened and their
- * contents asked for, up to AHEAD before they are written.
+ * The disk answers slowly, takes many questions at once, and what lies side by side in one: so entries are found and
+ * their files opened AHEAD at a time, and all that are small are read together.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/aio_abi.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -27,8 +29,10 @@ int pack(int root, int output, int errors);
 #define BLOCK 512
 #define RECORD (20 * BLOCK)        /* archives are a multiple of it long */
 #define BUFFER (1 << 20)
-#define AHEAD 64                   /* files that are opened before their turn */
-#define AHEAD_BYTES (1 << 20)      /* of each, that are asked for then; and later as far before they are read */
+#define AHEAD 128                  /* entries that are found before the first of them is written */
+#define AHEAD_BYTES (1 << 20)      /* of a large file that are asked for then; and later as far before they are read */
+#define SMALL (32 * 1024)          /* files up to here are read together */
+#define PAGE 4096
 #define NAMES_MAX (64 * 1024)      /* bytes of the names of a file's attributes, and of a value */
 #define OCTAL7 07777777            /* the largest number in a field of 8 bytes */
 #define OCTAL11 077777777777       /* and of 12 */
@@ -39,6 +43,7 @@ struct entry {
     struct stat status;
     int fd;                        /* of a file, else -1 */
     int failed;                    /* errno of what could not be opened */
+    char *contents;                /* all of a small file, NULL if it is not read yet */
     char *attributes;              /* pax records */
     size_t attributes_size;
 };
@@ -53,7 +58,9 @@ struct level {
 static struct level *levels;
 static size_t depth, depth_room;
 static struct entry queue[AHEAD];
-static size_t queue_first, queue_count;
+static size_t queue_next, queue_count;
+static aio_context_t together;
+static char *arena;
 static dev_t device;
 
 static struct link { ino_t inode; char *path; } *links;   /* files with several names; a hash table */
@@ -366,6 +373,15 @@ static void put_sparse(struct entry *entry, const struct range *ranges, size_t c
     free(map);
 }
 
+static void put_contents(struct entry *entry)
+{
+    if (entry->contents)
+        put(entry->contents, entry->status.st_size);
+    else
+        put_range(entry, 0, entry->status.st_size);
+    fill_up(entry->status.st_size, BLOCK);
+}
+
 static void put_file(struct entry *entry)
 {
     size_t count;
@@ -378,8 +394,7 @@ static void put_file(struct entry *entry)
         put_sparse(entry, ranges, count);
     } else {
         put_header(entry, NULL, '0', entry->status.st_size);
-        put_range(entry, 0, entry->status.st_size);
-        fill_up(entry->status.st_size, BLOCK);
+        put_contents(entry);
     }
     free(ranges);
 }
@@ -521,12 +536,60 @@ static int is_empty(int directory, const char *name)
     return stream && count < 3;
 }
 
+static int is_small(const struct entry *entry)
+{
+    return S_ISREG(entry->status.st_mode) && entry->status.st_size > 0 && entry->status.st_size <= SMALL;
+}
+
 static void look_at_file(struct entry *entry, int directory, const char *name)
 {
-    entry->fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC);
+    int flags = O_RDONLY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC, small = is_small(entry);
+    entry->fd = small ? openat(directory, name, flags | O_DIRECT) : -1;
+    if (entry->fd < 0)
+        entry->fd = openat(directory, name, flags);
     entry->failed = errno;
-    if (entry->fd >= 0 && entry->status.st_size)
+    if (entry->fd >= 0 && !small)
         posix_fadvise(entry->fd, 0, AHEAD_BYTES, POSIX_FADV_WILLNEED);
+}
+
+/* Take the results of `count` reads. What could not be read in this way is, and told of, when its turn comes. */
+static void take_results(long count)
+{
+    static struct io_event events[AHEAD];
+    long found = count > 0 ? syscall(SYS_io_getevents, together, count, count, events, NULL) : 0;
+    for (long i = 0; i < found; i++) {
+        struct entry *entry = &queue[events[i].data];
+        if (events[i].res < entry->status.st_size)
+            entry->contents = NULL;
+    }
+}
+
+/* Read the contents of all small files in the queue: the kernel is told of them at once, and joins what it can. */
+static void read_small_files(void)
+{
+    static struct iocb reads[AHEAD], *list[AHEAD];
+    size_t count = 0, size = 0;
+    for (size_t i = 0; i < queue_count; i++) {
+        if (!is_small(&queue[i]) || queue[i].fd < 0)
+            continue;
+        queue[i].contents = arena + size;
+        size_t room = (queue[i].status.st_size + PAGE - 1) / PAGE * PAGE;
+        reads[count] = (struct iocb){ .aio_data = i, .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = queue[i].fd,
+                                      .aio_buf = (uintptr_t)queue[i].contents, .aio_nbytes = room };
+        list[count] = &reads[count];
+        size += room;
+        count++;
+    }
+    for (size_t done = 0; done < count;) {
+        long taken = syscall(SYS_io_submit, together, count - done, list + done);
+        take_results(taken);
+        if (taken <= 0)
+            queue[reads[done].aio_data].contents = NULL;
+        done += taken > 0 ? taken : 1;
+    }
+    for (size_t i = 0; i < queue_count; i++)
+        if (is_small(&queue[i]) && queue[i].fd >= 0 && !queue[i].contents)
+            fcntl(queue[i].fd, F_SETFL, 0);
 }
 
 static void look_at_link(struct entry *entry, int directory, const char *name)
@@ -587,10 +650,15 @@ static int find_next(struct entry *entry)
     return 0;
 }
 
+/* Whether there is a next entry in the queue, after filling that if need be. */
 static int look_ahead(void)
 {
-    while (queue_count < AHEAD && find_next(&queue[(queue_first + queue_count) % AHEAD]))
+    if (queue_next < queue_count)
+        return 1;
+    queue_next = queue_count = 0;
+    while (queue_count < AHEAD && find_next(&queue[queue_count]))
         queue_count++;
+    read_small_files();
     return queue_count > 0;
 }
 
@@ -610,6 +678,9 @@ int pack(int root, int output, int errors)
     out = output;
     told = errors;
     buffer = need(malloc(BUFFER));
+    arena = need(aligned_alloc(PAGE, AHEAD * SMALL));
+    if (syscall(SYS_io_setup, AHEAD, &together) < 0)
+        return 1;
     struct entry *top = &queue[0];
     if (fstat(root, &top->status) < 0)
         return 1;
@@ -617,11 +688,9 @@ int pack(int root, int output, int errors)
     look_at(top, root, "", ".");
     queue_count = 1;
     while (look_ahead() && !broken) {
-        struct entry *entry = &queue[queue_first];
+        struct entry *entry = &queue[queue_next++];
         put_entry(entry);
         drop(entry);
-        queue_first = (queue_first + 1) % AHEAD;
-        queue_count--;
     }
     put(zeros, 2 * BLOCK);
     fill_up(written + used, RECORD);
