@@ -111,12 +111,12 @@ async def watch(job: Job, connection: Connection) -> None:
     try:
         await job.wait()
     except UmlError as error:
-        connection.lose(_told(error))
+        connection.lose(told(error))
     else:
         connection.lose("the appliance has ended")
 
 
-def _told(error: UmlError) -> str:
+def told(error: UmlError) -> str:
     """What happened to the guest, in one line: where its kernel panicked, with what that said."""
     start = error.details.find(PANIC.decode())
     return error.what if start < 0 else f"{error.what}: {error.details[start:].splitlines()[0].strip()}"

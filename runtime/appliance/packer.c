@@ -626,6 +626,13 @@ static void look_at(struct entry *entry, int directory, const char *above, const
         push(fd, entry->path);
 }
 
+static void tell_name(const char *above, const char *name, int error)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s%s", above, name);
+    tell_error(path, "Cannot stat", error);
+}
+
 /* The next entry of the tree; 0 if there is none. */
 static int find_next(struct entry *entry)
 {
@@ -638,7 +645,7 @@ static int find_next(struct entry *entry)
         char *name = level->names[level->next++];
         int found = fstatat(level->fd, name, &entry->status, AT_SYMLINK_NOFOLLOW) == 0;
         if (!found)
-            tell_error(name, "Cannot stat", errno);
+            tell_name(level->path, name, errno);
         else if (depth == 1 && !strcmp(name, "lost+found") && is_empty(level->fd, name))
             found = 0;   /* nobody's file: every ext4 has its own */
         else

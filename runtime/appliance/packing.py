@@ -7,15 +7,15 @@ from typing import Final
 
 import trio
 
-from runtime.appliance.guest import Requests, options_for, watch
+from runtime.appliance.guest import Requests, options_for, told, watch
 from runtime.appliance.kinds import KINDS
 from runtime.appliance.mounting import mount
-from runtime.control import Sink
+from runtime.control import Job, Sink
 from runtime.equipment import disk_name
 from runtime.machine import Machine
 from runtime.streams import Collector
 from umlfs.block import BlockDevice
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, sole
 from umlfs.serve.fuse_wire import Opcode
 from umlfs.stream import requests_wire as requests
 from umlfs.stream.connection import Connection
@@ -34,19 +34,34 @@ async def pack(device: BlockDevice, kind: str, sink: Sink) -> tuple[bool, list[s
     connection = Connection()
     archive = _Archive(connection, sink)
     errors = Collector(ERRORS_MAX)
-    async with Machine(await options_for([device], [kind])) as machine, trio.open_nursery() as nursery:
-        job = machine.start([], stdin=Requests(connection), stdout=archive, stderr=errors)
-        nursery.start_soon(watch, job, connection)
-        try:
-            await connection.ask(Opcode.INIT, 0, requests.init())
-            root = await mount(connection, f"/dev/{disk_name(0)}", kind, KINDS[kind].options, writable=False)
-            await connection.ask(requests.PACK, root.ino)
-        except OSError as error:
-            raise UmlError(f"cannot be packed: {connection.broken or error.strerror}") from None
-        archive.begins = True
-        connection.finish()
-        complete = await job.wait() == 0
+    options = await options_for([device], [kind])
+    try:
+        async with Machine(options) as machine, trio.open_nursery() as nursery:
+            job = machine.start([], stdin=Requests(connection), stdout=archive, stderr=errors)
+            nursery.start_soon(watch, job, connection)
+            await _begin(connection, kind)
+            archive.begins = True
+            connection.finish()
+            complete = await _complete(job)
+    except BaseExceptionGroup as group:
+        raise sole(group) from None
     return complete, bytes(errors.data).decode(errors="replace").splitlines()
+
+
+async def _complete(job: Job) -> bool:
+    try:
+        return await job.wait() == 0
+    except UmlError as error:
+        raise UmlError(told(error)) from None
+
+
+async def _begin(connection: Connection, kind: str) -> None:
+    try:
+        await connection.ask(Opcode.INIT, 0, requests.init())
+        root = await mount(connection, f"/dev/{disk_name(0)}", kind, KINDS[kind].options, writable=False)
+        await connection.ask(requests.PACK, root.ino)
+    except OSError as error:
+        raise UmlError(f"cannot be packed: {connection.broken or error.strerror}") from None
 
 
 class _Archive:
