@@ -14,7 +14,7 @@ import trio
 
 from umlfs.empty import Empty
 from umlfs.filesystem import Filesystem
-from umlfs.serve.fuse import Session
+from umlfs.serve.fuse.session import Session
 from umlfs.serve.virtiofs import VirtioFs
 from umlfs.serve.virtqueue import Chain
 
@@ -48,7 +48,7 @@ class Slot(VirtioFs):
         `take_out`."""
         self.name = f"virtio-fs {name or self.tag}"
         self.statistics.clear()
-        self._exchange(Session(filesystem, read_only=read_only))
+        self._exchange(Session(filesystem, read_only=read_only, statistics=self.statistics))
 
     async def take_out(self) -> None:
         """Serve nothing from now on; return when no request works on what was there any more.
@@ -57,13 +57,12 @@ class Slot(VirtioFs):
         """
         last = self._content
         self.name = f"virtio-fs {self.tag}"
-        self._exchange(Session(Empty()))
+        self._exchange(Session(Empty(), statistics=self.statistics))
         if last.under_way:
             await last.idle.wait()
         last.session.disconnect()
 
     def _exchange(self, session: Session) -> None:
-        session.statistics = self.statistics
         self.session = session
         self._content = _Content(session)
 
