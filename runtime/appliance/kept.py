@@ -138,10 +138,15 @@ class _Client:
         self._stream = stream
         self._connection = connection
         self._limit = trio.CapacityLimiter(AT_ONCE)
-        self._sending = trio.Lock()
+        self._answers = bytearray()
+        """Those that are to be sent, together: each that wakes up the client by itself costs more than to make it."""
+        self._answered: list[object] = []
+        """The tokens of their requests."""
+        self._more = trio.Event()
 
     async def relay(self, nursery: trio.Nursery) -> None:
         """Until the client hangs up. ValueError if it makes no sense."""
+        nursery.start_soon(self._send)
         buffer = bytearray()
         while piece := await self._stream.receive_some(256 * 1024):
             buffer += piece
@@ -157,23 +162,33 @@ class _Client:
                 await self._limit.acquire_on_behalf_of(token)
                 nursery.start_soon(self._answer, header, body, token)
 
+    async def _send(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            answers, self._answers = self._answers, bytearray()
+            answered, self._answered = self._answered, []
+            await self._stream.send_all(answers)
+            for token in answered:
+                self._limit.release_on_behalf_of(token)
+
     async def _answer(self, header: wire.Header, body: bytes, token: object) -> None:
+        if header.opcode in _SILENT:
+            self._connection.post_silently(header.opcode, header.node, body)
+        else:
+            error, data = await self._asked(header, body)
+            self._answers += wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(data), -error, header.unique) + data
+        self._answered.append(token)
+        self._more.set()
+
+    async def _asked(self, header: wire.Header, body: bytes) -> tuple[int, bytearray]:
+        """The errno and the contents of the answer."""
         try:
-            if header.opcode in _SILENT:
-                self._connection.post_silently(header.opcode, header.node, body)
-                return
-            error, data = 0, bytearray()
-            try:
-                if header.opcode not in _ALLOWED:
-                    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-                caller = Caller(header.uid, header.gid, header.pid)
-                limit = CONTENTS_MAX + wire.ENTRY_OUT_SIZE
-                asked = self._connection.ask(header.opcode, header.node, body, caller=caller, limit=limit)
-                data = (await asked).data
-            except OSError as failure:
-                error = failure.errno or errno.EIO
-            head = wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(data), -error, header.unique)
-            async with self._sending:
-                await self._stream.send_all(head + data)
-        finally:
-            self._limit.release_on_behalf_of(token)
+            if header.opcode not in _ALLOWED:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            caller = Caller(header.uid, header.gid, header.pid)
+            limit = CONTENTS_MAX + wire.ENTRY_OUT_SIZE
+            asked = self._connection.ask(header.opcode, header.node, body, caller=caller, limit=limit)
+            return 0, (await asked).data
+        except OSError as failure:
+            return failure.errno or errno.EIO, bytearray()

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from runtime.appliance.client import end_kept
 from tests import needs
 from tests.benchmarks.ratio import measure, table
 
@@ -136,7 +137,8 @@ def main(rounds: int = 5) -> None:
             "uml ls --keep": uml("ls", "--keep", KEEP_SECONDS, image),
         }
         for name, contestants in reversed(runs.items()):
-            print(f"\n{name}\n{table(measure(contestants, rounds), next(iter(contestants)))}")
+            print(f"\n{name}\n{table(measure(contestants, rounds), next(iter(contestants)))}", flush=True)
+            end_kept(str(image))  # it was for the first
 
 
 if __name__ == "__main__":
