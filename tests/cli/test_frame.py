@@ -170,7 +170,19 @@ def test_contents_onto_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_the_frame_imports_little() -> None:
-    heavy = {"trio", "rich", "sqlite_utils", "pyfuse3", "psutil", "importlib.metadata", "logging", "asyncio"}
+    heavy = {
+        "click",
+        "typing",
+        "json",
+        "trio",
+        "rich",
+        "sqlite_utils",
+        "pyfuse3",
+        "psutil",
+        "importlib.metadata",
+        "logging",
+        "asyncio",
+    }
     code = "import sys, runtime.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert heavy.isdisjoint(loaded)
