@@ -7,35 +7,26 @@ the stream is FUSE requests and answers. When a client goes, so does all that it
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
 
 import trio
 
 from runtime.appliance.keeping import HELLO_MAX, make_directory, socket_path
+from runtime.appliance.relay import relay
 from runtime.inspect import disk
 from runtime.inspect.part import Part
 from runtime.inspect.tree import MOUNTED_MAX, mounted
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
-from umlfs.filesystem import Caller
 from umlfs.serve import fuse_wire as wire
 from umlfs.serve.fuse_wire import Opcode
 from umlfs.serve.listening import unix_listener
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
-from umlfs.stream.requests_wire import CONTENTS_MAX
-
-AT_ONCE: Final = 64
-"""Requests of a client that are under way at the same time."""
-REQUEST_MAX: Final = CONTENTS_MAX + (128 << 10)
-_ALLOWED: Final = frozenset(Opcode) - {Opcode.INIT, Opcode.DESTROY}
-_SILENT: Final = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
 
 
 async def serve_kept(word: str, seconds: float, ready: Callable[[], None]) -> None:
@@ -111,9 +102,7 @@ class _Server:
             if word == "keep" and value.isdigit():
                 self._seconds = max(self._seconds, int(value))
             await stream.send_all(self._hello)
-            async with trio.open_nursery() as nursery:
-                await _Client(stream, self._connection).relay(nursery)
-                nursery.cancel_scope.cancel()
+            await relay(stream, self._connection)
         except* (trio.BrokenResourceError, trio.ClosedResourceError, ValueError):
             pass
         if self._connection.broken is None:
@@ -129,66 +118,3 @@ async def _line(stream: trio.SocketStream) -> bytes:
             raise ValueError
         data += piece
     return data.strip()
-
-
-class _Client:
-    """Hands the requests of one client on, and the answers back."""
-
-    def __init__(self, stream: trio.SocketStream, connection: Connection) -> None:
-        self._stream = stream
-        self._connection = connection
-        self._limit = trio.CapacityLimiter(AT_ONCE)
-        self._answers = bytearray()
-        """Those that are to be sent, together: each that wakes up the client by itself costs more than to make it."""
-        self._answered: list[object] = []
-        """The tokens of their requests."""
-        self._more = trio.Event()
-
-    async def relay(self, nursery: trio.Nursery) -> None:
-        """Until the client hangs up. ValueError if it makes no sense."""
-        nursery.start_soon(self._send)
-        buffer = bytearray()
-        while piece := await self._stream.receive_some(256 * 1024):
-            buffer += piece
-            while len(buffer) >= wire.IN_HEADER.size:
-                header = wire.Header._make(wire.IN_HEADER.unpack_from(buffer))
-                if not wire.IN_HEADER.size <= header.length <= REQUEST_MAX:
-                    raise ValueError
-                if len(buffer) < header.length:
-                    break
-                body = bytes(buffer[wire.IN_HEADER.size : header.length])
-                del buffer[: header.length]
-                token = object()
-                await self._limit.acquire_on_behalf_of(token)
-                nursery.start_soon(self._answer, header, body, token)
-
-    async def _send(self) -> None:
-        while True:
-            await self._more.wait()
-            self._more = trio.Event()
-            answers, self._answers = self._answers, bytearray()
-            answered, self._answered = self._answered, []
-            await self._stream.send_all(answers)
-            for token in answered:
-                self._limit.release_on_behalf_of(token)
-
-    async def _answer(self, header: wire.Header, body: bytes, token: object) -> None:
-        if header.opcode in _SILENT:
-            self._connection.post_silently(header.opcode, header.node, body)
-        else:
-            error, data = await self._asked(header, body)
-            self._answers += wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(data), -error, header.unique) + data
-        self._answered.append(token)
-        self._more.set()
-
-    async def _asked(self, header: wire.Header, body: bytes) -> tuple[int, bytearray]:
-        """The errno and the contents of the answer."""
-        try:
-            if header.opcode not in _ALLOWED:
-                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-            caller = Caller(header.uid, header.gid, header.pid)
-            limit = CONTENTS_MAX + wire.ENTRY_OUT_SIZE
-            asked = self._connection.ask(header.opcode, header.node, body, caller=caller, limit=limit)
-            return 0, (await asked).data
-        except OSError as failure:
-            return failure.errno or errno.EIO, bytearray()

@@ -63,6 +63,8 @@ class Connection:
         self._ended = False
         self.broken: str | None = None
         """Why nothing can be asked any more."""
+        self.passed_on: Callable[[memoryview], None] | None = None
+        """Gets the answers as bytes, to be looked at elsewhere, while there is one; nothing is asked here meanwhile."""
         self.on_loss: Callable[[], None] = _nothing
         """Called when that comes about, before those who wait for answers hear of it."""
 
@@ -132,6 +134,12 @@ class Connection:
         if self.broken is None:
             self._send(opcode, node, parts, None, Pending(ANSWER_MAX))
 
+    def pass_on(self, request: bytes) -> None:
+        """Send a request that was put together elsewhere, and whose answer `passed_on` takes."""
+        if self.broken is None:
+            self._queue.append(memoryview(request))
+            self._wanted.set()
+
     def _send_forgets(self) -> None:
         body = requests.forgets(self._forgets.items())
         self._forgets.clear()
@@ -196,6 +204,9 @@ class Connection:
         for buffer in buffers:
             taken += len(buffer)
             if self.broken is not None:
+                continue
+            if self.passed_on is not None:
+                self.passed_on(buffer)
                 continue
             try:
                 completed = self._decoder.feed(buffer)
