@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -37,6 +38,8 @@ TAR: Final = (
     "--one-file-system",
 )
 """How GNU tar writes all that we keep; access lists are attributes among others."""
+TURN_SECONDS: Final = 1e-4
+"""How long a thread computes while a guest waits for another one."""
 _PIPE_SIZE: Final = 1 << 20
 _SAID_MAX: Final = 1 << 20
 _SHOWN: Final = 15
@@ -255,6 +258,18 @@ async def convert_with_qemu(path: Path, format_: str, fd: int, target: str, inhe
         raise UmlError(f"{path}: qemu-img cannot convert it: {words}", "see 'qemu-img check'")
 
 
+@contextlib.contextmanager
+def quick_turns() -> Iterator[None]:
+    """A thread that computes hands the interpreter over at once: by default a guest would wait 5 ms for us after each
+    system call that we make for it, for as long as another thread makes files of what it reads."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 async def _read_in_guest(word: str, fd: int, warn: Warn) -> None:
     """Have a guest's kernel mount the disk, which stays as it is, and pack what is there."""
     # Most conversions need no machine, and importing it takes longer than many a conversion.
@@ -273,7 +288,8 @@ async def _read_in_guest(word: str, fd: int, warn: Warn) -> None:
             part = choose(path, await disk.parts(device), None)
             seen = Scratch(Slice(device, 0, device.size))
             try:
-                complete, lines = await pack(seen, part.kind or "", sink)
+                with quick_turns():
+                    complete, lines = await pack(seen, part.kind or "", sink)
             except UmlError as error:
                 raise UmlError(f"{path}: {error.what}", error.way_out, details=error.details) from None
             finally:
