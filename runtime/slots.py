@@ -50,6 +50,11 @@ class Slots:
         """Those without a filesystem."""
         return self._free
 
+    @property
+    def mounts(self) -> Sequence[HostMount]:
+        """What is in the others."""
+        return [it.mount for it in self._plugged.values()]
+
     def at(self, place: str) -> HostMount | None:
         """What was plugged at `place`."""
         found = self._plugged.get(place)

@@ -50,7 +50,7 @@ class Description:
     mounts: tuple[str, ...] = ()
     """`DIR=SRC[:ro]` each."""
     slots: int = 2
-    """How many further filesystems can come while it runs."""
+    """How many further filesystems can come while it runs, and how many disks."""
     ubds: tuple[str, ...] = ()
     """`ubd0=FILE` each."""
     ubd_driver: str = DRIVERS[0]

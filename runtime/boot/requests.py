@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -51,9 +50,10 @@ class Requests:
         changed: Callable[[str], None],
     ) -> None:
         """`asked` is told of `halt` and `reboot`, which the kernel does without a word; `changed` of a new state."""
-        specs = [] if is_native(description) else map(ubd.parse, description.ubds)
-        self._ours = {spec.unit: spec for spec in specs}
+        self._native = is_native(description)
         self._machine = machine
+        self._sync = False
+        """`ubd=sync` was asked for: disks that come have flag `s`."""
         self._kernel = Client(machine.mconsole)
         self._asked = asked
         self._stopped = False
@@ -94,31 +94,46 @@ class Requests:
         return handle
 
     async def _configure(self, argument: str) -> Reply:
-        """A disk for the running guest. The kernel's own driver takes it: synchronous, as it knows no flush."""
+        """A disk for the running guest."""
         name, equals, _ = argument.partition("=")
-        ours = self._unit(name)
         if not equals:
-            if ours is None:
+            found = self._disk(name)
+            if found is None:
                 return await self._kernel.request(f"config {name}")
-            return Reply(0, ",".join(filter(None, [ours.file, ours.backing])))
+            return Reply(0, ",".join(filter(None, [found.file, found.backing])))
         if argument == "ubd=sync":
+            self._sync = True
             return await self._kernel.request(f"config {argument}")
-        if ours is not None:
-            return Reply(-errno.EBUSY, "Device is already configured")
-        word = await native_argument(replace(ubd.parse(argument), sync=True))
-        return await self._kernel.request(f"config {word}")
+        spec = ubd.parse(argument)
+        if self._native:
+            return await self._configure_natively(spec)
+        self._require_running()
+        await self._machine.disk_slots.plug(replace(spec, sync=spec.sync or self._sync))
+        return Reply(0, "")
+
+    async def _configure_natively(self, spec: ubd.Spec) -> Reply:
+        """The kernel's own driver takes the disk: synchronous, as it knows no flush."""
+        word = await native_argument(replace(spec, sync=True))
+        reply = await self._kernel.request(f"config {word}")
+        if reply.err or self._machine.has_agent:
+            return reply
+        return Reply(0, "the guest has no agent: its kernel's own driver has the disk, and writes it through")
 
     async def _remove(self, argument: str) -> Reply:
-        if self._unit(argument) is not None:
-            return Reply(-errno.EBUSY, "Device is there for as long as the machine: it was given at its start")
-        return await self._kernel.request(f"remove {argument}")
+        found = self._disk(argument)
+        if found is None:
+            return await self._kernel.request(f"remove {argument}")
+        self._require_running()
+        await self._machine.disk_slots.unplug(found.unit)
+        return Reply(0, "")
 
-    def _unit(self, name: str) -> ubd.Spec | None:
+    def _disk(self, name: str) -> ubd.Spec | None:
         """Our own disk of that name, `ubd3` or `ubdd`."""
         try:
-            return self._ours.get(ubd.parse(f"{name.rstrip('rsdct') if name[3:4].isdigit() else name[:4]}=x").unit)
+            unit = ubd.parse(f"{name.rstrip('rsdct') if name[3:4].isdigit() else name[:4]}=x").unit
         except UmlError:
             return None
+        return self._machine.disk_slots.at(unit)
 
     async def _plug(self, argument: str) -> Reply:
         """A directory for the running guest."""

@@ -23,7 +23,7 @@ from runtime.boot.description import Description, save
 from runtime.boot.execution import Execution
 from runtime.boot.hooks import Hooks
 from runtime.boot.machine_log import LogFile
-from runtime.boot.options import console_specs, machine_options, xterm
+from runtime.boot.options import console_specs, is_native, machine_options, xterm
 from runtime.boot.placement import Placement
 from runtime.boot.power import ACTIONS, shut_down
 from runtime.boot.pulse import Pulse
@@ -256,11 +256,21 @@ class Supervisor:
             "memory": it.memory,
             "since": self._since,
             "boots": self._boots,
-            "devices": [*(f"ubd {word}" for word in it.ubds), *(f"mount {word}" for word in it.mounts)],
+            "devices": self._devices(),
             "consoles": [str(line) for line in self._specs.served() if line.kind in Kind],
             "placement": asdict(self._placement),
             "statistics": statistics.messages(self._machine.stores if self._machine else ()),
         }
+
+    def _devices(self) -> list[str]:
+        """Disks and mounts: those that it is booted with, and once it runs those that there are."""
+        it, machine = self.description, self._machine
+        runs = machine is not None and self.state in ("running", "stopped", "ending")
+        ubds = list(it.ubds)
+        if machine is not None and runs and not is_native(it):
+            ubds = [str(spec) for spec in machine.disk_slots.specs]
+        mounts = [*it.mounts, *(map(str, machine.slots.mounts) if machine is not None else [])]
+        return [*(f"ubd {word}" for word in ubds), *(f"mount {word}" for word in mounts)]
 
     async def _on_exec(self, channel: Channel, request: Message) -> Message:
         return await self._running().run(channel, request)

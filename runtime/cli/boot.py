@@ -42,7 +42,9 @@ def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool]
 @click.option("--throwaway", is_flag=True, default=None, help="Keep changes to the root in memory, for this time only.")
 @click.option("--init", metavar="PROGRAM", help="The guest's first process.  [/sbin/init, where the root has it]")
 @click.option("--mount", "mounts", multiple=True, metavar="DIR=SRC[:ro]", help="Put SRC at DIR in the guest.")
-@click.option("--slots", type=int, metavar="N", help="How many directories can be added while it runs.  [2]")
+@click.option(
+    "--slots", type=int, metavar="N", help="How many directories, and disks, can be added while it runs.  [2]"
+)
 @click.option("--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING.")
 @click.option(
     "--ubd-driver",

@@ -54,6 +54,7 @@ class Backend:
         self._vrings: list[Vring] = []
         self._channel: socket.socket | None = None
         self._warned = False
+        device.on_config_change = self.config_changed
 
     async def run(self) -> None:
         """Serve until the front end hangs up or breaks the protocol. Raises nothing but cancellation."""
