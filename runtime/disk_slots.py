@@ -31,6 +31,8 @@ class DiskSlots:
         self._free = free
         self._ubds = ubds
         self._script = script
+        self._coming: set[int] = set()
+        """Units whose disks are being opened."""
         self.writes = False
         """A disk came that the guest may have written to."""
 
@@ -54,18 +56,12 @@ class DiskSlots:
         UmlError, UsageError; OSError (EBUSY) if there is one of that unit. Then nothing is left of it, unless the guest
         did not answer in time.
         """
-        if self.at(spec.unit) is not None:
+        if self.at(spec.unit) is not None or spec.unit in self._coming:
             raise OSError(errno.EBUSY, "Device is already configured")
         index = next((index for index, (slot, _) in enumerate(self._free) if slot.fits_all), None)
         if index is None:
             raise UmlError("no slot for a disk is left", "remove another, or boot with more: --slots")
-        slot, number = self._free.pop(index)
-        try:
-            it = Ubd(spec, await open_ubd(spec), slot, number, busy=True)
-        except BaseException:
-            self._free.append((slot, number))
-            raise
-        self._ubds.append(it)
+        it = await self._open(spec, *self._free.pop(index))
         try:
             await self._show(it)
         except BaseException:
@@ -73,6 +69,18 @@ class DiskSlots:
             raise
         finally:
             it.busy = False
+
+    async def _open(self, spec: Spec, slot: DiskSlot, number: int) -> Ubd:
+        self._coming.add(spec.unit)
+        try:
+            it = Ubd(spec, await open_ubd(spec), slot, number, busy=True)
+        except BaseException:
+            self._free.append((slot, number))
+            raise
+        finally:
+            self._coming.remove(spec.unit)
+        self._ubds.append(it)
+        return it
 
     async def _show(self, it: Ubd) -> None:
         disk = it.connect()
