@@ -16,7 +16,6 @@ from umlfs.errors import UmlError
 from umlfs.serve.disk_slot import DiskSlot
 from umlfs.serve.virtioblk import SECTOR
 from umlfs.ubd import Spec
-from umlfs.ubd.device import open_ubd
 
 IN_USE: Final = 16
 """The exit status of the guest's script if somebody has the disk open."""
@@ -71,6 +70,8 @@ class DiskSlots:
             it.busy = False
 
     async def _open(self, spec: Spec, slot: DiskSlot, number: int) -> Ubd:
+        from umlfs.ubd.device import open_ubd  # takes a while to load, and most machines are never given a disk
+
         self._coming.add(spec.unit)
         try:
             it = Ubd(spec, await open_ubd(spec), slot, number, busy=True)

@@ -15,7 +15,6 @@ import trio
 from runtime import guest
 from umlfs import probe, sources
 from umlfs.block import BlockDevice
-from umlfs.cow.scratch import Scratch
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.serve import virtioblk, virtiofs
@@ -24,8 +23,6 @@ from umlfs.serve.slot import Slot
 from umlfs.serve.vhost_user import VirtioDevice
 from umlfs.serve.virtioblk import VirtioBlk
 from umlfs.ubd import Spec
-from umlfs.ubd.device import open_ubd
-from umlfs.ubd.native import native_argument
 
 OVERLAY_MODULE: Final = "overlay"
 BASE_MODULES: Final = ("fuse", "virtiofs", OVERLAY_MODULE)
@@ -221,6 +218,12 @@ class Equipment:
 
     async def open_ubds(self, stack: contextlib.AsyncExitStack, specs: Sequence[Spec], *, native: bool) -> None:
         """Open ubd devices, or with `native` leave them to the kernel's own driver. UmlError, UsageError."""
+        if not specs:
+            return
+        # COW files and what belongs to them take a while to load, and most boots have none.
+        from umlfs.ubd.device import open_ubd
+        from umlfs.ubd.native import native_argument
+
         units = [spec.unit for spec in specs]
         for spec in specs:
             if units.count(spec.unit) > 1:
@@ -260,6 +263,8 @@ class Equipment:
         Even then the guest may write, for as long as it lives: a filesystem that was not unmounted has to replay its
         journal before it makes sense.
         """
+        from umlfs.cow.scratch import Scratch  # see open_ubds
+
         kind = await self._filesystem_on(device, word)
         if read_only:
             device = Scratch(device)

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from runtime import errand, words
-from runtime.boot import snapshot, statistics
+from runtime.boot import statistics
 from runtime.boot.description import Description
 from runtime.boot.options import is_native
 from runtime.boot.power import ACTIONS
@@ -21,7 +21,6 @@ from runtime.mconsole.server import Handler
 from runtime.mconsole.wire import Reply
 from umlfs import ubd
 from umlfs.errors import UmlError, UsageError
-from umlfs.ubd.native import native_argument
 
 HELP: Final = (
     "devices - List the devices of the machine",
@@ -113,6 +112,8 @@ class Requests:
 
     async def _configure_natively(self, spec: ubd.Spec) -> Reply:
         """The kernel's own driver takes the disk: synchronous, as it knows no flush."""
+        from umlfs.ubd.native import native_argument  # with all of COW files, see _snapshot
+
         word = await native_argument(replace(spec, sync=True))
         reply = await self._kernel.request(f"config {word}")
         if reply.err or self._machine.has_agent:
@@ -159,6 +160,8 @@ class Requests:
         return Reply(0, "\n".join(self._machine.devices))
 
     async def _snapshot(self, argument: str) -> Reply:
+        from runtime.boot import snapshot  # with all of COW files: a boot need not wait for it to be loaded
+
         copies = await snapshot.take(self._machine.stores, argument.rstrip(), self._paused)
         return Reply(0, "\n".join(copies))
 
