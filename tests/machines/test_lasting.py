@@ -314,11 +314,12 @@ def test_an_initrd_of_somebody_else(me: Household) -> None:
 def test_panic(me: Household) -> None:
     heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     heard.bind(f"{me.home}/heard")
-    hook = 'echo "$UML_UMID $UML_EVENT $UML_TEXT" >panicked'
+    hook = 'nproc >processors; echo "$UML_UMID $UML_EVENT $UML_TEXT" >panicked'
     me.ok("boot", "-d", "umid=bad", "mem=64M", "--on-panic", hook, f"mconsole=notify:{me.home}/heard")
     me.uml("exec", "bad", "sh", "-c", "echo c >/proc/sysrq-trigger")
     assert eventually(lambda: me.ps() == [] and (me.home / "panicked").exists())
     assert eventually(lambda: "bad panic sysrq triggered crash" in (me.home / "panicked").read_text())
+    assert int((me.home / "processors").read_text()) == len(os.sched_getaffinity(0))
     assert "Kernel panic" in (me.machines / "bad/log").read_text()
     with heard:
         told = [decode_notification(heard.recv(4096)) for _ in range(2)]
