@@ -202,7 +202,7 @@ class Supervisor:
     def _hear(self, directory: places.MachineDirectory) -> Callable[[Notification], None]:
         def hear(notification: Notification) -> None:
             if notification.kind is Event.BOOT:
-                notification = replace(notification, text=str(directory / places.MCONSOLE))
+                notification = notification._replace(text=str(directory / places.MCONSOLE))
             self._tell(notification.kind, notification.text)
 
         return hear

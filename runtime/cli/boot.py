@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

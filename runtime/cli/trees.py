@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 
 T = TypeVar("T")
 

@@ -1,0 +1,93 @@
+"""The `uml` command itself: finds the command that is asked for, and tells what failed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from runtime.cli import COMMANDS
+from runtime.cli.failure import report
+from umlfs.errors import UsageError
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one at a time, when they are invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, in the order of the help page."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now; None for an unknown one."""
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that `args` begins with. UsageError naming the nearest for an unknown one."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise _unknown(args[0])
+        return super().resolve_command(ctx, args)
+
+
+def _unknown(name: str) -> UsageError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, n=1)
+    way_out = f"did you mean '{near[0]}'?" if near else "'uml --help' lists all of them"
+    return UsageError(f"{name}: no such command", way_out)
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"uml {version('umlfs')}")
+    ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--debug", is_flag=True, envvar="UML_DEBUG", help="Show tracebacks and the debug log.  [env: UML_DEBUG=1]"
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Say which.")
+def uml(debug: bool) -> None:
+    """User-mode Linux guests, their disks and their filesystems.
+
+    \b
+    uml run -- uname -a      a command in a throwaway guest
+    uml doctor               what this machine lacks for it
+    """
+    if debug:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d %(name)s %(levelname)s %(message)s")
+    else:
+        from runtime.cli import warnings
+
+        warnings.show()
+
+
+def run(args: Sequence[str]) -> int:
+    """See `runtime.cli.invoke`."""
+    debug = bool(os.environ.get("UML_DEBUG"))
+    try:
+        with uml.make_context("uml", list(args)) as ctx:
+            debug = ctx.params["debug"]
+            status = uml.invoke(ctx)
+        if sys.stdout:
+            sys.stdout.flush()
+    except click.exceptions.Exit as exit_:
+        status = exit_.exit_code
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
+        return report(error, debug)
+    return status if isinstance(status, int) else 0
