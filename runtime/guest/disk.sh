@@ -69,10 +69,16 @@ user() {
     done
     stat -L -c '%F:%t:%T:%n' /proc/[0-9]*/fd/* "$@" 2>/dev/null | while IFS=: read -r kind major minor path; do
         case $kind/$numbers in "block special file/"*" $((0x$major)):$((0x$minor)) "*) ;; *) continue ;; esac
-        process=${path#/proc/}
-        process=${process%%/*}
-        [ "${path#/proc/}" != "$path" ] && read -r name <"/proc/$process/comm" || { name=/dev/loop process=0; }
-        echo "by process $process ($name)"
+        case $path in
+        /proc/*/fd/*)
+            process=${path#/proc/}
+            process=${process%%/*}
+            name=
+            read -r name 2>/dev/null <"/proc/$process/comm"
+            echo "by process $process ($name)"
+            ;;
+        *) echo "behind a loop device" ;;
+        esac
         return
     done
 }
