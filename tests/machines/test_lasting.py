@@ -307,6 +307,9 @@ def test_an_initrd_of_somebody_else(me: Household) -> None:
     assert me.ps()[0]["root"] == "initrd initrd"
     why = "the guest has no agent: it was booted by an initrd= of its own; use its consoles"
     assert me.error("exec", "own", "true") == me.error("ls", "own:/") == (1, why)
+    (me.home / "disk").write_bytes(bytes(4096))
+    driver = "the guest has no agent: its kernel's own driver has the disk, and writes it through\n"
+    assert me.ok("mconsole", "own", "config ubd3=disk") == driver
     me.ok("halt", "--now", "own")
     assert me.error("boot", "-d", "initrd=/nowhere")[0] == 1
 
