@@ -123,8 +123,8 @@ class DiskSlots:
         await self._script(f'{guest.script("disk.sh")}{action} "$@"\n', words)
 
     async def _empty(self, it: Ubd) -> None:
+        await it.slot.take_out()
+        self._ubds.remove(it)
+        self._free.append((it.slot, it.number))
         with trio.CancelScope(shield=True):
-            await it.slot.take_out()
-            self._ubds.remove(it)
-            self._free.append((it.slot, it.number))
             await it.device.close()

@@ -236,18 +236,25 @@ class Equipment:
                 self._found[spec.name] = spec.name, None
                 self.writes_disks |= not spec.read_only
                 continue
-            device = await open_ubd(spec)
-            disk = disk_of(spec, device)
-            slot = DiskSlot(spec.name, read_only=disk.read_only, unmap=disk.discards)
-            self.ubds.append(Ubd(spec, device, slot, len(self.devices)))
-            kind = await probe.probe(device)
-            self._note_btrfs(kind)
-            slot.insert(disk)
-            self._add_disk(slot)
-            self.writes_disks |= not disk.read_only
-            name = disk_name(self._disks - 1)
-            self.links.append(guest.Link(spec.name, name, self.ubds[-1].number))
-            self._found[spec.name] = name, kind
+            async with contextlib.AsyncExitStack() as opening:
+                device = await open_ubd(spec)
+                opening.push_async_callback(_close, device)
+                await self._add_ubd(spec, device)
+                opening.pop_all()
+
+    async def _add_ubd(self, spec: Spec, device: BlockDevice) -> None:
+        kind = await probe.probe(device)
+        self._note_btrfs(kind)
+        disk = disk_of(spec, device)
+        slot = DiskSlot(spec.name, read_only=disk.read_only, unmap=disk.discards)
+        slot.insert(disk)
+        it = Ubd(spec, device, slot, len(self.devices))
+        self._add_disk(slot)
+        self.writes_disks |= not disk.read_only
+        name = disk_name(self._disks - 1)
+        self.links.append(guest.Link(spec.name, name, it.number))
+        self._found[spec.name] = name, kind
+        self.ubds.append(it)
 
     async def close_ubds(self) -> None:
         """Close those that are open."""

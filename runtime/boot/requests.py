@@ -121,7 +121,7 @@ class Requests:
         return Reply(0, "the guest has no agent: its kernel's own driver has the disk, and writes it through")
 
     async def _remove(self, argument: str) -> Reply:
-        found = self._disk(argument)
+        found = self._disk(argument.rstrip())
         if found is None:
             return await self._kernel.request(f"remove {argument}")
         self._require_running()

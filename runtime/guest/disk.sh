@@ -102,7 +102,7 @@ unplug() {
     find_disk "$1"
     await_size 0
     must_be_free
-    blockdev --rereadpt "$node" || exit
+    blockdev --rereadpt "$node" 2>/dev/null || refuse 16 "by the guest's kernel"
     rm -f "$here/disk.$1" "/dev/$2" "/dev/$2"[0-9]*
     blockdev --setrw "$node"
     tell_udev
