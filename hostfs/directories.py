@@ -17,6 +17,7 @@ from hostfs.descriptors import READ
 from hostfs.export import DIRECTORY, WARM_SECONDS
 from hostfs.files import FileAccess
 from hostfs.inodes import Inode
+from hostfs.warmth import disk_reads
 from umlfs.filesystem import DirSink, Opened
 from umlfs.syscalls import Dirent, failure, getdents
 
@@ -34,6 +35,8 @@ class Listed(NamedTuple):
     """What the names are, if that was asked."""
     complete: bool
     """The directory ends with these entries."""
+    from_disk: bool
+    """Not all of it was in the host's caches."""
 
 
 class Directories(FileAccess):
@@ -88,8 +91,10 @@ class Directories(FileAccess):
                 if taken:
                     return  # what was taken counts; the next call meets the error again
                 raise
-            start = offset
+            start, reads = offset, disk_reads()
             offset = self._give(inode, fd, entries, offset, add, found if plus else None)
+            if disk_reads() != reads:
+                self._saw(inode, from_disk=True)
             taken = taken or offset != start
             if entries:
                 self._keep((ino, offset), entries)
@@ -117,16 +122,39 @@ class Directories(FileAccess):
         """The next entries from `offset`, the last one first, none at the end of the directory; and, as far as it is
         known by the way, what they are."""
         fd = self._readable(inode, await self._reach(inode))
-        if not self._is_warm(inode):
-            changes = self._changes_seen()
-            listed = await self._in_thread(fd, lambda copy: _read_ahead(copy, offset, plus))
-            if listed is not None:
-                if listed.complete:
-                    inode.warm = monotonic() + WARM_SECONDS
-                # A change that was reported meanwhile will not be reported again after these are told.
-                return listed.entries[::-1], listed.found if changes == self._changes_seen() else {}
-            fd = await self._reach(inode)
-        return _entries_from(fd, offset)[::-1], {}
+        if self._is_warm(inode):
+            return _entries_from(fd, offset)[::-1], {}
+        if (entries := self._entries_in_memory(inode, fd, offset)) is not None:
+            return entries[::-1], {}
+        changes = self._changes_seen()
+        listed = await self._in_thread(fd, lambda copy: _read_ahead(copy, offset, plus))
+        if listed is None:
+            return _entries_from(await self._reach(inode), offset)[::-1], {}
+        self._saw(inode, listed.from_disk)
+        if listed.complete:
+            inode.warm = monotonic() + WARM_SECONDS
+        # A change that was reported meanwhile will not be reported again after these are told.
+        return listed.entries[::-1], listed.found if changes == self._changes_seen() else {}
+
+    def _entries_in_memory(self, inode: Inode, fd: int, offset: int) -> list[Dirent] | None:
+        """The next entries, read on the loop. None if that may wait for the disk, or turned out to."""
+        warmth = self._warmth.get(inode.key[0])
+        if warmth is None or not warmth.trusted:
+            return None
+        reads = disk_reads()
+        entries = _entries_from(fd, offset)
+        from_disk = disk_reads() != reads
+        warmth.saw(from_disk)
+        if from_disk:
+            return None
+        if not entries:
+            inode.warm = monotonic() + WARM_SECONDS
+        return entries
+
+    def _saw(self, inode: Inode, from_disk: bool) -> None:
+        """Whether a directory, or what is in it, came from the disk."""
+        if (warmth := self._warmth.get(inode.key[0])) is not None:
+            warmth.saw(from_disk)
 
     # Giving -----------------------------------------------------------------------------------
 
@@ -211,6 +239,7 @@ def _read_ahead(fd: int, offset: int, plus: bool) -> Listed | None:
     """
     own = -1
     found = {}
+    reads = disk_reads()
     try:
         own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
         os.lseek(own, offset, os.SEEK_SET)
@@ -220,7 +249,8 @@ def _read_ahead(fd: int, offset: int, plus: bool) -> Listed | None:
                 found[name] = os.stat(name, dir_fd=own, follow_symlinks=False)
             except OSError:
                 continue
-        return Listed(entries, found, not entries or not getdents(own))
+        complete = not entries or not getdents(own)
+        return Listed(entries, found, complete, disk_reads() != reads)
     except OSError:
         return None  # the listing will meet it again
     finally:

@@ -27,7 +27,8 @@ import trio
 from hostfs.closing import Closer
 from hostfs.descriptors import READ, Descriptors, limits
 from hostfs.inodes import Inode, InodeTable, Key
-from hostfs.pseudo import is_memory, is_pseudo
+from hostfs.kinds import is_memory, is_pseudo, is_read_by_asker
+from hostfs.warmth import Warmth
 from umlfs.filesystem import Attr, Caller, Entry, Filesystem, Traits
 from umlfs.syscalls import UNCHANGED, How, chown, failure, open_cached
 
@@ -104,6 +105,8 @@ class Export(Filesystem):
         """Which devices the host's kernel makes up."""
         self._in_memory: set[int] = set()
         """Devices of filesystems without a disk to wait for. (They cannot tell that they never wait.)"""
+        self._warmth: dict[int, Warmth] = {}
+        """Of devices where it can be judged."""
         held, pinned, self._handles_max = limits()
         self._closer = Closer()
         self._descriptors = Descriptors(held, pinned, self._closer.close)
@@ -363,6 +366,8 @@ class Export(Filesystem):
         device = os.fstat(fd).st_dev
         if is_memory(fd):
             self._in_memory.add(device)
+        elif is_read_by_asker(fd):
+            self._warmth.setdefault(device, Warmth())
         pseudo = self._pseudo[device] = is_pseudo(fd)
         return pseudo
 

@@ -25,6 +25,7 @@ from typing import Final
 import trio
 
 from hostfs.inodes import Inode
+from hostfs.kinds import ELSEWHERE, FINE_TIMES
 from hostfs.watch import DELETE_SELF, IGNORED, MODIFY, NAMES, OVERFLOW, UNMOUNT, Event, Watch
 from umlfs.filesystem import Attr, Entry, Invalidator
 from umlfs.syscalls import filesystem_type
@@ -44,26 +45,6 @@ _UNSURE: Final = -1
 """A change time that is never found again: any event counts."""
 
 _FINE_KERNEL: Final = (6, 13)
-_FINE: Final = frozenset({0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994})
-"""ext4, xfs, btrfs, tmpfs: from that kernel on, a change after somebody has looked always gets a time of its own."""
-_ELSEWHERE: Final = frozenset(
-    {
-        0x6969,  # nfs
-        0xFF53_4D42,  # cifs
-        0xFE53_4D42,  # smb2
-        0x517B,  # smb
-        0x6573_5546,  # fuse
-        0x0102_1997,  # 9p
-        0x00C3_6400,  # ceph
-        0x5346_414F,  # afs
-        0x6B41_4653,  # kafs
-        0x0116_1970,  # gfs2
-        0x7461_636F,  # ocfs2
-        0x0BD0_0BD0,  # lustre
-        0x00C0_FFEE,  # hostfs
-    }
-)
-"""Filesystems that may change without this kernel knowing (from include/uapi/linux/magic.h)."""
 
 Shape = tuple[int, int, int]
 """Mode, owner and group: what no write and no change within a directory changes."""
@@ -150,7 +131,7 @@ class Leases:
         known = self._devices.get(device)
         if known is None:
             magic = filesystem_type(fd)
-            known = self._devices[device] = magic not in _ELSEWHERE, magic in _FINE and _kernel() >= _FINE_KERNEL
+            known = self._devices[device] = magic not in ELSEWHERE, magic in FINE_TIMES and _kernel() >= _FINE_KERNEL
         return known[0]
 
     def _add(self, fd: int) -> int | None:

@@ -29,6 +29,8 @@ WHITEOUT: Final = 4
 
 BATCH: Final = 128
 """Rows of a listing read at once."""
+BATCH_PLUS: Final = 32
+"""With attributes: the kernel asks for a page of them, which is 24 at most."""
 _DOTS: Final = 2
 """Offsets 1 and 2 follow `.` and `..`; a name's is its row's id and this."""
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -342,14 +344,15 @@ class Names(Core):
         if offset < _DOTS and not add(b"..", _DOTS, self._above(directory), stat.S_IFDIR, None):
             return
         after = max(offset - _DOTS, 0)
-        while rows := self.store.entries(ino, after, BATCH):
+        batch = BATCH_PLUS if plus else BATCH
+        while rows := self.store.entries(ino, after, batch):
             if plus and ino not in self._warm:
                 await self._warm_up(ino, rows[0][1])
             for row in rows:
                 if not self._give(ino, row, add, plus):
                     return
             after = rows[-1][0]
-            if len(rows) < BATCH:
+            if len(rows) < batch:
                 return
 
     @staticmethod

@@ -19,6 +19,7 @@ from humfs.archive import import_archive
 from humfs.volume import create
 from runtime import HostMount, Options, run
 from runtime.caller import DEFAULT_PATH
+from runtime.processes import for_machines
 from tests.benchmarks.guest_files import make_tree, medians
 
 SCRIPT = r"""
@@ -63,9 +64,10 @@ async def main(rounds: int, directory: str) -> None:
         create(root, 4 << 30)
         await import_archive(root, str(tree / "include.tar"))
         options = Options(memory=512 << 20, mounts=[HostMount("/ours", f"humfs:{root}")])
-        done = await run(
-            ["sh", "-c", SCRIPT, "sh", str(tree), str(rounds)], options, environment={"PATH": DEFAULT_PATH}
-        )
+        with for_machines():  # as `uml run`
+            done = await run(
+                ["sh", "-c", SCRIPT, "sh", str(tree), str(rounds)], options, environment={"PATH": DEFAULT_PATH}
+            )
     print(done.stderr.decode(), end="", file=sys.stderr)
     print(show(medians(done.stdout.decode())))
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from hostfs import HostFilesystem
-from hostfs.pseudo import is_memory, is_pseudo
+from hostfs.kinds import is_memory, is_pseudo
 from tests.contract.filesystem import Features, Subject
 from tests.contract.subject import failing
 from umlfs.filesystem import ROOT
