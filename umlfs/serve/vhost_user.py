@@ -38,6 +38,8 @@ F_RING_INDIRECT: Final = 1 << 28
 
 SPACE: Final = socket.CMSG_SPACE(wire.DESCRIPTORS_MAX * 4)
 """For the descriptors that come with a message."""
+CUT: Final = int(socket.MSG_CTRUNC)
+"""There were more. A plain number: the flags that Python gives take microseconds to compare."""
 SEND_SECONDS: Final = 30.0
 """How long a front end may leave our replies unread once its socket is full of them."""
 ACCEPT_PAUSE_SECONDS: Final = 0.1
@@ -122,21 +124,28 @@ class Backend:
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors += memoryview(content[: len(content) // 4 * 4]).cast("i").tolist()
-        if flags & socket.MSG_CTRUNC:
+        if flags & CUT:
             self._decoder.feed(b"", descriptors)
             raise wire.ProtocolError("more descriptors with one message than any takes")
         return data, descriptors
 
     async def _send(self, data: bytes) -> None:
         view = memoryview(data)
+        view = view[self._send_now(view) :]
+        if not view:
+            return
         with trio.move_on_after(SEND_SECONDS):
             while view:
-                try:
-                    view = view[self._connection.send(view) :]
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._connection)
+                await trio.lowlevel.wait_writable(self._connection)
+                view = view[self._send_now(view) :]
         if view:
             raise wire.ProtocolError("the front end does not read our replies")
+
+    def _send_now(self, view: memoryview) -> int:
+        try:
+            return self._connection.send(view)
+        except BlockingIOError:
+            return 0
 
     async def _answer(self, message: wire.Message) -> bytes | None:
         """Act on `message`; what to send back, if anything. The whole guest waits meanwhile."""
