@@ -15,7 +15,8 @@ from time import monotonic
 from typing import Final
 
 from hostfs.descriptors import READ, WRITE
-from hostfs.export import Cache, Export, check_name, proc_path
+from hostfs.entries import Entries, check_name
+from hostfs.export import Cache, proc_path
 from hostfs.inodes import Inode
 from umlfs import sparse, syscalls
 from umlfs.buffers import part, total
@@ -58,7 +59,7 @@ def _not_a_file(inode: Inode) -> OSError:
     return failure(errno.EISDIR if inode.kind == stat.S_IFDIR else errno.EINVAL)
 
 
-class FileAccess(Export):
+class FileAccess(Entries):
     """How files are opened, with and without handles."""
 
     _handles: dict[int, Handle]

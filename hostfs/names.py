@@ -7,7 +7,8 @@ import os
 import stat
 from typing import Final
 
-from hostfs.export import PATH, Export, check_name, proc_path
+from hostfs.entries import Entries, check_name
+from hostfs.export import PATH, proc_path
 from hostfs.inodes import Inode
 from umlfs import syscalls
 from umlfs.filesystem import Caller, Entry
@@ -18,7 +19,7 @@ INLINE_SYMLINK: Final = 60
 """A target of fewer bytes is in the inode on ext4, and elsewhere as a rule; longer ones may have to be read."""
 
 
-class Names(Export):
+class Names(Entries):
     """The operations on names."""
 
     async def lookup(self, parent: int, name: bytes) -> Entry:

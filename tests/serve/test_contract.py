@@ -11,7 +11,7 @@ from tests.contract.filesystem import CHECKS, Check, Subject, name_of
 from tests.hostfs.features import features_of
 from tests.serve.fuse_client import FuseClient
 from tests.serve.transports import Direct, Shredded
-from umlfs.serve.fuse import Session
+from umlfs.serve.fuse.session import Session
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)

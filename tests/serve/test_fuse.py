@@ -23,7 +23,8 @@ from tests.serve.test_fuse_wire import INIT
 from tests.serve.transports import Direct, scattered
 from umlfs.filesystem import ROOT, Caller, DirSink, Filesystem, SetAttr, Traits
 from umlfs.serve import fuse_wire as wire
-from umlfs.serve.fuse import CONTENTS_MAX, COPY_MAX, LISTING_MAX, Session
+from umlfs.serve.fuse.files import CONTENTS_MAX, COPY_MAX, LISTING_MAX
+from umlfs.serve.fuse.session import Session
 from umlfs.serve.fuse_wire import Init, Opcode
 
 READ = struct.Struct("<QQIIQII")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from umlfs.serve.fuse import Session
+from umlfs.serve.fuse.session import Session
 
 
 def scattered(data: bytearray | memoryview, cuts: Sequence[int]) -> list[memoryview]:

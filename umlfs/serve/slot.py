@@ -12,7 +12,7 @@ from typing import Any
 
 from umlfs.empty import Empty
 from umlfs.filesystem import Filesystem
-from umlfs.serve.fuse import Session
+from umlfs.serve.fuse.session import Session
 from umlfs.serve.under_way import UnderWay
 from umlfs.serve.virtiofs import VirtioFs
 from umlfs.serve.virtqueue import Chain
@@ -44,7 +44,7 @@ class Slot(VirtioFs):
         `take_out`."""
         self.name = f"virtio-fs {name or self.tag}"
         self.statistics.clear()
-        self._exchange(Session(filesystem, read_only=read_only))
+        self._exchange(Session(filesystem, read_only=read_only, statistics=self.statistics))
 
     async def take_out(self) -> None:
         """Serve nothing from now on; return when no request works on what was there any more.
@@ -53,12 +53,11 @@ class Slot(VirtioFs):
         """
         last = self._content
         self.name = f"virtio-fs {self.tag}"
-        self._exchange(Session(Empty()))
+        self._exchange(Session(Empty(), statistics=self.statistics))
         await last.under_way.end()
         last.session.disconnect()
 
     def _exchange(self, session: Session) -> None:
-        session.statistics = self.statistics
         self.session = session
         self._content = _Content(session)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.serve.device import unheard
-from umlfs.serve.fuse import Session
+from umlfs.serve.fuse.session import Session
 from umlfs.serve.virtqueue import Chain
 
 DEVICE_ID: Final = 26

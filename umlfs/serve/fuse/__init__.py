@@ -1,0 +1,1 @@
+"""FUSE requests to a `Filesystem`, whatever carries them."""
