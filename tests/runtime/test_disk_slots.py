@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import trio
 
 from runtime.disk_slots import IN_USE, DiskSlots
 from runtime.equipment import Ubd
 from runtime.errand import ScriptError
+from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
 from umlfs.serve.disk_slot import DiskSlot
-from umlfs.ubd import parse
+from umlfs.ubd import Spec, parse
+from umlfs.ubd.device import open_ubd
 
 
 @dataclass
@@ -73,6 +76,27 @@ async def test_in_use(image: Path, when: str) -> None:
     assert caught.value.errno == errno.EBUSY
     assert (capacity(slot), slots.free) == (16, [])
     agent.refuses = {}
+    await slots.unplug(3)
+
+
+async def test_two_at_once(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is refused while the first is still being opened."""
+    opening, go = trio.Event(), trio.Event()
+
+    async def slowly(spec: Spec) -> BlockDevice:
+        opening.set()
+        await go.wait()
+        return await open_ubd(spec)
+
+    monkeypatch.setattr("umlfs.ubd.device.open_ubd", slowly)
+    slots = DiskSlots([(DiskSlot("slot0"), 7), (DiskSlot("slot1"), 8)], [], Agent().run)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.plug, parse(f"ubd3={image}"))
+        await opening.wait()
+        with pytest.raises(OSError, match="already configured"):
+            await slots.plug(parse(f"ubd3r={image}"))
+        go.set()
+    assert [str(spec) for spec in slots.specs] == [f"ubd3={image}"]
     await slots.unplug(3)
 
 
