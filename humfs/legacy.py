@@ -25,7 +25,7 @@ from humfs.findings import display
 from humfs.host import DATA, ORPHANS
 from humfs.journal import FILE as JOURNAL
 from humfs.lock import Lock
-from humfs.reconcile import path_of
+from humfs.rows import path_of
 from humfs.scan import OPEN, Metadata, Scanner
 from humfs.store import Store
 from humfs.superblock import SHADOW_FS, SQLITE, Superblock

@@ -5,7 +5,7 @@ by its host inode number (it was renamed or linked), else adopted: it is the def
 that it has on the host. A row whose file is found nowhere goes. A file with several names of which a copy
 made several files is joined again if they are still the same.
 
-Nothing is decided silently: each difference is a `Finding`.
+Nothing is decided silently: each difference is a `Finding`. What is wrong among the rows alone is for `humfs.rows`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 from humfs import store as sql
 from humfs.findings import Finding, Kind, display
 from humfs.inodes import DIRECTORY_BLOCKS, DIRECTORY_SIZE
+from humfs.rows import Rows, path_of
 from humfs.store import Row, Store
 from umlfs.filesystem import ROOT
 
@@ -66,9 +67,12 @@ class Reconciler:
     progress: Callable[[int], None] = lambda count: None
     """Told the number of names looked at so far, now and then."""
     _vanished: list[tuple[int, bytes, int, bytes]] = field(default_factory=list)
-    _relink: set[int] = field(default_factory=set)
     _moved: set[int] = field(default_factory=set)
     _seen: int = 0
+    _rows: Rows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rows = Rows(self.store, self.report)
 
     def run(self, directories: Iterable[tuple[int, bytes]] | None = None) -> None:
         """Compare everything, or only `directories` (inode and path of each) and what turns out to be new in them."""
@@ -80,7 +84,7 @@ class Reconciler:
         pending = list(directories) if directories is not None else [(ROOT, b"")]
         known = {ino for ino, _ in pending}
         if whole:
-            self._drop_dangling()
+            self._rows.drop_dangling()
         while pending:
             ino, path = pending.pop()
             for below, name, is_new in self._directory(ino, path):
@@ -88,8 +92,8 @@ class Reconciler:
                     pending.append((below, name))
         self._drop_vanished()
         if whole:
-            self._drop_unreachable()
-        self._recount()
+            self._rows.drop_unreachable()
+        self._rows.recount()
 
     # One directory ----------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ class Reconciler:
                     self._remove_temporary(fd, encoded, below)
                     continue
                 if found.st_dev != self.device:
-                    self._say(Kind.FOREIGN, below)
+                    self._rows.say(Kind.FOREIGN, below)
                     continue
                 child, is_new = self._name(ino, encoded, below, found, row, fd)
                 if stat.S_ISDIR(found.st_mode):
@@ -125,7 +129,7 @@ class Reconciler:
         self._vanished.extend((ino, name, row.ino, path + b"/" + name if path else name) for name, row in rows.items())
 
     def _remove_temporary(self, fd: int, name: bytes, path: bytes) -> None:
-        self._say(Kind.TEMPORARY, path)
+        self._rows.say(Kind.TEMPORARY, path)
         if self.change_host:
             os.unlink(name, dir_fd=fd)
 
@@ -166,13 +170,13 @@ class Reconciler:
         elif known is not None and (row is None or known.ino != row.ino):
             self._point(parent, name, known.ino, row)
             self._measure(known, found)
-            self._say(Kind.MOVED, path)
+            self._rows.say(Kind.MOVED, path)
             return known.ino, True
         if row is None:
-            self._say(Kind.ADOPTED, path)
+            self._rows.say(Kind.ADOPTED, path)
             return self._adopt(parent, name, found, None), True
         if not same_type(row.mode, found.st_mode):
-            self._say(Kind.ADOPTED, path, "of another type than before")
+            self._rows.say(Kind.ADOPTED, path, "of another type than before")
             return self._adopt(parent, name, found, row), True
         return self._rebind(parent, name, path, found, row, fd), False
 
@@ -194,11 +198,11 @@ class Reconciler:
                 if self._alike(row, twin, name, found, fd):
                     self._join(twin, name, fd, path)
                     return row.ino
-                self._say(Kind.SPLIT, path)
+                self._rows.say(Kind.SPLIT, path)
                 return self._split(parent, name, found, row)
         if row.host_ino is not None:
-            self._say(Kind.REPLACED, path)
-        self._execute("UPDATE inode SET host_ino = ? WHERE ino = ?", found.st_ino, row.ino)
+            self._rows.say(Kind.REPLACED, path)
+        self._rows.execute("UPDATE inode SET host_ino = ? WHERE ino = ?", found.st_ino, row.ino)
         row.host_ino = found.st_ino
         self._measure(row, found)
         return row.ino
@@ -255,7 +259,7 @@ class Reconciler:
             os.close(place)
 
     def _join(self, twin: bytes, name: bytes, fd: int, path: bytes) -> None:
-        self._say(Kind.JOINED, path, f"with {display(twin)}")
+        self._rows.say(Kind.JOINED, path, f"with {display(twin)}")
         if not self.change_host:
             return
         directory, _, base = twin.rpartition(b"/")
@@ -269,7 +273,7 @@ class Reconciler:
 
     def _separate(self, name: bytes, path: bytes, found: os.stat_result, fd: int) -> os.stat_result:
         """Two inodes have become one file (a tool that saves space linked them): give this one its own again."""
-        self._say(Kind.SEPARATED, path)
+        self._rows.say(Kind.SEPARATED, path)
         if not self.change_host or not stat.S_ISREG(found.st_mode):
             return found
         temporary = temporary_name()
@@ -297,15 +301,10 @@ class Reconciler:
         self.store.apply((sql.ADD_INODE, fresh), (sql.TURN_NAME, (ino, parent, name)))
         for xattr, value in self.store.xattrs(row.ino):
             self.store.apply((sql.PUT_XATTR, (ino, xattr, value)))
-        self._relink.add(row.ino)
+        self._rows.relink.add(row.ino)
         return ino
 
     # Rows -------------------------------------------------------------------------------------
-
-    def _execute(self, statement: str, *values: int | bytes | None) -> None:
-        self.store.begin()
-        self.store.connection.execute(statement, values)
-        self.store.uncommitted = True
 
     def _number(self) -> int:
         ino = self.store.next_ino
@@ -319,7 +318,7 @@ class Reconciler:
         fresh = adopted(ino, found, meta["default_uid"], meta["default_gid"])
         link = (sql.ADD_NAME, (parent, name, ino)) if row is None else (sql.TURN_NAME, (ino, parent, name))
         self.store.apply((sql.ADD_INODE, fresh), link)
-        self._relink.update({ino, parent} if row is None else {ino, parent, row.ino})
+        self._rows.relink.update({ino, parent} if row is None else {ino, parent, row.ino})
         return ino
 
     def _point(self, parent: int, name: bytes, ino: int, row: _Name | None) -> None:
@@ -327,117 +326,31 @@ class Reconciler:
             self.store.apply((sql.ADD_NAME, (parent, name, ino)))
         else:
             self.store.apply((sql.TURN_NAME, (ino, parent, name)))
-            self._relink.add(row.ino)
-        self._relink.update((ino, parent))
+            self._rows.relink.add(row.ino)
+        self._rows.relink.update((ino, parent))
         self._moved.add(ino)
 
     def _measure(self, row: _Name, found: os.stat_result) -> None:
         """Take over size and space of a regular file."""
         if stat.S_ISREG(row.mode) and (row.size, row.blocks) != (found.st_size, found.st_blocks):
-            self._execute(
+            self._rows.execute(
                 "UPDATE inode SET size = ?, blocks = ? WHERE ino = ?", found.st_size, found.st_blocks, row.ino
             )
-
-    # Afterwards -------------------------------------------------------------------------------
 
     def _drop_vanished(self) -> None:
         for parent, name, ino, path in self._vanished:
             self.store.apply((sql.DELETE_NAME, (parent, name)))
-            self._relink.update((parent, ino))
+            self._rows.relink.update((parent, ino))
             if not self.store.select("SELECT 1 FROM dentry WHERE ino = ? LIMIT 1", ino):
-                self._say(Kind.LOST, path)
-                self._drop_below(ino)
+                self._rows.say(Kind.LOST, path)
+                self._rows.drop_below(ino)
             elif ino not in self._moved:
-                self._say(Kind.LOST, path, "but it has other names")
-
-    def _drop_below(self, ino: int) -> None:
-        """Remove an inode without names and, of a directory, everything in it."""
-        pending = [ino]
-        while pending:
-            at = pending.pop()
-            children = self.store.select("SELECT name, ino FROM dentry WHERE parent = ?", at)
-            for name, child in children:
-                self.store.apply((sql.DELETE_NAME, (at, name)))
-                if not self.store.select("SELECT 1 FROM dentry WHERE ino = ? LIMIT 1", child):
-                    pending.append(child)
-                else:
-                    self._relink.add(child)
-            self.store.apply((sql.DELETE_XATTRS, (at,)), (sql.DELETE_INODE, (at,)))
-            self._relink.discard(at)
-
-    def _drop_dangling(self) -> None:
-        """Names in directories that are none, names of inodes that are not there."""
-        for parent, name in self.store.select(
-            "SELECT parent, name FROM dentry d WHERE NOT EXISTS (SELECT 1 FROM inode i WHERE i.ino = d.ino) "
-            "OR NOT EXISTS (SELECT 1 FROM inode i WHERE i.ino = d.parent AND i.mode & 61440 = 16384)"
-        ):
-            self._say(Kind.UNREACHABLE, name, f"in inode {parent}")
-            self.store.apply((sql.DELETE_NAME, (parent, name)))
-            self._relink.add(parent)
-
-    def _drop_unreachable(self) -> None:
-        """Inodes without a name, and what hangs on them."""
-        self._drop_dangling()
-        for ino, nlink in self.store.select(
-            "SELECT ino, nlink FROM inode i WHERE ino != 1 AND NOT EXISTS (SELECT 1 FROM dentry d WHERE d.ino = i.ino)"
-        ):
-            if nlink:  # with 0 it is an orphan, which goes without saying
-                self._say(Kind.UNREACHABLE, b"", f"inode {ino}")
-            self._drop_below(ino)
-        self._drop_islands()
-        if self.store.select("SELECT 1 FROM xattr WHERE ino NOT IN (SELECT ino FROM inode) LIMIT 1"):
-            self._say(Kind.UNREACHABLE, b"", "extended attributes")
-            self._execute("DELETE FROM xattr WHERE ino NOT IN (SELECT ino FROM inode)")
-
-    def _drop_islands(self) -> None:
-        """Directories that lead only to each other."""
-        island = self.store.select(
-            "WITH RECURSIVE reached(ino) AS (SELECT 1 UNION SELECT d.ino FROM dentry d JOIN reached r "
-            "ON d.parent = r.ino) SELECT parent, name FROM dentry WHERE parent NOT IN (SELECT ino FROM reached)"
-        )
-        for parent, name in island:
-            self._say(Kind.UNREACHABLE, name, f"in inode {parent}")
-            self.store.apply((sql.DELETE_NAME, (parent, name)))
-        if island:
-            for (ino,) in self.store.select(
-                "SELECT ino FROM inode i WHERE ino != 1 AND NOT EXISTS (SELECT 1 FROM dentry d WHERE d.ino = i.ino)"
-            ):
-                self._drop_below(ino)
-
-    def _recount(self) -> None:
-        """Set the number of links of every inode whose names changed; after a whole comparison, of all."""
-        if self._relink:
-            for ino in self._relink:
-                self._execute(
-                    "UPDATE inode SET nlink = CASE WHEN mode & 61440 = 16384 THEN 2 + (SELECT count(*) FROM dentry d "
-                    "JOIN inode c ON c.ino = d.ino WHERE d.parent = inode.ino AND c.mode & 61440 = 16384) "
-                    "ELSE (SELECT count(*) FROM dentry d WHERE d.ino = inode.ino) END WHERE ino = ?",
-                    ino,
-                )
-            self._relink.clear()
-        files = self.store.select(
-            "SELECT i.ino, count(*) FROM inode i JOIN dentry d ON d.ino = i.ino WHERE i.mode & 61440 != 16384 "
-            "GROUP BY i.ino HAVING count(*) != i.nlink"
-        )
-        directories = self.store.select(
-            "SELECT p.ino, 2 + count(c.ino) FROM inode p LEFT JOIN dentry d ON d.parent = p.ino LEFT JOIN inode c "
-            "ON c.ino = d.ino AND c.mode & 61440 = 16384 WHERE p.mode & 61440 = 16384 AND p.nlink > 0 GROUP BY p.ino "
-            "HAVING 2 + count(c.ino) != p.nlink"
-        )
-        for ino, count in (*files, *directories):
-            path = path_of(self.store, ino)
-            self._say(Kind.LINKS, path or b"", f"inode {ino} has {count}")
-            self._execute("UPDATE inode SET nlink = ? WHERE ino = ?", count, ino)
-
-    # Saying -----------------------------------------------------------------------------------
+                self._rows.say(Kind.LOST, path, "but it has other names")
 
     def _count(self) -> None:
         self._seen += 1
         if not self._seen % 1000:
             self.progress(self._seen)
-
-    def _say(self, kind: Kind, path: bytes, detail: str = "") -> None:
-        self.report(Finding(kind, display(path), detail))
 
 
 def adopted(ino: int, found: os.stat_result, uid: int, gid: int) -> Row:
@@ -459,15 +372,3 @@ def adopted(ino: int, found: os.stat_result, uid: int, gid: int) -> Row:
         0,
         found.st_ino,
     )
-
-
-def path_of(store: Store, ino: int) -> bytes | None:
-    """One path of the inode, without a leading slash; None if no name leads to it."""
-    parts: list[bytes] = []
-    while ino != ROOT:
-        found = store.name_of(ino)
-        if found is None or len(parts) > 1 << 16:
-            return None
-        ino, name = found
-        parts.append(name)
-    return b"/".join(reversed(parts))

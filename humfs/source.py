@@ -13,7 +13,8 @@ from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions
 
 _CLAIM: Final = 90
-"""More than a mere directory's claim: a superblock beside `data/` is nothing else."""
+"""More than a mere directory's claim: a superblock beside one of these is nothing else."""
+_BESIDE: Final = ("data", "metadata.sqlite", "file_metadata")
 _ATIMES: Final = ("relatime", "noatime", "strictatime")
 
 
@@ -21,8 +22,10 @@ class HumKind:
     """humfs directories. Options: `atime=relatime|noatime|strictatime`."""
 
     def claims(self, path: Path) -> int:
-        """90 for a directory with a superblock and `data/`, else 0."""
-        return _CLAIM if (path / "superblock").is_file() and (path / "data").is_dir() else 0
+        """90 for a directory with a superblock, and `data/` or metadata, else 0. (Without `data/` it cannot be opened,
+        and says so.)"""
+        known = (path / "superblock").is_file() and any((path / name).exists() for name in _BESIDE)
+        return _CLAIM if known else 0
 
     async def open(self, argument: str, options: OpenOptions) -> Filesystem:
         """Open the humfs directory `argument`, whichever of the formats its metadata is in.

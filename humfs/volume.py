@@ -20,7 +20,8 @@ from humfs.findings import Finding, Kind
 from humfs.host import DATA, DIRECTORY_MODE, ORPHANS, Host
 from humfs.inodes import DIRECTORY_BLOCKS, DIRECTORY_SIZE
 from humfs.lock import Lock
-from humfs.reconcile import Reconciler, path_of
+from humfs.reconcile import Reconciler
+from humfs.rows import path_of
 from humfs.store import Store
 from humfs.superblock import SQLITE, Superblock
 from umlfs.errors import UmlError

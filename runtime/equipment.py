@@ -41,8 +41,15 @@ class HostMount:
     options: tuple[tuple[str, str], ...] = ()
     """Names and values of the source's own options, such as `cache` of a hostfs."""
 
+    @property
+    def word(self) -> str:
+        """The source and its options, as they are given."""
+        given = [(name, value) for name, values in reversed(self.options) for value in values.split("\n")]
+        options = "".join(f":{name}={value}" if value else f":{name}" for name, value in given)
+        return f"{self.source}{options}{':ro' * self.read_only}"
+
     def __str__(self) -> str:
-        return f"{self.place}={self.source}{':ro' * self.read_only}"
+        return f"{self.place}={self.word}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,26 +15,34 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-_FORM: Final = "DIR=SRC[:ro][:cache=WHEN]"
-_SUFFIX: Final = re.compile(r"(.+):(ro|cache=(?:always|auto|never))\Z", re.DOTALL)
+MOUNT_FORM: Final = "DIR=SRC[:OPTION]..."
+_OPTION: Final = re.compile(
+    r"(.+):(ro|append|squash|[ug]id=[^:/]*|map=\d+:\d+:\d+|hide=[^:]+"
+    r"|cache=(?:always|auto|never)|atime=(?:relatime|noatime|strictatime))\Z",
+    re.DOTALL,
+)
+_SEVERAL: Final = ("hide", "map")
+"""Options that may be given more than once."""
 
 
 def mount(text: str) -> HostMount:
-    """`DIR=SRC`, and after it `:ro` for read-only and `:cache=always|auto|never` for what the guest may believe of a
-    host directory. UsageError if it is not of that form."""
+    """`DIR=SRC`, and after it options, each behind a colon: `ro`, and those of the kind of source.
+    UsageError if it is not of that form."""
     from runtime.equipment import HostMount
 
     place, equals, source = text.partition("=")
     read_only = False
     options: dict[str, str] = {}
-    while found := _SUFFIX.match(source):
+    while found := _OPTION.match(source):
         source, word = found.groups()
-        if word == "ro":
+        name, _, value = word.partition("=")
+        if name == "ro":
             read_only = True
         else:
-            options["cache"] = word.removeprefix("cache=")
+            more = f"\n{options[name]}" if name in _SEVERAL and name in options else ""
+            options[name] = value + more
     if not equals or not place or not source:
-        raise UsageError(f"--mount {text}: not of the form {_FORM}", "for example --mount /src=./project:ro")
+        raise UsageError(f"--mount {text}: not of the form {MOUNT_FORM}", "for example --mount /src=./project:ro")
     return HostMount(place, source, read_only, tuple(options.items()))
 
 

@@ -142,7 +142,7 @@ class Requests:
         place = _place(name)
         if not equals:
             found = self._machine.slots.at(place)
-            return Reply(0, "" if found is None else f"{found.source}{':ro' * found.read_only}")
+            return Reply(0, "" if found is None else found.word)
         self._require_running()
         await self._machine.slots.plug(words.mount(f"{place}={source}"))
         return Reply(0, "")

@@ -43,6 +43,13 @@ def activity(title: str, after: float = 0.0) -> Iterator[Activity]:
         yield Activity(title, line.show)
 
 
+@contextmanager
+def counter(title: str, unit: str = "files") -> Iterator[Callable[[int], None]]:
+    """Show a running count while the block runs, which is given what to tell it."""
+    with activity(title) as doing:
+        yield lambda count: doing.count(count, unit)
+
+
 class _Line:
     """Comes up when it is first shown, and goes with `stack`."""
 

@@ -41,7 +41,13 @@ def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool]
 @click.option("--root", metavar="SRC", help="The root, written through.  [a snapshot of this host's /, thrown away]")
 @click.option("--throwaway", is_flag=True, default=None, help="Keep changes to the root in memory, for this time only.")
 @click.option("--init", metavar="PROGRAM", help="The guest's first process.  [/sbin/init, where the root has it]")
-@click.option("--mount", "mounts", multiple=True, metavar="DIR=SRC[:ro]", help="Put SRC at DIR in the guest.")
+@click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="DIR=SRC[:OPTION]...",
+    help="Put SRC at DIR in the guest. Options: ro, append, cache=WHEN...",
+)
 @click.option(
     "--slots", type=int, metavar="N", help="How many directories, and disks, can be added while it runs.  [2]"
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.cli.counter import counter
+from runtime.cli.activity import counter
 from runtime.cli.printing import printable
 
 if TYPE_CHECKING:

@@ -22,10 +22,20 @@ from umlfs.errors import UsageError
         ("/src=x:ro:cache=always", HostMount("/src", "x", True, (("cache", "always"),))),
         ("/src=x:cache=auto:ro", HostMount("/src", "x", True, (("cache", "auto"),))),
         ("/src=x:cache=often", HostMount("/src", "x:cache=often")),
+        ("/log=x:append", HostMount("/log", "x", options=(("append", ""),))),
+        ("/src=x:uid=5:gid=6:ro", HostMount("/src", "x", True, (("gid", "6"), ("uid", "5")))),
+        (
+            "/src=x:map=0:1000:1:map=5:7:9:squash",
+            HostMount("/src", "x", options=(("squash", ""), ("map", "0:1000:1\n5:7:9"))),
+        ),
+        ("/src=x:hide=*.o:hide=.git", HostMount("/src", "x", options=(("hide", "*.o\n.git"),))),
+        ("/src=humfs:x:atime=noatime", HostMount("/src", "humfs:x", options=(("atime", "noatime"),))),
+        ("/src=nbd://host:10809/append", HostMount("/src", "nbd://host:10809/append")),
     ],
 )
 def test_mounts(text: str, mount: HostMount) -> None:
     assert words.mount(text) == mount
+    assert words.mount(str(mount)) == mount
 
 
 @pytest.mark.parametrize("text", ["", "/src", "=x", "/src=", "="])
