@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -22,10 +23,13 @@ def start(work: Work, *, directory: str | None = "/") -> int:
     `directory` (with None, where the caller is). To be called while this process has no other thread and no event loop.
     """
     reader, writer = os.pipe()
+    # What is loaded by now stays: a collector that looks at it would have the kernel copy every page for the child.
+    gc.freeze()
     child = os.fork()
     if not child:
         os.close(reader)
         _detach(work, writer, directory)
+    gc.unfreeze()
     os.close(writer)
     os.waitpid(child, 0)
     with open(reader, "rb") as told:

@@ -15,15 +15,14 @@ import trio
 from runtime import guest
 from umlfs import probe, sources
 from umlfs.block import BlockDevice
-from umlfs.cow.scratch import Scratch
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.serve import virtioblk, virtiofs
+from umlfs.serve.disk_slot import DiskSlot
 from umlfs.serve.slot import Slot
 from umlfs.serve.vhost_user import VirtioDevice
+from umlfs.serve.virtioblk import VirtioBlk
 from umlfs.ubd import Spec
-from umlfs.ubd.device import open_ubd
-from umlfs.ubd.native import native_argument
 
 OVERLAY_MODULE: Final = "overlay"
 BASE_MODULES: Final = ("fuse", "virtiofs", OVERLAY_MODULE)
@@ -42,6 +41,16 @@ class HostMount:
     options: tuple[tuple[str, str], ...] = ()
     """Names and values of the source's own options, such as `cache` of a hostfs."""
 
+    @property
+    def word(self) -> str:
+        """The source and its options, as they are given."""
+        given = [(name, value) for name, values in reversed(self.options) for value in values.split("\n")]
+        options = "".join(f":{name}={value}" if value else f":{name}" for name, value in given)
+        return f"{self.source}{options}{':ro' * self.read_only}"
+
+    def __str__(self) -> str:
+        return f"{self.place}={self.word}"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Disk:
@@ -51,6 +60,25 @@ class Disk:
     """What the guest finds in /dev; not longer than a serial number may be."""
     device: BlockDevice
     read_only: bool = False
+
+
+@dataclass(slots=True)
+class Ubd:
+    """A ubd device that is open, in the slot that serves it."""
+
+    spec: Spec
+    device: BlockDevice
+    slot: DiskSlot
+    number: int
+    """Of the slot's virtio-uml device."""
+    busy: bool = False
+    """It is coming or going."""
+
+    def connect(self) -> VirtioBlk:
+        """Put it into its slot; what the guest then has."""
+        disk = disk_of(self.spec, self.device)
+        self.slot.insert(disk)
+        return disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +123,10 @@ class Equipment:
     """Further names of disks in the guest."""
     mounts: list[guest.Mount] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
+    ubds: list[Ubd] = field(default_factory=list)
+    """Those that are open, but for the kernel's own driver's."""
+    disk_slots: list[tuple[DiskSlot, int]] = field(default_factory=list)
+    """Those without a disk, with the numbers of their virtio-uml devices."""
     root: guest.Mount = field(default_factory=lambda: guest.Mount("root", "/"))
     btrfs: bool = False
     """Some disk may hold btrfs: the kernel must not leave out its driver, which takes most of a second to start."""
@@ -109,6 +141,11 @@ class Equipment:
         """The kernel modules that the guest needs, outermost last."""
         return (*BASE_MODULES, BLOCK_MODULE) if self._disks else BASE_MODULES
 
+    @property
+    def later(self) -> tuple[str, ...]:
+        """Those that it may come to need."""
+        return (BLOCK_MODULE,) if self.disk_slots else ()
+
     def add_filesystem(self, tag: str, filesystem: Filesystem, *, read_only: bool = False) -> None:
         """One more virtio-fs device."""
         self._add(virtiofs.VirtioFs(tag, filesystem, read_only=read_only), virtiofs.DEVICE_ID)
@@ -120,13 +157,23 @@ class Equipment:
             self.slots.append(slot)
             self._add(slot, virtiofs.DEVICE_ID)
 
+    def add_disk_slots(self, count: int) -> None:
+        """More virtio-blk devices, for disks that come later."""
+        for number in range(count):
+            slot = DiskSlot(f"slot{number}")
+            self.disk_slots.append((slot, len(self.devices)))
+            self._add(slot, virtioblk.DEVICE_ID)
+
     def add_disk(self, name: str, device: BlockDevice, *, serial: str, read_only: bool, discard: bool = True) -> str:
         """One more virtio-blk device, called `name` in messages; returns what the guest's kernel calls it."""
         disk = virtioblk.VirtioBlk(device, serial=serial, read_only=read_only, discard=discard, name=name)
-        self._add(disk, virtioblk.DEVICE_ID)
-        self._disks += 1
+        self._add_disk(disk)
         self.writes_disks |= not disk.read_only
         return disk_name(self._disks - 1)
+
+    def _add_disk(self, disk: VirtioDevice) -> None:
+        self._add(disk, virtioblk.DEVICE_ID)
+        self._disks += 1
 
     def _add(self, device: VirtioDevice, kind: int) -> None:
         self.devices.append(Device(device, kind, self.directory / str(len(self.devices))))
@@ -178,10 +225,17 @@ class Equipment:
 
     async def open_ubds(self, stack: contextlib.AsyncExitStack, specs: Sequence[Spec], *, native: bool) -> None:
         """Open ubd devices, or with `native` leave them to the kernel's own driver. UmlError, UsageError."""
+        if not specs:
+            return
+        # COW files and what belongs to them take a while to load, and most boots have none.
+        from umlfs.ubd.device import open_ubd
+        from umlfs.ubd.native import native_argument
+
         units = [spec.unit for spec in specs]
         for spec in specs:
             if units.count(spec.unit) > 1:
                 raise UsageError(f"{spec}: Device is already configured", "give each unit once")
+        stack.push_async_callback(self.close_ubds)
         for spec in specs:
             if native:
                 self.arguments.append(await native_argument(spec))
@@ -189,19 +243,31 @@ class Equipment:
                 self._found[spec.name] = spec.name, None
                 self.writes_disks |= not spec.read_only
                 continue
-            device = await open_ubd(spec)
-            stack.push_async_callback(_close, device)
-            kind = await probe.probe(device)
-            self._note_btrfs(kind)
-            disk = self.add_disk(
-                spec.name,
-                device,
-                serial=spec.serial or spec.name,
-                read_only=spec.read_only,
-                discard=not spec.no_trim,
-            )
-            self.links.append(guest.Link(spec.name, disk, len(self.devices) - 1))
-            self._found[spec.name] = disk, kind
+            async with contextlib.AsyncExitStack() as opening:
+                device = await open_ubd(spec)
+                opening.push_async_callback(_close, device)
+                await self._add_ubd(spec, device)
+                opening.pop_all()
+
+    async def _add_ubd(self, spec: Spec, device: BlockDevice) -> None:
+        kind = await probe.probe(device)
+        self._note_btrfs(kind)
+        disk = disk_of(spec, device)
+        slot = DiskSlot(spec.name, read_only=disk.read_only, unmap=disk.discards)
+        slot.insert(disk)
+        it = Ubd(spec, device, slot, len(self.devices))
+        self._add_disk(slot)
+        self.writes_disks |= not disk.read_only
+        name = disk_name(self._disks - 1)
+        self.links.append(guest.Link(spec.name, name, it.number))
+        self._found[spec.name] = name, kind
+        self.ubds.append(it)
+
+    async def close_ubds(self) -> None:
+        """Close those that are open."""
+        async with contextlib.AsyncExitStack() as stack:
+            for it in self.ubds:
+                stack.push_async_callback(_close, it.device)
 
     async def _mount_of(
         self, stack: contextlib.AsyncExitStack, device: BlockDevice, place: str, word: str, *, read_only: bool
@@ -211,6 +277,8 @@ class Equipment:
         Even then the guest may write, for as long as it lives: a filesystem that was not unmounted has to replay its
         journal before it makes sense.
         """
+        from umlfs.cow.scratch import Scratch  # see open_ubds
+
         kind = await self._filesystem_on(device, word)
         if read_only:
             device = Scratch(device)
@@ -233,6 +301,17 @@ class Equipment:
     def _note_btrfs(self, kind: str | None) -> None:
         """A disk that holds nothing known yet, or partitions, may be or become btrfs."""
         self.btrfs |= kind in (None, probe.PARTITIONED, "btrfs")
+
+
+def disk_of(spec: Spec, device: BlockDevice) -> VirtioBlk:
+    """What serves the guest a ubd device."""
+    return VirtioBlk(
+        device,
+        serial=spec.serial or spec.name,
+        read_only=spec.read_only,
+        discard=not spec.no_trim,
+        name=spec.name,
+    )
 
 
 def _word(name: str) -> str:

@@ -22,11 +22,19 @@ SAID_MAX: Final = 4096
 """Bytes of errors that are kept of it."""
 
 
+class ScriptError(UmlError):
+    """A script failed in the guest."""
+
+    def __init__(self, what: str, returncode: int) -> None:
+        super().__init__(what)
+        self.returncode = returncode
+
+
 async def run(machine: Machine, script: str, arguments: Sequence[str] = (), *, seconds: float = SECONDS) -> None:
     """Run `script` in the guest, which must take several commands at a time, and wait for its end.
 
-    UmlError with the first line of what it complained of, if it fails; and if it takes longer than `seconds`: it may
-    go on.
+    ScriptError with the first line of what it complained of, if it fails; UmlError if it takes longer than `seconds`:
+    it may go on.
     """
     said = Collector(SAID_MAX)
     job = machine.start(
@@ -43,4 +51,5 @@ async def run(machine: Machine, script: str, arguments: Sequence[str] = (), *, s
     if limit.cancelled_caught:
         raise UmlError(f"the guest did not do it within {seconds:g} s", "it may do so later")
     if status:
-        raise UmlError(said.data.decode(errors="replace").strip().partition("\n")[0] or f"exit status {status}")
+        why = said.data.decode(errors="replace").strip().partition("\n")[0]
+        raise ScriptError(why or f"exit status {status}", status)

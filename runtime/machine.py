@@ -16,6 +16,7 @@ import trio
 from hostfs.watch import Watch
 from runtime import errand, farewell, guest
 from runtime.control import ControlFilesystem, Job, Sink, Source
+from runtime.disk_slots import DiskSlots
 from runtime.equipment import Equipment
 from runtime.keeper import Keeper
 from runtime.kernels.archive import write_archive
@@ -35,6 +36,7 @@ from runtime.slots import Slots
 from umlfs.errors import UmlError, sole
 from umlfs.serve import vhost_user
 from umlfs.serve.device import VirtioDevice
+from umlfs.serve.disk_slot import DiskSlot
 
 __all__ = ["Machine", "Options", "TERMINAL"]
 
@@ -77,8 +79,10 @@ class Machine:
         self._booted = trio.Event()
         """The kernel said so; it does where `Options.on_notification` listens."""
         self._equipment: Equipment | None = None
-        self.slots: Slots
-        """For filesystems that come while the guest runs. Set once it does."""
+        self.slots = Slots([], partial(errand.run, self))
+        """For filesystems that come while the guest runs; none before it does."""
+        self.disk_slots = DiskSlots([], [], partial(errand.run, self))
+        """For disks, likewise; those of the boot are among them."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -196,7 +200,8 @@ class Machine:
     def _devices(self) -> list[VirtioDevice]:
         """All but slots without anything in them."""
         found = [] if self._equipment is None else [device.device for device in self._equipment.devices]
-        return [each for each in found if each not in self.slots.free]
+        free = [*self.slots.free, *self.disk_slots.free]
+        return [each.disk if isinstance(each, DiskSlot) else each for each in found if each not in free]
 
     @property
     def mconsole(self) -> Path:
@@ -250,7 +255,8 @@ class Machine:
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
             await self._wait_until_ready()
             yield
-            if equipment.writes_disks and self.has_agent and not self._ended.is_set():
+            writes_disks = equipment.writes_disks or self.disk_slots.writes
+            if writes_disks and self.has_agent and not self._ended.is_set():
                 with trio.move_on_after(SETTLE_SECONDS):
                     await self._control.settle()
 
@@ -270,6 +276,8 @@ class Machine:
         equipment.add_slots(options.slots)
         self.slots = Slots(equipment.slots, partial(errand.run, self))
         stack.push_async_callback(self.slots.close)
+        equipment.add_disk_slots(options.disk_slots)
+        self.disk_slots = DiskSlots(equipment.disk_slots, equipment.ubds, partial(errand.run, self))
         equipment.arguments += options.arguments
         return equipment
 

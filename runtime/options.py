@@ -59,6 +59,8 @@ class Options:
     """The machine stays up: what the guest's process 1 becomes. Commands then run side by side."""
     slots: int = 0
     """How many further filesystems can come while the guest runs (`Machine.slots`)."""
+    disk_slots: int = 0
+    """How many further disks can come (`Machine.disk_slots`)."""
     name: str = "umlfs"
     """The guest's host name."""
     boot_seconds: float = BOOT_SECONDS

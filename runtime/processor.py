@@ -52,6 +52,18 @@ def shared() -> Iterator[None]:
         _Process.shares = before
 
 
+@contextlib.contextmanager
+def free_to_choose() -> Iterator[None]:
+    """Processes that this thread starts meanwhile have nothing to do with a kernel: they may run wherever this process
+    might before it shared the processor of one."""
+    here = os.sched_getaffinity(0)
+    _place([0], _Process.allowed if _Process.kernels else here)
+    try:
+        yield
+    finally:
+        _place([0], here)
+
+
 class Seat:
     """The processor on which a kernel is, out of those that it may use."""
 

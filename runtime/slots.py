@@ -44,11 +44,18 @@ class Slots:
         self._script = script
         self._plugged: dict[str, _Plugged] = {}
         """By their places."""
+        self._coming: set[str] = set()
+        """Places whose filesystems are being opened."""
 
     @property
     def free(self) -> Sequence[Slot]:
         """Those without a filesystem."""
         return self._free
+
+    @property
+    def mounts(self) -> Sequence[HostMount]:
+        """What is in the others."""
+        return [it.mount for it in self._plugged.values()]
 
     def at(self, place: str) -> HostMount | None:
         """What was plugged at `place`."""
@@ -60,16 +67,19 @@ class Slots:
 
         UmlError, UsageError: then nothing is left of it, unless the guest did not answer in time, and may mount it yet.
         """
-        if mount.place in self._plugged:
+        if mount.place in self._plugged or mount.place in self._coming:
             raise UmlError("Device is already configured")
         if not self._free:
             raise UmlError(f"no slot left of {self._count}", "remove another, or boot with more: --slots")
         slot = self._free.pop(0)
+        self._coming.add(mount.place)
         try:
             filesystem = await _open(mount)
         except BaseException:
             self._free.append(slot)
             raise
+        finally:
+            self._coming.remove(mount.place)
         self._plugged[mount.place] = it = _Plugged(mount, slot, filesystem)
         slot.insert(filesystem, read_only=mount.read_only, name=mount.place)
         options = "ro" if mount.read_only else "rw"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -140,6 +139,8 @@ def _near(word: str, name: str, has_value: bool) -> str:
     text = f"{name}=" if has_value else word
     if text in KNOWN or "." in name:
         return ""
+    from difflib import get_close_matches  # few have a typo to wait for
+
     return "".join(get_close_matches(text, KNOWN, n=1, cutoff=NEAR))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +49,7 @@ class Description:
     mounts: tuple[str, ...] = ()
     """`DIR=SRC[:ro]` each."""
     slots: int = 2
-    """How many further filesystems can come while it runs."""
+    """How many further filesystems can come while it runs, and how many disks."""
     ubds: tuple[str, ...] = ()
     """`ubd0=FILE` each."""
     ubd_driver: str = DRIVERS[0]
@@ -99,6 +98,8 @@ def save(description: Description, path: Path) -> None:
 
 def load(path: Path) -> Description:
     """The description in a file. UmlError if it cannot be read, UsageError for what it cannot mean."""
+    import tomllib  # most machines come without a file
+
     try:
         with path.open("rb") as file:
             text = file.read(SIZE_MAX).decode()

@@ -12,6 +12,7 @@ from typing import Final
 from runtime.boot.description import Description
 from runtime.mconsole.wire import NOTIFICATION_MAX, Kind, Notification, encode_notification
 from runtime.open_files import callers_limit
+from runtime.processor import free_to_choose
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +46,14 @@ class Hooks:
             return
         told = {"UML_UMID": self._umid, "UML_EVENT": str(notification.kind), "UML_TEXT": notification.text}
         try:
-            self._running.append(
-                subprocess.Popen(
-                    ["/bin/sh", "-c", f"ulimit -Sn {callers_limit()}; {command}"],
-                    stdin=subprocess.DEVNULL,
-                    env={**os.environ, **told},
+            with free_to_choose():
+                self._running.append(
+                    subprocess.Popen(
+                        ["/bin/sh", "-c", f"ulimit -Sn {callers_limit()}; {command}"],
+                        stdin=subprocess.DEVNULL,
+                        env={**os.environ, **told},
+                    )
                 )
-            )
         except (OSError, ValueError) as error:
             log.error("%s: %s", command, error)
 

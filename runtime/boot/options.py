@@ -26,7 +26,7 @@ FOREGROUND: Final = ("con0=null,fd:1", "con1=fd:0,fd:1")
 CHOSEN_INIT: Final = ("con0=fd:0,fd:1", "con1=null")
 """On a terminal, with an init that was named: a shell perhaps, which talks on the boot console."""
 SLOTS_MAX: Final = 16
-"""Each takes some 50 of the 4096 bytes of the kernel's command line."""
+"""For directories, and as many for disks. Each takes some 50 of the 4096 bytes of the kernel's command line."""
 
 _PARTITION: Final = re.compile(r"(ubd[a-p])(\d*)\Z")
 
@@ -76,6 +76,7 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         kernel=it.kernel or None,
         terminals=[n for n in TERMINALS if Line(Kind.CONSOLE, n) not in served and not it.initrd],
         slots=0 if it.initrd else it.slots,
+        disk_slots=0 if is_native(it) else it.slots,
         init=Init("" if it.init is None and it.boots_host else it.init, it.init_arguments, _environment(it)),
         name=it.umid,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Final
 import trio
 
 from runtime import errand, words
-from runtime.boot import snapshot, statistics
+from runtime.boot import statistics
 from runtime.boot.description import Description
 from runtime.boot.options import is_native
 from runtime.boot.power import ACTIONS
@@ -22,7 +21,6 @@ from runtime.mconsole.server import Handler
 from runtime.mconsole.wire import Reply
 from umlfs import ubd
 from umlfs.errors import UmlError, UsageError
-from umlfs.ubd.native import native_argument
 
 HELP: Final = (
     "devices - List the devices of the machine",
@@ -51,9 +49,10 @@ class Requests:
         changed: Callable[[str], None],
     ) -> None:
         """`asked` is told of `halt` and `reboot`, which the kernel does without a word; `changed` of a new state."""
-        specs = [] if is_native(description) else map(ubd.parse, description.ubds)
-        self._ours = {spec.unit: spec for spec in specs}
+        self._native = is_native(description)
         self._machine = machine
+        self._sync = False
+        """`ubd=sync` was asked for: disks that come have flag `s`."""
         self._kernel = Client(machine.mconsole)
         self._asked = asked
         self._stopped = False
@@ -94,31 +93,48 @@ class Requests:
         return handle
 
     async def _configure(self, argument: str) -> Reply:
-        """A disk for the running guest. The kernel's own driver takes it: synchronous, as it knows no flush."""
+        """A disk for the running guest."""
         name, equals, _ = argument.partition("=")
-        ours = self._unit(name)
         if not equals:
-            if ours is None:
+            found = self._disk(name)
+            if found is None:
                 return await self._kernel.request(f"config {name}")
-            return Reply(0, ",".join(filter(None, [ours.file, ours.backing])))
+            return Reply(0, ",".join(filter(None, [found.file, found.backing])))
         if argument == "ubd=sync":
+            self._sync = True
             return await self._kernel.request(f"config {argument}")
-        if ours is not None:
-            return Reply(-errno.EBUSY, "Device is already configured")
-        word = await native_argument(replace(ubd.parse(argument), sync=True))
-        return await self._kernel.request(f"config {word}")
+        spec = ubd.parse(argument)
+        if self._native:
+            return await self._configure_natively(spec)
+        self._require_running()
+        await self._machine.disk_slots.plug(replace(spec, sync=spec.sync or self._sync))
+        return Reply(0, "")
+
+    async def _configure_natively(self, spec: ubd.Spec) -> Reply:
+        """The kernel's own driver takes the disk: synchronous, as it knows no flush."""
+        from umlfs.ubd.native import native_argument  # with all of COW files, see _snapshot
+
+        word = await native_argument(replace(spec, sync=True))
+        reply = await self._kernel.request(f"config {word}")
+        if reply.err or self._machine.has_agent:
+            return reply
+        return Reply(0, "the guest has no agent: its kernel's own driver has the disk, and writes it through")
 
     async def _remove(self, argument: str) -> Reply:
-        if self._unit(argument) is not None:
-            return Reply(-errno.EBUSY, "Device is there for as long as the machine: it was given at its start")
-        return await self._kernel.request(f"remove {argument}")
+        found = self._disk(argument.rstrip())
+        if found is None:
+            return await self._kernel.request(f"remove {argument}")
+        self._require_running()
+        await self._machine.disk_slots.unplug(found.unit)
+        return Reply(0, "")
 
-    def _unit(self, name: str) -> ubd.Spec | None:
+    def _disk(self, name: str) -> ubd.Spec | None:
         """Our own disk of that name, `ubd3` or `ubdd`."""
         try:
-            return self._ours.get(ubd.parse(f"{name.rstrip('rsdct') if name[3:4].isdigit() else name[:4]}=x").unit)
+            unit = ubd.parse(f"{name.rstrip('rsdct') if name[3:4].isdigit() else name[:4]}=x").unit
         except UmlError:
             return None
+        return self._machine.disk_slots.at(unit)
 
     async def _plug(self, argument: str) -> Reply:
         """A directory for the running guest."""
@@ -126,7 +142,7 @@ class Requests:
         place = _place(name)
         if not equals:
             found = self._machine.slots.at(place)
-            return Reply(0, "" if found is None else f"{found.source}{':ro' * found.read_only}")
+            return Reply(0, "" if found is None else found.word)
         self._require_running()
         await self._machine.slots.plug(words.mount(f"{place}={source}"))
         return Reply(0, "")
@@ -144,6 +160,8 @@ class Requests:
         return Reply(0, "\n".join(self._machine.devices))
 
     async def _snapshot(self, argument: str) -> Reply:
+        from runtime.boot import snapshot  # with all of COW files: a boot need not wait for it to be loaded
+
         copies = await snapshot.take(self._machine.stores, argument.rstrip(), self._paused)
         return Reply(0, "\n".join(copies))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import random
 import signal
 import string
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -20,10 +20,9 @@ from runtime.boot import service, statistics
 from runtime.boot.channel import Channel
 from runtime.boot.control_wire import Message, ProtocolError, text
 from runtime.boot.description import Description, save
-from runtime.boot.execution import Execution
 from runtime.boot.hooks import Hooks
 from runtime.boot.machine_log import LogFile
-from runtime.boot.options import console_specs, machine_options, xterm
+from runtime.boot.options import console_specs, is_native, machine_options, xterm
 from runtime.boot.placement import Placement
 from runtime.boot.power import ACTIONS, shut_down
 from runtime.boot.pulse import Pulse
@@ -37,6 +36,9 @@ from runtime.mconsole.events import Publisher, publishing
 from runtime.mconsole.wire import Kind as Event
 from runtime.mconsole.wire import Notification
 from umlfs.errors import UmlError
+
+if TYPE_CHECKING:
+    from runtime.boot.execution import Execution
 
 GRACE_SECONDS: Final = 30.0
 """How long a guest may take to shut down when we are told to end."""
@@ -53,7 +55,7 @@ def named(description: Description) -> Description:
     if description.umid:
         places.check_umid(description.umid)
         return description
-    return replace(description, umid="".join(secrets.choice(NAME_LETTERS) for _ in range(NAME_LENGTH)))
+    return replace(description, umid="".join(random.choices(NAME_LETTERS, k=NAME_LENGTH)))
 
 
 def root_of(description: Description) -> str:
@@ -75,6 +77,8 @@ class Supervisor:
         machine_options(self.description)
         self._placement = Placement.of(self.description)
         self._machine: Machine | None = None
+        self._execution: Execution | None = None
+        """What runs commands in this boot, once there was one."""
         self._pulse: Pulse | None = None
         self._since = time.time()
         self._boots = 0
@@ -150,7 +154,7 @@ class Supervisor:
             # Before it boots: its console is heard from the first word on.
             self._machine = machine = Machine(options)
             async with machine:
-                self._execution = Execution(machine)
+                self._execution = None
                 requests = Requests(self.description, machine, asked=self._note_asked, changed=self._note_state)
                 public = directory / places.MCONSOLE
                 self._pulse = self._pulse_of(machine)
@@ -198,7 +202,7 @@ class Supervisor:
     def _hear(self, directory: places.MachineDirectory) -> Callable[[Notification], None]:
         def hear(notification: Notification) -> None:
             if notification.kind is Event.BOOT:
-                notification = replace(notification, text=str(directory / places.MCONSOLE))
+                notification = notification._replace(text=str(directory / places.MCONSOLE))
             self._tell(notification.kind, notification.text)
 
         return hear
@@ -256,11 +260,21 @@ class Supervisor:
             "memory": it.memory,
             "since": self._since,
             "boots": self._boots,
-            "devices": [*(f"ubd {word}" for word in it.ubds), *(f"mount {word}" for word in it.mounts)],
+            "devices": self._devices(),
             "consoles": [str(line) for line in self._specs.served() if line.kind in Kind],
             "placement": asdict(self._placement),
             "statistics": statistics.messages(self._machine.stores if self._machine else ()),
         }
+
+    def _devices(self) -> list[str]:
+        """Disks and mounts: those that it is booted with, and once it runs those that there are."""
+        it, machine = self.description, self._machine
+        runs = machine is not None and self.state in ("running", "stopped", "ending")
+        ubds = list(it.ubds)
+        if machine is not None and runs and not is_native(it):
+            ubds = [str(spec) for spec in machine.disk_slots.specs]
+        mounts = [*it.mounts, *(map(str, machine.slots.mounts) if machine is not None else [])]
+        return [*(f"ubd {word}" for word in ubds), *(f"mount {word}" for word in mounts)]
 
     async def _on_exec(self, channel: Channel, request: Message) -> Message:
         return await self._running().run(channel, request)
@@ -271,6 +285,10 @@ class Supervisor:
     def _running(self) -> Execution:
         if self._machine is None or self.state not in ("running", "ending"):
             raise UmlError(f"the machine is {self.state}", "try again when it runs")
+        if self._execution is None:
+            from runtime.boot.execution import Execution  # the machine is there before it is loaded
+
+            self._execution = Execution(self._machine)
         return self._execution
 
     async def _on_power(self, channel: Channel, request: Message) -> Message:

@@ -64,7 +64,7 @@ class _Line:
         from rich.console import Console
         from rich.markup import escape
 
-        from runtime.cli.failure import printable
+        from runtime.cli.printing import printable
 
         text = escape(printable(text))
         if self._status is None:

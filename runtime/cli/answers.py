@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from runtime.cli.failure import printable_lines
+from runtime.cli.printing import printable_lines
 
 
 def write(text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -48,7 +48,9 @@ def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool]
     metavar="DIR=SRC[:OPTION]...",
     help="Put SRC at DIR in the guest. Options: ro, append, cache=WHEN...",
 )
-@click.option("--slots", type=int, metavar="N", help="How many directories can be added while it runs.  [2]")
+@click.option(
+    "--slots", type=int, metavar="N", help="How many directories, and disks, can be added while it runs.  [2]"
+)
 @click.option("--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING.")
 @click.option(
     "--ubd-driver",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 from runtime.cli.progress import progress_bar
 from umlfs.errors import UmlError, UsageError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.cli.activity import activity
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 from runtime.cli.trees import run
 from umlfs.errors import UsageError
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 from runtime.doctor import Check, can_run, diagnose
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import click
 
+from runtime.cli.printing import printable, printable_lines
 from umlfs.errors import UmlError, described
 
 USAGE = 2
@@ -44,25 +45,6 @@ def report(error: BaseException, debug: bool) -> int:
         print(printable_lines(cause.details), file=sys.stderr)
     print(f"uml: {printable(_line(cause, debug))}", file=sys.stderr)
     return _status(cause)
-
-
-def printable(text: str) -> str:
-    """`text` in one line, with every character that could drive a terminal escaped: names come from guests and images.
-    Bytes that are no text are shown as such."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def printable_lines(text: str) -> str:
-    """`text` likewise, in as many lines as it has."""
-    return "\n".join(map(printable, text.split("\n")))
-
-
-def _escaped(character: str) -> str:
-    try:
-        byte = character.encode("ascii", "surrogateescape")
-    except UnicodeEncodeError:
-        return character.encode("unicode_escape").decode()
-    return f"\\x{byte[0]:02x}" if byte[0] > 127 else character.encode("unicode_escape").decode()
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.cli.activity import counter
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 
 if TYPE_CHECKING:
     from humfs.tools import Info

@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from runtime.cli.activity import activity
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 from runtime.cli.trees import as_json, run, show, show_json
 
 FORMATS = ("raw", "ext4", "qcow2", "humfs", "dir", "tar", "oci")

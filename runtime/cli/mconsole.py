@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.cli import answers
-from runtime.cli.failure import printable_lines, report
+from runtime.cli.failure import report
+from runtime.cli.printing import printable_lines
 
 if TYPE_CHECKING:
     from runtime.mconsole.wire import Reply

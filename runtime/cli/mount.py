@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 from umlfs.errors import UsageError
 
 _ENDLESS = 1 << 14

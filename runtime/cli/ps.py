@@ -6,7 +6,7 @@ import json
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 
 _ENDLESS = 1 << 14
 """The width of what is no terminal: a line for each machine, whatever is in it."""

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from runtime.cli.failure import printable_lines
+from runtime.cli.printing import printable_lines
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 
 if TYPE_CHECKING:
     from runtime.standby.worker import Commands
@@ -62,8 +62,7 @@ def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequen
 
 def _standby_commands() -> Commands:
     """What the standby of a kept appliance does, with all that it takes imported."""
-    from runtime.cli import COMMANDS
-    from runtime.cli.frame import invoke
+    from runtime.cli import COMMANDS, invoke
     from runtime.inspect.kept import needs_only_kept
     from runtime.standby import finding
     from runtime.standby.worker import Commands

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 
 
 class _Line(logging.Formatter):

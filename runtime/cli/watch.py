@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.cli.failure import printable
+from runtime.cli.printing import printable
 
 if TYPE_CHECKING:
     from runtime.mconsole.events import Event

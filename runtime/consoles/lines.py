@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
@@ -16,8 +16,10 @@ from runtime.consoles.channels.opening import opened, sides
 from runtime.consoles.hostend import HostEnd, Reader
 from runtime.consoles.sharing import Sharing
 from runtime.consoles.spec import BOOT_CONSOLE, Kind, Line, Pair, Specs
-from runtime.consoles.tty_log import TtyLog
 from umlfs.errors import UsageError
+
+if TYPE_CHECKING:
+    from runtime.consoles.tty_log import TtyLog
 
 DRAIN_SECONDS: Final = 2.0
 """How long channels may take to pass on the last that the guest said."""
@@ -130,6 +132,8 @@ class Consoles:
     def _open_log(self, stack: contextlib.AsyncExitStack, line: Line) -> TtyLog | None:
         if self._log_directory is None:
             return None
+        from runtime.consoles.tty_log import TtyLog  # few machines keep one
+
         path = self._log_directory / str(line)
         try:
             log = TtyLog(path, line.device)

@@ -6,11 +6,9 @@ two channels of ours (`log:`, `unix:`).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Final
 
@@ -214,6 +212,8 @@ def _pair(word: str, text: str) -> Pair:
 def _channel(word: str, text: str) -> Channel:
     name, colon, argument = text.partition(":")
     if name not in ARGUMENTS:
+        from difflib import get_close_matches  # few have a typo to wait for
+
         near = get_close_matches(name, ARGUMENTS, n=1)
         way_out = f"did you mean '{near[0]}'?" if near else f"channels are {CHANNELS} and none"
         raise UsageError(f"{word}: '{name}' is no channel", way_out)
@@ -242,6 +242,8 @@ def _check_port(word: str, text: str) -> None:
     if not colon:
         return
     try:
+        import ipaddress  # only ports have one
+
         address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         raise UsageError(f"{word}: '{host}' is no address", "for example port:0.0.0.0:9000, port:[::1]:9000") from None

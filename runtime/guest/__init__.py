@@ -14,6 +14,8 @@ from runtime.kernels import cpio
 CONTROL_TAG = "umlfs"
 HERE = "/run/umlfs"
 """Where the agent has its things in the guest's root."""
+DISK_NAME: Final = "UMLFS_UBD"
+"""The udev property that is a disk's name."""
 DEVICE_LINKS = {
     b"fd": b"/proc/self/fd",
     b"stdin": b"/proc/self/fd/0",
@@ -77,6 +79,8 @@ class Boot:
     """The root is only read: changes go to memory."""
     mounts: Sequence[Mount] = ()
     links: Sequence[Link] = ()
+    disk_slots: Sequence[int] = ()
+    """The numbers of the virtio-uml devices that disks may come to later."""
     hostname: str = "umlfs"
     init: Init | None = None
     """None for a guest that only runs the jobs it is given."""
@@ -135,14 +139,16 @@ def archive(boot: Boot, load_modules: str) -> bytes:
     entries += [cpio.file(here + b"/busybox", b"", 0o600)]
     entries += [cpio.directory(here + b"/dev/" + name) for name in (b"pts", b"shm")]
     entries += [cpio.symlink(here + b"/dev/" + name, target) for name, target in DEVICE_LINKS.items()]
+    texts.update((f"disk.{link.device}", f"{DISK_NAME}={link.name}\n") for link in boot.links)
     entries += [
         cpio.file(here + b"/" + name.encode(), text.encode(errors="surrogateescape"), 0o600)
         for name, text in texts.items()
     ]
     if boot.init is not None:
         entries += _systemd()
-    if boot.links:
-        rules = "".join(map(udev_rule, boot.links)).encode()
+    if boot.links or boot.disk_slots:
+        devices = [*(link.device for link in boot.links), *boot.disk_slots]
+        rules = "".join(map(udev_rule, devices)).encode()
         entries += [cpio.directory(name) for name in (b"run/udev", b"run/udev/rules.d")]
         entries.append(cpio.file(b"run/udev/rules.d/60-ubd.rules", rules))
     return cpio.archive(entries)
@@ -187,10 +193,12 @@ def program_script(number: int) -> bytes:
     return "\n".join(lines).encode() + b"\n"
 
 
-def udev_rule(link: Link) -> str:
-    """What tells a guest's udev of the name. Neither the kernel's names (given out anew when drivers are bound
-    again) nor serial numbers (anybody's choice) say for sure which disk it is; its place among the devices does."""
-    return f'SUBSYSTEM=="block", KERNELS=="virtio-uml.{link.device}", SYMLINK+="{link.name}%n"\n'
+def udev_rule(device: int) -> str:
+    """What tells a guest's udev the name of the disk that a virtio-uml device has now: it is written down in a file.
+    Neither the kernel's names (given out anew when drivers are bound again) nor serial numbers (anybody's choice) say
+    for sure which disk it is; its place among the devices does."""
+    condition = f'SUBSYSTEM=="block", KERNELS=="virtio-uml.{device}", IMPORT{{file}}=="{HERE}/disk.{device}"'
+    return f'{condition}, SYMLINK+="$env{{{DISK_NAME}}}%n"\n'
 
 
 def _places(boot: Boot) -> str:

@@ -29,11 +29,13 @@ def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Opt
         overlay=not options.writable,
         mounts=equipment.mounts,
         links=equipment.links,
+        disk_slots=[number for _, number in equipment.disk_slots],
         hostname=options.name,
         init=options.init,
     )
     init = guest.script("init.sh").encode()
-    base = initramfs.build(kernel, equipment.modules, init, initramfs.find_busybox(), scratch=path.parent)
+    busybox = initramfs.find_busybox()
+    base = initramfs.build(kernel, equipment.modules, init, busybox, later=equipment.later, scratch=path.parent)
     shutil.copyfile(base, path)
     with path.open("ab") as file:
         file.write(guest.archive(boot, initramfs.load_snippet(kernel, equipment.modules)))

@@ -31,6 +31,9 @@ KEPT: Final = 6
 
 INSTALL_BUSYBOX: Final = "install it with `apt install busybox-static`, or name one in UML_BUSYBOX"
 
+LATER: Final = "run/umlfs/later"
+"""Where in an archive, and then in the guest, modules are that nothing needs at boot."""
+
 _DIRECTORIES: Final = (b"dev", b"proc", b"sys")
 _ELF_HEADER: Final = struct.Struct("<4sBB10xHHIQQQIHHH")
 _PT_INTERP: Final = 3
@@ -86,23 +89,26 @@ def build(
     busybox: Path | None,
     extra: Mapping[str, bytes] | None = None,
     *,
+    later: Sequence[str] = (),
     scratch: Path,
 ) -> Path:
     """The archive holding `busybox` (unless None), `init` as /init, and the modules `names` with all that they need.
 
     `extra` are further files by their path; those that start with `#!` or are programs become executable.
-    /dev, /proc and /sys are there, empty. `load_snippet` gives the shell words that load the modules.
+    /dev, /proc and /sys are there, empty. `load_snippet` gives the shell words that load the modules. The modules
+    `later`, with what they need besides, are in the directory `LATER`: the order of their names is that of loading.
 
     The archive lies in the cache, complete and checked; where that cannot be (no directory that only this user
     writes, a full disk, a path that the kernel's command line cannot hold) in `scratch`, and goes with it.
     UmlError for a module that the kernel does not have or that cannot be read, OSError if `scratch` is full.
     """
     needed = modules.resolve(kernel, names)
-    key = _key(needed, init, busybox, extra or {})
+    kept = [module for module in modules.resolve(kernel, [*names, *later]) if module not in needed]
+    key = _key(needed, kept, init, busybox, extra or {})
     found = _cached(key)
     if found is not None:
         return found
-    content = _archive(kernel, needed, init, busybox, extra or {})
+    content = _archive(kernel, needed, kept, init, busybox, extra or {})
     name = f"initramfs-{key}-{zlib.crc32(content):08x}.cpio"
     stored = None if _unspeakable(cache.directory()) else cache.store(name, content)
     if stored is None:
@@ -130,11 +136,15 @@ def _place(kernel: Kernel) -> str:
     return f"lib/modules/{kernel.version}"
 
 
-def _key(needed: Sequence[Module], init: bytes, busybox: Path | None, extra: Mapping[str, bytes]) -> str:
+def _key(
+    needed: Sequence[Module], kept: Sequence[Module], init: bytes, busybox: Path | None, extra: Mapping[str, bytes]
+) -> str:
     """What the archive's content depends on: the very files (`identity`), and the bytes given."""
     digest = hashlib.sha256(f"{LAYOUT}\0{busybox and identity(busybox)}".encode())
     for module in needed:
         digest.update(f"\0{module.name}\0{identity(module.path)}\0{module.needs}".encode())
+    for module in kept:
+        digest.update(f"\0{LATER}\0{module.name}\0{identity(module.path)}".encode())
     for name, content in sorted({"init": init, **extra}.items()):
         digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:24]
@@ -162,21 +172,29 @@ def _cached(key: str) -> Path | None:
 
 
 def _archive(
-    kernel: Kernel, needed: Sequence[Module], init: bytes, busybox: Path | None, extra: Mapping[str, bytes]
+    kernel: Kernel,
+    needed: Sequence[Module],
+    kept: Sequence[Module],
+    init: bytes,
+    busybox: Path | None,
+    extra: Mapping[str, bytes],
 ) -> bytes:
     entries = [cpio.directory(name) for name in _DIRECTORIES]
     if busybox is not None:
         entries.append(cpio.file(b"bin/busybox", _program(busybox), 0o755))
     entries.append(cpio.file(b"init", init, 0o755))
     place = _place(kernel)
-    for each in needed:
-        content = strip_debugging(modules.read_module(each.path))
-        entries.append(cpio.file(f"{place}/{each.name}.ko".encode(), content))
+    entries += [_file(f"{place}/{each.name}.ko", each) for each in needed]
+    entries += [_file(f"{LATER}/{number:02}.{each.name}.ko", each) for number, each in enumerate(kept)]
     entries.append(cpio.file(f"{place}/modules.dep".encode(), _dependencies(needed)))
     for name, content in extra.items():
         runs = content.startswith((b"#!", b"\x7fELF"))
         entries.append(cpio.file(os.fsencode(name.lstrip("/")), content, 0o755 if runs else 0o644))
     return cpio.archive(entries)
+
+
+def _file(name: str, module: Module) -> cpio.Entry:
+    return cpio.file(name.encode(), strip_debugging(modules.read_module(module.path)))
 
 
 def _program(busybox: Path) -> bytes:

@@ -16,7 +16,6 @@ from runtime.mconsole.blocking import ask
 from runtime.mconsole.exchange import ANSWER_SECONDS
 from runtime.mconsole.places import find_socket
 from runtime.mconsole.wire import VERSION, Reply, bytes_of, text_of
-from umlfs import sources
 from umlfs.errors import UmlError
 
 LOG_PIECE: Final = 506
@@ -161,6 +160,8 @@ def with_absolute_paths(text: str) -> str:
 
 
 def _absolute_source(word: str) -> str:
+    from umlfs import sources  # takes longer to load than most requests take
+
     scheme, colon, rest = word.partition(":")
     return f"{scheme}:{_absolute(rest)}" if colon and scheme in sources.schemes() else _absolute(word)
 

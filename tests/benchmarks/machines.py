@@ -1,4 +1,5 @@
-"""Machines: the time of `uml boot -d` against that of `uml run -- true`, and what 20 of them cost, side by side.
+"""Machines: the time of `uml boot -d` against that of `uml run -- true`, what spare devices add to a boot, and what 20
+machines cost, side by side.
 
 python -m tests.benchmarks.machines [ROUNDS] [MACHINES]
 """
@@ -9,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,8 @@ import trio
 
 from runtime.boot.directory import read_pid
 from runtime.boot.listing import listing
+from runtime.guest import Init
+from runtime.machine import Machine, Options
 from tests.benchmarks.ratio import measure, table
 
 PROGRAM = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]
@@ -49,6 +52,31 @@ def times(rounds: int) -> None:
     print(table(medians, "uml run -- true"))
 
 
+SPARE = 16
+
+
+def boot(slots: int, disk_slots: int) -> None:
+    """Boot a machine with spare devices, in this process, and end it."""
+
+    async def come_and_go() -> None:
+        async with Machine(Options(init=Init(""), slots=slots, disk_slots=disk_slots, memory=64 << 20)):
+            pass
+
+    trio.run(come_and_go)
+
+
+def spares(rounds: int) -> None:
+    """Print what spare devices cost."""
+    contestants: dict[str, Callable[[], None]] = {
+        "no spare devices": lambda: boot(0, 0),
+        f"{SPARE} for directories": lambda: boot(SPARE, 0),
+        f"{SPARE} for disks": lambda: boot(0, SPARE),
+    }
+    for run in contestants.values():
+        run()
+    print(table(measure(contestants, rounds), "no spare devices"))
+
+
 def memory(machines: Sequence[str], home: Path) -> None:
     """Print what each machine takes of the host's memory."""
     ours = []
@@ -67,6 +95,7 @@ def main(rounds: int = 7, machines: int = 20) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as text:
         os.environ["HOME"] = text
         times(rounds)
+        spares(rounds)
         names = [f"m{number}" for number in range(machines)]
         try:
             for name in names:

@@ -159,28 +159,60 @@ def look_inside(uml: Household) -> None:
 
 
 def plug(uml: Household) -> None:
-    """A disk for the running guest: refused while in use, and where there is one already."""
-    with (uml.home / "disk").open("wb") as disk:
-        disk.truncate(1 << 20)
-    if uml.user is not None:
-        os.chown(uml.home / "disk", uml.user.uid, uml.user.gid)
+    """Disks for the running guest: refused while in use, and where there is one already; what it writes is kept."""
     console = ["mconsole", "it"]
-    assert uml.ok(*console, f"config ubd3={uml.home}/disk") == ""
-    assert uml.ok(*console, "config ubd3") == f"{uml.home}/disk\n"
-    assert uml.error(*console, f"config ubd3={uml.home}/disk")[1] == "Device is already configured"
-    assert uml.error(*console, "config ubd4=/nowhere")[0] == 1
-    assert uml.ok("exec", "it", "blockdev", "--getsize64", "/dev/ubdd") == "1048576\n"
+    assert uml.ok(*console, f"config ubd3={uml.home}/cow3,{uml.home}/image") == ""
+    assert uml.ok(*console, "config ubdd") == f"{uml.home}/cow3,{uml.home}/image\n"
+    make = "mke2fs -qF /dev/ubdd && mount -t ext2 /dev/ubdd /mnt && echo written >/mnt/file && blockdev --getsize64"
+    assert uml.ok("exec", "it", "sh", "-ec", f"{make} /dev/ubdd") == "1048576\n"
+    assert uml.error(*console, "remove ubd3") == (1, "Device is currently open: mounted on /mnt")
+    (found,) = uml.ps()
+    assert found["devices"] == ["ubd ubd1=cow,image", f"ubd ubd3={uml.home}/cow3,{uml.home}/image"]
+    assert found["statistics"][-1]["device"] == "virtio-blk ubdd"
+    uml.ok("exec", "it", "umount", "/mnt")
+    hold_and_remove(uml, "ubd3")
+    merge(f"{uml.home}/cow3", f"{uml.home}/merged3")
+    assert b"written\n" in (uml.home / "merged3").read_bytes()
+    plug_read_only(uml)
+
+
+def hold_and_remove(uml: Household, name: str) -> None:
+    """A disk goes once nobody has it open."""
+    hold = f"exec 3</dev/ubd{'abcd'[int(name[3:])]}; echo open; read line"
     with subprocess.Popen(
-        uml.command("exec", "-i", "it", "sh", "-c", "exec 3</dev/ubdd; echo open; read line"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        uml.command("exec", "-i", "it", "sh", "-c", hold), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as user:
         assert user.stdout is not None
         assert user.stdout.readline() == b"open\n"
-        assert uml.error(*console, "remove ubd3")[1] == "Device is currently open"
+        assert uml.error("mconsole", "it", f"remove {name}")[1].startswith("Device is currently open: by process ")
         user.communicate(b"\n", timeout=BOUND)
-    assert uml.ok(*console, "remove ubd3") == ""
-    assert uml.ok(*console, "config ubd3") == ""
+    assert uml.ok("mconsole", "it", f"remove {name}") == ""
+
+
+def plug_read_only(uml: Household) -> None:
+    """With partitions, of which one is swapped on meanwhile."""
+    console = ["mconsole", "it"]
+    disk = uml.home / "disk"
+    disk.write_bytes(b"")
+    os.truncate(disk, 4 << 20)
+    subprocess.run([needs.program("sfdisk"), "-q", disk], input=b"label: dos\n2048,2048\n4096\n", check=True)
+    if uml.user is not None:
+        os.chown(disk, uml.user.uid, uml.user.gid)
+    assert uml.ok(*console, f"config ubd4t={disk}") == ""
+    trim = "cat /sys/block/$(readlink /dev/ubde)/queue/discard_max_bytes"
+    assert uml.ok("exec", "it", "sh", "-ec", f"mkswap /dev/ubde1 >/dev/null; swapon /dev/ubde1; {trim}") == "0\n"
+    assert uml.error(*console, "remove ubd4") == (1, "Device is currently open: by the guest's kernel")
+    assert uml.ok("exec", "it", "sh", "-ec", "swapoff /dev/ubde1; echo end | dd of=/dev/ubde2 status=none") == ""
+    assert uml.ok(*console, "remove ubd4") == ""
+    before = disk.read_bytes()
+    assert before[4096 * 512 :][:4] == b"end\n"
+    assert uml.ok(*console, f"config ubd4r={disk}") == ""
+    # The guest may forget that it is read-only, but it is.
+    write = "! echo x >/dev/ubde2; blockdev --setrw /dev/ubde; ! dd if=/proc/version of=/dev/ubde2 conv=fsync"
+    uml.ok("exec", "it", "sh", "-ec", f"{{ {write}; }} 2>/dev/null")
+    assert disk.read_bytes() == before
+    assert uml.ok(*console, "remove ubd4") == ""
+    assert uml.uml("exec", "it", "sh", "-c", "ls /dev/ubd[de]*").stdout == b""
 
 
 def plug_directory(uml: Household) -> None:
@@ -276,6 +308,9 @@ def test_an_initrd_of_somebody_else(me: Household) -> None:
     assert me.ps()[0]["root"] == "initrd initrd"
     why = "the guest has no agent: it was booted by an initrd= of its own; use its consoles"
     assert me.error("exec", "own", "true") == me.error("ls", "own:/") == (1, why)
+    (me.home / "disk").write_bytes(bytes(4096))
+    driver = "the guest has no agent: its kernel's own driver has the disk, and writes it through\n"
+    assert me.ok("mconsole", "own", "config ubd3=disk") == driver
     me.ok("halt", "--now", "own")
     assert me.error("boot", "-d", "initrd=/nowhere")[0] == 1
 
@@ -283,11 +318,12 @@ def test_an_initrd_of_somebody_else(me: Household) -> None:
 def test_panic(me: Household) -> None:
     heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     heard.bind(f"{me.home}/heard")
-    hook = 'echo "$UML_UMID $UML_EVENT $UML_TEXT" >panicked'
+    hook = 'nproc >processors; echo "$UML_UMID $UML_EVENT $UML_TEXT" >panicked'
     me.ok("boot", "-d", "umid=bad", "mem=64M", "--on-panic", hook, f"mconsole=notify:{me.home}/heard")
     me.uml("exec", "bad", "sh", "-c", "echo c >/proc/sysrq-trigger")
     assert eventually(lambda: me.ps() == [] and (me.home / "panicked").exists())
     assert eventually(lambda: "bad panic sysrq triggered crash" in (me.home / "panicked").read_text())
+    assert int((me.home / "processors").read_text()) == len(os.sched_getaffinity(0))
     assert "Kernel panic" in (me.machines / "bad/log").read_text()
     with heard:
         told = [decode_notification(heard.recv(4096)) for _ in range(2)]

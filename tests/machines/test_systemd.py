@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +33,26 @@ def system() -> Iterator[System]:
         yield System(me, archive, tree, make_image(tree, me.home / "image"))
 
 
-def boots(me: Household, *words: str | Path) -> None:
+def boots(me: Household, *words: str | Path, also: Callable[[Household], None] = lambda me: None) -> None:
     """Boot to the login prompt, look around, write something, and halt; it must be there at the next boot."""
     assert me.ok("boot", "-d", "umid=it", *words) == "it\n"
     me.lines("it", "con1", "guest login: ")
     assert me.ok("exec", "it", "--", "sh", "-c", "cat /proc/1/comm; mkdir /kept; sync") == "systemd\n"
     assert me.ok("exec", "it", "systemctl", "is-active", "multi-user.target", "getty@tty1.service")
+    also(me)
     me.ok("halt", "it")
     assert me.ps() == []
+
+
+def plugs(me: Household) -> None:
+    """The guest's udev knows the disk of the boot by its name, and another as long as it is there."""
+    each = "udevadm settle; for each in /sys/block/vd?; do udevadm info -q symlink $each; done"
+    links = f"{each} | tr ' ' '\\n' | grep -x ubd."
+    assert me.ok("exec", "it", "sh", "-c", links) == "ubda\n"
+    me.ok("mconsole", "it", f"config ubd2r={me.home}/image")
+    assert me.ok("exec", "it", "sh", "-c", links) == "ubda\nubdc\n"
+    me.ok("mconsole", "it", "remove ubd2")
+    assert me.ok("exec", "it", "sh", "-c", links) == "ubda\n"
 
 
 def keeps(me: Household, *words: str | Path) -> None:
@@ -52,7 +64,7 @@ def keeps(me: Household, *words: str | Path) -> None:
 
 def test_cow_over_ext4(system: System) -> None:
     disk = f"ubd0={system.me.home}/ours.cow,{system.image}"
-    boots(system.me, disk, "root=/dev/ubda")
+    boots(system.me, disk, "root=/dev/ubda", also=plugs)
     keeps(system.me, disk, "root=98:0")
 
 

@@ -37,6 +37,14 @@ def test_contents(kernel: Kernel, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_modules_for_later(kernel: Kernel, tmp_path: Path) -> None:
+    """In their order, and each only where it is not there already."""
+    path = build(kernel, ["fuse"], b"init", find_busybox(), later=["virtiofs", "fuse", "virtio_blk"], scratch=tmp_path)
+    found = [name for name in listing(path) if name.endswith(".ko")]
+    assert [name.rpartition("/")[2] for name in found] == ["fuse.ko", "00.virtiofs.ko", "01.virtio_blk.ko"]
+    assert found[1].startswith(f"{initramfs.LATER}/")
+
+
 def test_second_time_comes_from_the_cache(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build(kernel, NAMES, b"init", find_busybox(), scratch=tmp_path)
     monkeypatch.setattr(initramfs, "_archive", None)
@@ -52,8 +60,9 @@ def test_anything_else_gives_another_archive(kernel: Kernel, tmp_path: Path) -> 
         build(kernel, NAMES[:1], b"init", find_busybox(), scratch=tmp_path),
         build(kernel, NAMES, b"init", find_busybox(), {"a": b""}, scratch=tmp_path),
         build(kernel, NAMES, b"init", busybox, scratch=tmp_path),
+        build(kernel, NAMES, b"init", find_busybox(), later=["virtio_blk"], scratch=tmp_path),
     }
-    assert len(paths) == 5
+    assert len(paths) == 6
 
 
 def test_damaged_archive_is_made_anew(kernel: Kernel, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from runtime import processor
 from runtime.processor import Seat
 
 ELSEWHERE = 4095
+WHERE = "import os; print(list(os.sched_getaffinity(0)))"
 SPIN = "import os, sys\nos.fork()\nprint(flush=True)\nwhile True: pass"
 
 
@@ -53,6 +55,20 @@ def test_this_process_with_it() -> None:
         first.leave()
         assert os.sched_getaffinity(0) == {second.processor}
         second.leave()
+        assert os.sched_getaffinity(0) == before
+
+
+def test_what_has_nothing_to_do_with_it() -> None:
+    """Processes of others, started here, may run where this one might; and it stays where it is."""
+    before = os.sched_getaffinity(0)
+    with processor.shared(), busy() as kernel:
+        seat = Seat(kernel)
+        with processor.free_to_choose():
+            told = subprocess.run([sys.executable, "-c", WHERE], stdout=subprocess.PIPE, check=True)
+        assert set(json.loads(told.stdout)) == before
+        assert os.sched_getaffinity(0) == {seat.processor}
+        seat.leave()
+    with processor.free_to_choose():
         assert os.sched_getaffinity(0) == before
 
 

@@ -35,6 +35,7 @@ from umlfs.errors import UsageError
 )
 def test_mounts(text: str, mount: HostMount) -> None:
     assert words.mount(text) == mount
+    assert words.mount(str(mount)) == mount
 
 
 @pytest.mark.parametrize("text", ["", "/src", "=x", "/src=", "="])

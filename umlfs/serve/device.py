@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from umlfs.serve.statistics import Statistics
@@ -12,13 +12,20 @@ from umlfs.serve.virtqueue import Chain
 class VirtioDevice(Protocol):
     """A device type: what a back end needs to know of it, and asks of it."""
 
-    name: str
-    """For messages."""
     features: int
     """Feature bits of the device type."""
     queues: int
-    statistics: Statistics
-    """The device counts bytes, whoever serves it the requests."""
+
+    on_config_change: Callable[[], None]
+    """The device calls it when its configuration space has changed. Whoever serves it sets it, and tells the guest."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """The device counts bytes, whoever serves it the requests."""
 
     def config(self) -> bytes:
         """The configuration space as it is now."""
@@ -32,3 +39,7 @@ class VirtioDevice(Protocol):
 
     def reset(self) -> None:
         """The driver went away, and another may come: forget what it had. No request is under way."""
+
+
+def unheard() -> None:
+    """The `on_config_change` of a device that nobody serves yet, or whose configuration never changes."""

@@ -10,11 +10,10 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-import trio
-
 from umlfs.empty import Empty
 from umlfs.filesystem import Filesystem
 from umlfs.serve.fuse.session import Session
+from umlfs.serve.under_way import UnderWay
 from umlfs.serve.virtiofs import VirtioFs
 from umlfs.serve.virtqueue import Chain
 
@@ -24,10 +23,7 @@ class _Content:
     """What is in a slot."""
 
     session: Session
-    under_way: int = 0
-    """Requests that are not answered yet."""
-    idle: trio.Event = field(default_factory=trio.Event)
-    """There are none, and none come any more."""
+    under_way: UnderWay = field(default_factory=UnderWay)
 
 
 class Slot(VirtioFs):
@@ -58,8 +54,7 @@ class Slot(VirtioFs):
         last = self._content
         self.name = f"virtio-fs {self.tag}"
         self._exchange(Session(Empty(), statistics=self.statistics))
-        if last.under_way:
-            await last.idle.wait()
+        await last.under_way.end()
         last.session.disconnect()
 
     def _exchange(self, session: Session) -> None:
@@ -70,10 +65,5 @@ class Slot(VirtioFs):
         return self._counted(self._content, chain)
 
     async def _counted(self, content: _Content, chain: Chain) -> int:
-        content.under_way += 1
-        try:
+        with content.under_way:
             return await content.session.handle(chain.readable, chain.writable)
-        finally:
-            content.under_way -= 1
-            if not content.under_way and content is not self._content:
-                content.idle.set()

@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 F_VERSION_1: Final = 1 << 32
 F_RING_INDIRECT: Final = 1 << 28
 
+SPACE: Final = socket.CMSG_SPACE(wire.DESCRIPTORS_MAX * 4)
+"""For the descriptors that come with a message."""
+CUT: Final = int(socket.MSG_CTRUNC)
+"""There were more. A plain number: the flags that Python gives take microseconds to compare."""
 SEND_SECONDS: Final = 30.0
 """How long a front end may leave our replies unread once its socket is full of them."""
 ACCEPT_PAUSE_SECONDS: Final = 0.1
@@ -48,12 +52,14 @@ class Backend:
     def __init__(self, device: VirtioDevice, connection: socket.socket) -> None:
         """`connection` is the back end's to close."""
         self._device = device
-        self._connection = trio.socket.from_stdlib_socket(connection)
+        connection.setblocking(False)
+        self._connection = connection
         self._decoder = wire.Decoder()
         self._memory: GuestMemory | None = None
         self._vrings: list[Vring] = []
         self._channel: socket.socket | None = None
         self._warned = False
+        device.on_config_change = self.config_changed
 
     async def run(self) -> None:
         """Serve until the front end hangs up or breaks the protocol. Raises nothing but cancellation."""
@@ -82,6 +88,10 @@ class Backend:
 
     async def _converse(self) -> None:
         while True:
+            if not self._decoder.partial:
+                # Between messages others get their turn. Within one, what comes is there already: a kernel reads the
+                # configuration byte by byte, so this counts at a boot.
+                await trio.lowlevel.wait_readable(self._connection)
             data, descriptors = await self._receive(self._decoder.needed)
             message = self._decoder.feed(data, descriptors)
             if not data:
@@ -104,24 +114,38 @@ class Backend:
             await self._send(answer)
 
     async def _receive(self, size: int) -> tuple[bytes, list[int]]:
-        space = socket.CMSG_SPACE(wire.DESCRIPTORS_MAX * 4)
-        data, ancillary, flags, _address = await self._connection.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+        while True:
+            try:
+                data, ancillary, flags, _address = self._connection.recvmsg(size, SPACE, socket.MSG_CMSG_CLOEXEC)
+                break
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._connection)
         descriptors: list[int] = []
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors += memoryview(content[: len(content) // 4 * 4]).cast("i").tolist()
-        if flags & socket.MSG_CTRUNC:
+        if flags & CUT:
             self._decoder.feed(b"", descriptors)
             raise wire.ProtocolError("more descriptors with one message than any takes")
         return data, descriptors
 
     async def _send(self, data: bytes) -> None:
         view = memoryview(data)
+        view = view[self._send_now(view) :]
+        if not view:
+            return
         with trio.move_on_after(SEND_SECONDS):
             while view:
-                view = view[await self._connection.send(view) :]
+                await trio.lowlevel.wait_writable(self._connection)
+                view = view[self._send_now(view) :]
         if view:
             raise wire.ProtocolError("the front end does not read our replies")
+
+    def _send_now(self, view: memoryview) -> int:
+        try:
+            return self._connection.send(view)
+        except BlockingIOError:
+            return 0
 
     async def _answer(self, message: wire.Message) -> bytes | None:
         """Act on `message`; what to send back, if anything. The whole guest waits meanwhile."""

@@ -10,6 +10,7 @@ import enum
 import errno
 import logging
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from umlfs.block import BlockDevice
@@ -17,6 +18,7 @@ from umlfs.buffers import part, scatter, total
 from umlfs.errors import UsageError
 from umlfs.padded import Padded
 from umlfs.raw import check_range
+from umlfs.serve.device import unheard
 from umlfs.serve.statistics import Statistics
 from umlfs.serve.virtqueue import Chain
 
@@ -67,6 +69,36 @@ class Status(enum.IntEnum):
     UNSUPPORTED = 2
 
 
+def features(*, read_only: bool, unmap: bool) -> int:
+    """The feature bits of a disk; `unmap` for one that takes discard and writing of zeroes."""
+    found = _F_SEG_MAX | _F_BLK_SIZE | _F_FLUSH | _F_TOPOLOGY
+    if read_only:
+        found |= _F_RO
+    if unmap:
+        found |= _F_DISCARD | _F_WRITE_ZEROES
+    return found
+
+
+def configuration(size: int, *, unmap: bool) -> bytes:
+    """The configuration space of a disk of `size` bytes, whole sectors."""
+    limits = (UNMAP_SECTORS, UNMAP_SEGMENTS) if unmap else (0, 0)
+    alignment = 1 << PHYSICAL_EXPONENT
+    return _CONFIG.pack(
+        size // SECTOR,
+        0,  # size_max
+        SEGMENTS,
+        *(0, 0, 0),  # geometry
+        SECTOR,
+        *(PHYSICAL_EXPONENT, 0, alignment, 0),  # topology: exponent, alignment, least and best I/O size in blocks
+        *(0, 0),  # write-back switch, unused
+        0,  # queues
+        *limits,
+        alignment if unmap else 0,
+        *limits,
+        1,  # writing zeroes may unmap
+    )
+
+
 class VirtioBlk:
     """A `VirtioDevice` that serves `device`; one of odd size appears rounded up to whole sectors (see `Padded`)."""
 
@@ -85,32 +117,15 @@ class VirtioBlk:
         self.device = Padded(device)
         self.read_only = read_only or device.read_only
         self.statistics = Statistics()
+        self.on_config_change: Callable[[], None] = unheard
         self._told: set[int] = set()
         """The errnos that were logged: each is, once."""
-        self._unmap = discard and device.can_discard and not self.read_only
-        self.features = _F_SEG_MAX | _F_BLK_SIZE | _F_FLUSH | _F_TOPOLOGY
-        if self.read_only:
-            self.features |= _F_RO
-        if self._unmap:
-            self.features |= _F_DISCARD | _F_WRITE_ZEROES
+        self.discards = discard and device.can_discard and not self.read_only
+        """It takes discard and writing of zeroes."""
+        self.features = features(read_only=self.read_only, unmap=self.discards)
 
     def config(self) -> bytes:
-        unmap = (UNMAP_SECTORS, UNMAP_SEGMENTS) if self._unmap else (0, 0)
-        alignment = 1 << PHYSICAL_EXPONENT
-        return _CONFIG.pack(
-            self.device.size // SECTOR,
-            0,  # size_max
-            SEGMENTS,
-            *(0, 0, 0),  # geometry
-            SECTOR,
-            *(PHYSICAL_EXPONENT, 0, alignment, 0),  # topology: exponent, alignment, least and best I/O size in blocks
-            *(0, 0),  # write-back switch, unused
-            0,  # queues
-            *unmap,
-            alignment if self._unmap else 0,
-            *unmap,
-            1,  # writing zeroes may unmap
-        )
+        return configuration(self.device.size, unmap=self.discards)
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Nothing can be set: the switch of the cache is not offered."""
@@ -177,7 +192,7 @@ class VirtioBlk:
         return 0
 
     async def _erase(self, kind: int, data: list[memoryview]) -> None:
-        if not self._unmap:
+        if not self.discards:
             raise OSError(errno.EOPNOTSUPP, "discard was not offered")
         length = total(data)
         if not length or length % _RANGE.size or length > UNMAP_SEGMENTS * _RANGE.size:

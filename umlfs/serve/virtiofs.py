@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
+from umlfs.serve.device import unheard
 from umlfs.serve.fuse.session import Session
 from umlfs.serve.virtqueue import Chain
 
@@ -36,6 +37,7 @@ class VirtioFs:
         self.name = f"virtio-fs {tag}"
         self.session = Session(filesystem, read_only=read_only)
         self.statistics = self.session.statistics
+        self.on_config_change: Callable[[], None] = unheard
         self._tag = encoded
 
     def config(self) -> bytes:

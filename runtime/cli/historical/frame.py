@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from runtime.cli.failure import printable_lines
+from runtime.cli.printing import printable_lines
 from umlfs.errors import UmlError
+
+if TYPE_CHECKING:
+    import click
 
 
 class WrongUsage(Exception):
@@ -18,6 +19,8 @@ class WrongUsage(Exception):
 
 def parse(command: click.Command, arguments: Sequence[str]) -> dict[str, Any]:
     """The parameters that `arguments` give. WrongUsage."""
+    import click  # programs without options do without it
+
     try:
         with command.make_context(command.name, list(arguments)) as context:
             return dict(context.params)

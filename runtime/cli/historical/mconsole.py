@@ -11,7 +11,6 @@ from typing import NoReturn
 from runtime.cli import answers, open_standard_descriptors
 from runtime.cli.historical.frame import complain, why
 from runtime.mconsole.commands import NO_PID, Quit, Session
-from runtime.mconsole.interactive import interact
 from runtime.mconsole.places import candidates
 from runtime.mconsole.wire import Reply
 from umlfs.errors import UmlError
@@ -69,6 +68,8 @@ def run(arguments: Sequence[str]) -> int:
     except NoMachine:
         session.name = NOBODY
     if len(arguments) == 1:
+        from runtime.mconsole.interactive import interact  # a single request needs no prompt
+
         interact(session, _say)
         return 0
     try:

@@ -1,4 +1,4 @@
-"""Opening channels by their names."""
+"""Opening channels by their names. Each is loaded when it is asked for: most machines have few kinds, or none."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ import contextlib
 from collections.abc import Iterator
 
 from runtime.consoles.channels.base import Channel, Surroundings, Tap
-from runtime.consoles.channels.descriptors import Device, open_fd
-from runtime.consoles.channels.log import Log
-from runtime.consoles.channels.port import open_port
-from runtime.consoles.channels.pts import Pts
-from runtime.consoles.channels.unix import Socket
-from runtime.consoles.channels.xterm import Window
 from runtime.consoles.spec import Channel as Spec
 from runtime.consoles.spec import Pair
 
@@ -23,6 +17,8 @@ def opened(spec: Spec, tap: Tap, surroundings: Surroundings) -> Iterator[tuple[s
         yield "null", None
         return
     if spec.name == "port":
+        from runtime.consoles.channels.port import open_port
+
         server, new = open_port(spec, tap, surroundings)
         with contextlib.closing(server) if new else contextlib.nullcontext():
             yield server.description, server if new else None
@@ -35,16 +31,28 @@ def opened(spec: Spec, tap: Tap, surroundings: Surroundings) -> Iterator[tuple[s
 def _open(spec: Spec, tap: Tap, surroundings: Surroundings) -> Channel:
     match spec.name:
         case "fd":
+            from runtime.consoles.channels.descriptors import open_fd
+
             return open_fd(spec, tap)
         case "tty":
+            from runtime.consoles.channels.descriptors import Device
+
             return Device(spec, tap)
         case "log":
+            from runtime.consoles.channels.log import Log
+
             return Log(spec, tap)
         case "unix":
+            from runtime.consoles.channels.unix import Socket
+
             return Socket(spec, tap)
         case "xterm":
+            from runtime.consoles.channels.xterm import Window
+
             return Window(tap, surroundings)
         case _:
+            from runtime.consoles.channels.pts import Pts
+
             return Pts(tap)
 
 

@@ -16,6 +16,7 @@ import trio
 from runtime.consoles.channels.base import Surroundings, Tap, accept, ignoring_departure, is_ours, refuse
 from runtime.consoles.sharing import Connection
 from runtime.consoles.sharing_wire import Answer, ProtocolError
+from runtime.processor import free_to_choose
 from umlfs.errors import UmlError
 from umlfs.serve.listening import unix_listener
 
@@ -96,14 +97,15 @@ class Window:
         # Our program finds the project where we found it. A session of its own: Ctrl-C of `uml boot` is not for it.
         path = os.pathsep.join(filter(None, sys.path))
         null = subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=null,
-            stdout=null,
-            stderr=null,
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,
-        )
+        with free_to_choose():
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=null,
+                stdout=null,
+                stderr=null,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
+            )
 
     async def _client(self) -> trio.socket.SocketType | None:
         """Our program in the emulator, connected; None if it does not come to that."""

@@ -1,4 +1,4 @@
-"""The frame around every command: finding it, and telling what went wrong."""
+"""The `uml` command itself: finds the command that is asked for, and tells what failed."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def uml(debug: bool) -> None:
         warnings.show()
 
 
-def invoke(args: Sequence[str]) -> int:
-    """Run the command line `args` (without the program's name) and give its exit status; errors are reported."""
+def run(args: Sequence[str]) -> int:
+    """See `runtime.cli.invoke`."""
     debug = bool(os.environ.get("UML_DEBUG"))
     try:
         with uml.make_context("uml", list(args)) as ctx:
