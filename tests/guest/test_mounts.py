@@ -51,7 +51,7 @@ def test_several_in_one_guest(caller: Caller) -> None:
         (["//=here"], "//: not a place to mount at"),
         (["/proc=here"], "/proc: not a place to mount at; every guest has its own there"),
         (["/run/umlfs/x=here"], "every guest has its own there"),
-        (["/src"], "--mount /src: not of the form DIR=SRC[:ro][:cache=WHEN]"),
+        (["/src"], "--mount /src: not of the form DIR=SRC[:OPTION]"),
         (["=here"], "not of the form"),
         (["/src="], "not of the form"),
         (["/src=nowhere"], "nowhere: no such file or directory"),
