@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from runtime.cli import equipment
 from runtime.cli.printing import printable
 
 
@@ -41,17 +42,11 @@ def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool]
 @click.option("--root", metavar="SRC", help="The root, written through.  [a snapshot of this host's /, thrown away]")
 @click.option("--throwaway", is_flag=True, default=None, help="Keep changes to the root in memory, for this time only.")
 @click.option("--init", metavar="PROGRAM", help="The guest's first process.  [/sbin/init, where the root has it]")
-@click.option(
-    "--mount",
-    "mounts",
-    multiple=True,
-    metavar="DIR=SRC[:OPTION]...",
-    help="Put SRC at DIR in the guest. Options: ro, append, cache=WHEN...",
-)
+@equipment.mounts
 @click.option(
     "--slots", type=int, metavar="N", help="How many directories, and disks, can be added while it runs.  [2]"
 )
-@click.option("--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING.")
+@equipment.ubds
 @click.option(
     "--ubd-driver",
     type=click.Choice(["virtio", "native"]),

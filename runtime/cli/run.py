@@ -6,19 +6,14 @@ import sys
 
 import click
 
+from runtime.cli import equipment
 from runtime.cli.printing import printable_lines
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--root", default="hostfs:/", metavar="SRC", help="The root: a directory with a userland in it.  [/]")
-@click.option(
-    "--mount",
-    "mounts",
-    multiple=True,
-    metavar="DIR=SRC[:OPTION]...",
-    help="Put SRC at DIR in the guest. Options: ro, append, cache=WHEN...",
-)
-@click.option("--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING.")
+@equipment.mounts
+@equipment.ubds
 @click.option(
     "--ubd-driver",
     type=click.Choice(["virtio", "native"]),
