@@ -75,6 +75,8 @@ class Directories(FileAccess):
         if inode.pseudo:
             self._list_pseudo(inode, offset, add)
             return
+        # Without attributes nothing but names is looked at.
+        warmth = self._warmth.get(inode.key[0]) if plus else None
         taken = False
         while True:
             found: dict[bytes, os.stat_result] = {}
@@ -91,10 +93,11 @@ class Directories(FileAccess):
                 if taken:
                     return  # what was taken counts; the next call meets the error again
                 raise
-            start, reads = offset, disk_reads()
+            start = offset
+            reads = disk_reads() if warmth is not None else 0
             offset = self._give(inode, fd, entries, offset, add, found if plus else None)
-            if disk_reads() != reads:
-                self._saw(inode, from_disk=True)
+            if warmth is not None and disk_reads() != reads:
+                warmth.saw(from_disk=True)
             taken = taken or offset != start
             if entries:
                 self._keep((ino, offset), entries)
@@ -130,7 +133,8 @@ class Directories(FileAccess):
         listed = await self._in_thread(fd, lambda copy: _read_ahead(copy, offset, plus))
         if listed is None:
             return _entries_from(await self._reach(inode), offset)[::-1], {}
-        self._saw(inode, listed.from_disk)
+        if (warmth := self._warmth.get(inode.key[0])) is not None:
+            warmth.saw(listed.from_disk)
         if listed.complete:
             inode.warm = monotonic() + WARM_SECONDS
         # A change that was reported meanwhile will not be reported again after these are told.
@@ -150,11 +154,6 @@ class Directories(FileAccess):
         if not entries:
             inode.warm = monotonic() + WARM_SECONDS
         return entries
-
-    def _saw(self, inode: Inode, from_disk: bool) -> None:
-        """Whether a directory, or what is in it, came from the disk."""
-        if (warmth := self._warmth.get(inode.key[0])) is not None:
-            warmth.saw(from_disk)
 
     # Giving -----------------------------------------------------------------------------------
 
