@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -14,12 +13,11 @@ from typing import Final, Self
 import trio
 
 from runtime.boot.control_wire import Decoder, Message, ProtocolError, encode
+from runtime.peer import peer_of
 
 DESCRIPTORS_MAX: Final = 3
 """Descriptors with one message: a command's standard streams."""
 PIECE: Final = 64 << 10
-
-_CREDENTIALS: Final = struct.Struct("=iII")
 
 
 class Channel:
@@ -46,8 +44,7 @@ class Channel:
     @property
     def uid(self) -> int:
         """The user at the other end."""
-        found = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        return int(_CREDENTIALS.unpack(found)[1])
+        return peer_of(self._socket).uid
 
     async def send(self, message: Mapping[str, object], descriptors: Sequence[int] = ()) -> None:
         """Send a message. BrokenResourceError if nobody listens any more."""

@@ -11,8 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import socket
-import struct
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +22,7 @@ import trio
 
 from runtime.mconsole.datagrams import reachable
 from runtime.mconsole.wire import Notification
+from runtime.peer import peer_of
 from umlfs.serve.listening import unix_listener
 
 log = logging.getLogger(__name__)
@@ -43,8 +42,6 @@ LINE_MAX: Final = 16384
 """The most bytes of a line: a notification's 512, written as \\u005cxNN in JSON, and the rest."""
 
 LOST: Final = "lost"
-
-_CREDENTIALS: Final = struct.Struct("=iII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +131,7 @@ class Publisher:
 
     async def tell(self, stream: trio.SocketStream) -> None:
         """Tell one follower what happened and what happens, until he hangs up."""
-        if _uid(stream.socket) != os.getuid() or len(self._followers) >= FOLLOWERS_MAX:
+        if peer_of(stream.socket).uid != os.getuid() or len(self._followers) >= FOLLOWERS_MAX:
             log.info("a follower was refused")
             return
         follower = _Follower()
@@ -160,12 +157,6 @@ async def _wait_for_hangup(stream: trio.SocketStream, scope: trio.CancelScope) -
         while await stream.receive_some(LINE_MAX):
             pass
     scope.cancel()
-
-
-def _uid(connection: trio.socket.SocketType) -> int:
-    """The user at the other end."""
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(found)[1])
 
 
 @contextlib.asynccontextmanager

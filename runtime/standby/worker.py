@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import Final, TextIO
 
+from runtime.peer import peer_of
 from runtime.standby import circumstances, finding, request_wire
 from runtime.standby.circumstances import Standing
 from runtime.standby.client import GO, TAKEN
@@ -21,7 +22,6 @@ from runtime.stdout import named
 
 REQUEST_SECONDS: Final = 10.0
 """How long a client may take to say what it wants."""
-_CREDENTIALS: Final = struct.Struct("=iII")
 _STREAMS: Final = 4
 """Descriptors that come with a request: the standard ones and the current directory."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -83,8 +83,8 @@ def _agreed(connection: socket.socket) -> bool:
 def _receive(connection: socket.socket) -> _Request:
     """The request. EOFError, ValueError, OSError."""
     connection.settimeout(REQUEST_SECONDS)
-    pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    if uid != os.geteuid() or not pid:
+    client = peer_of(connection)
+    if client.uid != os.geteuid() or not client.pid:
         raise request_wire.Malformed("somebody else's")
     data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, _STREAMS)
     if len(descriptors) != _STREAMS:
@@ -96,7 +96,7 @@ def _receive(connection: socket.socket) -> _Request:
         if not piece:
             raise EOFError
         pieces += piece
-    return _Request(pid, *request_wire.decode(bytes(pieces[request_wire.LENGTH_SIZE :])), descriptors)
+    return _Request(client.pid, *request_wire.decode(bytes(pieces[request_wire.LENGTH_SIZE :])), descriptors)
 
 
 def _take_place(request: _Request) -> bool:

@@ -7,7 +7,6 @@ import errno
 import os
 import select
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Final, Protocol
 import trio
 
 from runtime.consoles.hostend import HostEnd, Reader
+from runtime.peer import peer_of
 from umlfs.errors import UmlError
 
 PIECE: Final = 16 << 10
 ACCEPT_AGAIN: Final = 0.1
 """Seconds until the next attempt to accept a client where the process has no descriptor left."""
-_CREDENTIALS: Final = struct.Struct("iII")
 _UNREAD: Final = 64 << 10
 _GONE: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
@@ -129,10 +128,7 @@ def is_connected(client: socket.socket | trio.socket.SocketType) -> Callable[[],
 
 def is_ours(client: trio.socket.SocketType) -> bool:
     """Whether who connected to a Unix socket is this user, or root."""
-    told = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    assert isinstance(told, bytes)
-    uid = _CREDENTIALS.unpack(told)[1]
-    return uid in (0, os.geteuid())
+    return peer_of(client).uid in (0, os.geteuid())
 
 
 @contextlib.contextmanager
