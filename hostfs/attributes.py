@@ -9,9 +9,9 @@ from hostfs.descriptors import WRITE
 from hostfs.export import FORMAT, proc_path
 from hostfs.files import FileAccess
 from hostfs.inodes import Inode
-from umlfs import syscalls
 from umlfs.filesystem import NO_HANDLE, NOW, ROOT, Attr, Caller, SetAttr, StatFs
-from umlfs.syscalls import UNCHANGED, UTIME_NOW, UTIME_OMIT, failure
+from umlfs.host import syscalls
+from umlfs.host.syscalls import UNCHANGED, UTIME_NOW, UTIME_OMIT, failure
 
 _BIG_TRUNCATE = 1 << 24
 """A truncation that may free more than this many bytes takes the host long enough for a thread."""

@@ -17,9 +17,9 @@ from hostfs.descriptors import READ
 from hostfs.export import DIRECTORY, WARM_SECONDS
 from hostfs.files import FileAccess
 from hostfs.inodes import Inode
-from hostfs.warmth import disk_reads
+from hostfs.page_cache import disk_reads
 from umlfs.filesystem import DirSink, Opened
-from umlfs.syscalls import Dirent, failure, getdents
+from umlfs.host.syscalls import Dirent, failure, getdents
 
 LISTINGS_MAX: Final = 64
 """How many listings may be under way with entries kept for them."""

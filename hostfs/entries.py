@@ -11,7 +11,7 @@ from typing import Final
 from hostfs.export import FORMAT, PATH, WARM_SECONDS, Export, proc_path
 from hostfs.inodes import Inode
 from umlfs.filesystem import Attr, Caller, Entry
-from umlfs.syscalls import UNCHANGED, chown, failure, open_cached
+from umlfs.host.syscalls import UNCHANGED, chown, failure, open_cached
 
 SMALL_DIRECTORY: Final = 256 * 1024
 """A directory of up to this size (in bytes) is in the caches once something was created in it."""

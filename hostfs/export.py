@@ -27,9 +27,9 @@ from hostfs.closing import Closer
 from hostfs.descriptors import READ, Descriptors, limits
 from hostfs.inodes import Inode, InodeTable, Key
 from hostfs.kinds import is_memory, is_pseudo, is_read_by_asker
-from hostfs.warmth import Warmth
+from hostfs.page_cache import Warmth
 from umlfs.filesystem import Attr, Entry, Filesystem, Traits
-from umlfs.syscalls import How, failure, open_cached
+from umlfs.host.syscalls import How, failure, open_cached
 
 T = TypeVar("T")
 

@@ -18,10 +18,11 @@ from hostfs.descriptors import READ, WRITE
 from hostfs.entries import Entries, check_name
 from hostfs.export import Cache, proc_path
 from hostfs.inodes import Inode
-from umlfs import sparse, syscalls
+from umlfs.blocks import sparse
 from umlfs.buffers import part, total
 from umlfs.filesystem import NO_HANDLE, Caller, Entry, Opened
-from umlfs.syscalls import How, failure
+from umlfs.host import syscalls
+from umlfs.host.syscalls import How, failure
 
 INLINE_WRITE: Final = 64 * 1024
 """A write up to this many bytes ends in the host's page cache sooner than in a thread."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from umlfs.syscalls import filesystem_type
+from umlfs.host.syscalls import filesystem_type
 
 _MAGICS: Final = frozenset(
     {

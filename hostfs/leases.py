@@ -26,9 +26,9 @@ import trio
 
 from hostfs.inodes import Inode
 from hostfs.kinds import ELSEWHERE, FINE_TIMES
-from hostfs.watch import DELETE_SELF, IGNORED, MODIFY, NAMES, OVERFLOW, UNMOUNT, Event, Watch
 from umlfs.filesystem import Attr, Entry, Invalidator
-from umlfs.syscalls import filesystem_type
+from umlfs.host.syscalls import filesystem_type
+from umlfs.host.watch import DELETE_SELF, IGNORED, MODIFY, NAMES, OVERFLOW, UNMOUNT, Event, Watch
 
 log = logging.getLogger(__name__)
 

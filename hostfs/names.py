@@ -10,9 +10,9 @@ from typing import Final
 from hostfs.entries import Entries, check_name
 from hostfs.export import PATH, proc_path
 from hostfs.inodes import Inode
-from umlfs import syscalls
 from umlfs.filesystem import Caller, Entry
-from umlfs.syscalls import failure
+from umlfs.host import syscalls
+from umlfs.host.syscalls import failure
 
 RENAME_EXCHANGE: Final = 2
 INLINE_SYMLINK: Final = 60

@@ -6,11 +6,11 @@ from collections.abc import Mapping as Words
 from dataclasses import dataclass
 from typing import Final
 
-from hostfs.append import AppendOnly
-from hostfs.hidden import Hidden, patterns
-from hostfs.identity import ID_MAX, Identity, Mapping, Range
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
+from umlfs.views.append import AppendOnly
+from umlfs.views.hidden import Hidden, patterns
+from umlfs.views.identity import ID_MAX, Identity, Mapping, Range
 
 KNOWN: Final = ("append", "cache", "gid", "hide", "map", "squash", "uid")
 

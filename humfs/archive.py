@@ -19,7 +19,7 @@ from humfs.importer import Importer
 from humfs.tarball import DamagedError, Forward, add_tar
 from humfs.volume import Progress, Volume, no_progress
 from umlfs.errors import UmlError, UsageError
-from umlfs.newfile import is_special, new_file
+from umlfs.host.newfile import is_special, new_file
 
 STANDARD: Final = "-"
 """The name that means standard input, or output."""

@@ -15,7 +15,7 @@ from humfs.files import Files
 from humfs.inodes import Inode
 from humfs.journal import Change
 from umlfs.filesystem import ACL_KILL_SGID, FOREVER, NO_HANDLE, NOW, ROOT, Attr, Caller, SetAttr, StatFs
-from umlfs.syscalls import failure
+from umlfs.host.syscalls import failure
 
 BLOCK: Final = 4096
 VALUE_MAX: Final = 64 * 1024

@@ -27,7 +27,7 @@ from humfs.journal import Change
 from humfs.store import Row
 from humfs.volume import Volume
 from umlfs.filesystem import FOREVER, ROOT, Attr, Caller, Entry, Filesystem, Traits
-from umlfs.syscalls import How, failure, open_cached
+from umlfs.host.syscalls import How, failure, open_cached
 
 log = logging.getLogger(__name__)
 

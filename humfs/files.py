@@ -19,11 +19,12 @@ import trio
 
 from humfs.core import Core
 from humfs.inodes import Inode
-from umlfs import sparse, syscalls
+from umlfs.blocks import sparse
+from umlfs.blocks.sparse import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from umlfs.buffers import part, total
 from umlfs.filesystem import Opened
-from umlfs.sparse import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
-from umlfs.syscalls import failure
+from umlfs.host import syscalls
+from umlfs.host.syscalls import failure
 
 T = TypeVar("T")
 Buffers = Sequence[memoryview]

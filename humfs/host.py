@@ -18,7 +18,7 @@ from typing import Final
 
 from humfs.inodes import ORPHANAGE, Inode
 from umlfs.filesystem import ROOT
-from umlfs.syscalls import failure, syncfs
+from umlfs.host.syscalls import failure, syncfs
 
 DATA: Final = "data"
 ORPHANS: Final = "orphans"

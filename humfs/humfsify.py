@@ -32,7 +32,7 @@ from humfs.superblock import SQLITE, Superblock
 from humfs.volume import Progress, Volume, no_progress, sync_tree
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT
-from umlfs.syscalls import chown, utime
+from umlfs.host.syscalls import chown, utime
 
 _PATH: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL: Final = frozenset({stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK})

@@ -23,7 +23,7 @@ from humfs.filesystem import HumFilesystem
 from humfs.inodes import Inode
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT, Caller
-from umlfs.syscalls import failure
+from umlfs.host.syscalls import failure
 
 SYMLINKS_MAX: Final = 40
 """How many symlinks a path may lead through, as in Linux."""

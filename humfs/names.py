@@ -19,9 +19,9 @@ from humfs.host import DIRECTORY_MODE, FILE_MODE
 from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode
 from humfs.journal import Change
 from humfs.reconcile import adopted
-from umlfs import syscalls
 from umlfs.filesystem import ROOT, Caller, DirSink, Entry, Opened
-from umlfs.syscalls import failure
+from umlfs.host import syscalls
+from umlfs.host.syscalls import failure
 
 NOREPLACE: Final = 1
 EXCHANGE: Final = 2

@@ -23,9 +23,9 @@ from humfs.names import EXCHANGE, WHITEOUT
 from humfs.scan import OPEN, Scanner
 from humfs.store import Store
 from humfs.volume import Progress, Volume, no_progress, sync_tree
-from umlfs import syscalls
 from umlfs.filesystem import NO_HANDLE, ROOT, Attr, Caller, Entry, Opened, SetAttr, Traits
-from umlfs.syscalls import failure
+from umlfs.host import syscalls
+from umlfs.host.syscalls import failure
 
 _HELD_MAX: Final = 64
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from humfs import journal, schema
 from humfs.journal import Change, Journal
 from umlfs.errors import UmlError
-from umlfs.syscalls import failure
+from umlfs.host.syscalls import failure
 
 COLUMNS: Final = (
     "ino",

@@ -256,7 +256,7 @@ def boot_token() -> int:
 
 def sync_tree(root: int) -> None:
     """Have the host's whole filesystem on the disk."""
-    from umlfs.syscalls import syncfs
+    from umlfs.host.syscalls import syncfs
 
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
     try:

@@ -11,14 +11,19 @@ Names are imported when they are first used: the command line has its start to t
 
 TYPE_CHECKING = False  # as in typing, which takes long to import
 if TYPE_CHECKING:
-    from runtime.equipment import HostMount
-    from runtime.machine import Machine, Options
-    from runtime.throwaway import run
+    from runtime.command.throwaway import run
+    from runtime.machine.equipment import HostMount
+    from runtime.machine.machine import Machine, Options
 
 __all__ = ["HostMount", "Machine", "Options", "run"]
 
-_MACHINE = "runtime.machine"
-_HOMES = {"HostMount": "runtime.equipment", "Machine": _MACHINE, "Options": _MACHINE, "run": "runtime.throwaway"}
+_MACHINE = "runtime.machine.machine"
+_HOMES = {
+    "HostMount": "runtime.machine.equipment",
+    "Machine": _MACHINE,
+    "Options": _MACHINE,
+    "run": "runtime.command.throwaway",
+}
 
 
 def __getattr__(name: str) -> object:

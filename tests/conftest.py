@@ -15,7 +15,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from runtime.suite import FAILED_CHECKS
+from runtime.host.suite import FAILED_CHECKS
 from tests.ordinary import OrdinaryUser, ordinary_user
 
 LOGGERS = ("umlfs", "hostfs", "humfs", "runtime")

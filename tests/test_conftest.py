@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.suite import FAILED_CHECKS
+from runtime.host.suite import FAILED_CHECKS
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = """

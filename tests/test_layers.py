@@ -17,10 +17,20 @@ ABOVE = {
 }
 """For each package, those that it must not import."""
 
+ROOMS = {
+    "umlfs": "errors block filesystem buffers statistics host sources blocks views cow ubd wire fuse virtio stream nbd"
+    " mount",
+    "runtime": "host process tty standby kernels guest mconsole machine command appliance consoles machines"
+    " inspect images doctor serve mounts cli",
+}
+"""The rooms of a package, each of which imports only those before it, for types too."""
+
 INPUT_OUTPUT = {"trio", "socket", "asyncio", "selectors", "select", "subprocess"}
 CODEC_SUFFIX = "_wire.py"
+CODECS = "umlfs/wire"
+"""The room of codecs."""
 OTHER_CODECS: frozenset[str] = frozenset(
-    {"umlfs/cow/header.py", "umlfs/cow/bitmap.py", "umlfs/partitions.py", "runtime/mconsole/wire.py"}
+    {"umlfs/cow/header.py", "umlfs/cow/bitmap.py", "umlfs/blocks/partitions.py", "runtime/mconsole/wire.py"}
 )
 """Sans-IO modules whose names do not end in `_wire.py`, by their path from the root."""
 
@@ -53,6 +63,7 @@ def offences(paths: list[Path], forbidden: set[str]) -> list[str]:
 
 def codecs() -> list[Path]:
     named = {ROOT / name for name in OTHER_CODECS}
+    named |= set((ROOT / CODECS).rglob("*.py"))
     return sorted(named | {path for package in ABOVE for path in modules(package) if path.name.endswith(CODEC_SUFFIX)})
 
 
@@ -60,6 +71,17 @@ def codecs() -> list[Path]:
 def test_nothing_imports_upwards(package: str) -> None:
     assert modules(package)
     assert offences(modules(package), ABOVE[package]) == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_imports_only_those_before_it(package: str) -> None:
+    order = ROOMS[package].split()
+    found = {path.relative_to(ROOT / package).parts[0].removesuffix(".py") for path in modules(package)} - {"__init__"}
+    assert found == set(order)
+    for room, after in zip(order, (order[position + 1 :] for position in range(len(order))), strict=True):
+        path = ROOT / package / room
+        inside = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+        assert offences(inside, {f"{package}.{other}" for other in after}) == []
 
 
 def test_the_command_line_is_outermost() -> None:

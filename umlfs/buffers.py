@@ -1,8 +1,13 @@
-"""Cutting a list of buffers as if it were one: what a request hands over is scattered over guest memory."""
+"""Lists of buffers as one run of bytes: what lies scattered in guest memory, cut, taken apart and filled.
+
+Every list has as many buffers as a descriptor chain may have, so a walk over one is bounded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+Buffers = list[memoryview]
 
 
 def total(buffers: Sequence[memoryview]) -> int:
@@ -37,13 +42,41 @@ def all_zero(buffers: Sequence[memoryview]) -> bool:
     return all(bytes(buffer) == bytes(len(buffer)) for buffer in buffers)
 
 
-def scatter(data: bytes | memoryview, buffers: Sequence[memoryview]) -> int:
+def scatter(data: bytes | bytearray | memoryview, buffers: Sequence[memoryview]) -> int:
     """Copy `data` into `buffers` in turn, as far as both go; returns how many bytes that were."""
-    done = 0
+    done, length = 0, len(data)
     for buffer in buffers:
-        piece = data[done : done + len(buffer)]
-        buffer[: len(piece)] = piece
-        done += len(piece)
-        if done == len(data):
-            break
+        end = done + len(buffer)
+        if end >= length:
+            buffer[: length - done] = data[done:]
+            return length
+        buffer[:] = data[done:end]
+        done = end
     return done
+
+
+def take(buffers: Buffers, size: int) -> bytes:
+    """Remove the first `size` bytes from `buffers` and return a copy of them; fewer if there are fewer."""
+    taken = bytearray()
+    while buffers and len(taken) < size:
+        part = buffers[0][: size - len(taken)]
+        taken += part
+        rest = buffers[0][len(part) :]
+        if rest:
+            buffers[0] = rest
+        else:
+            del buffers[0]
+    return bytes(taken)
+
+
+def after(buffers: Buffers, size: int) -> Buffers:
+    """What follows the first `size` bytes of `buffers`."""
+    if buffers and len(buffers[0]) == size:  # as good as always: a header has a buffer of its own
+        return buffers[1:]
+    for index, buffer in enumerate(buffers):
+        if size < len(buffer):
+            return [buffer[size:], *buffers[index + 1 :]]
+        size -= len(buffer)
+        if not size:
+            return buffers[index + 1 :]
+    return []

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from runtime.appliance.keeping import HELLO_MAX, connect, make_directory, socket_path
-from runtime.inspect.part import Part, choose
+from runtime.appliance.part import Part, choose
 from umlfs.errors import UmlError
 from umlfs.filesystem import Entry, Filesystem
-from umlfs.stream import replies_wire as replies
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
+from umlfs.wire import stream_replies as replies
 
 if TYPE_CHECKING:
     from runtime.standby.worker import Commands
@@ -84,8 +84,8 @@ def keep(word: str, seconds: int, commands: Commands | None = None) -> None:
     if prolong(word, seconds):
         return
     # What serves one takes longer to import than one that is there takes to answer.
-    from runtime import background, processes
     from runtime.appliance.kept import serve_kept
+    from runtime.process import background, processes
 
     def work(ready: Callable[[], None]) -> None:
         with processes.for_machines(), _standby(word, commands):

@@ -2,7 +2,7 @@
  * The filer: init, agent and only program of an appliance guest; and a visitor in others.
  *
  * It mounts the filesystems of disks where the host asks for that, and hands out what is in them: FUSE requests come
- * from the job's input in the control filesystem (runtime/control.py), FUSE answers go to its output. No libraries but
+ * from the job's input in the control filesystem (runtime/machine/control.py), FUSE answers go to its output. No libraries but
  * libc, linked statically. The host is trusted here (it owns this guest); the filesystems are not, and the host
  * does not trust us.
  *

@@ -11,16 +11,16 @@ import trio
 from runtime.appliance.kinds import KINDS
 from runtime.appliance.mounting import mount
 from runtime.appliance.program import program
-from runtime.control import Job
-from runtime.equipment import Disk, disk_name
-from runtime.log import PANIC
-from runtime.machine import Machine, Options
+from runtime.machine.control import Job
+from runtime.machine.equipment import Disk, disk_name
+from runtime.machine.log import PANIC
+from runtime.machine.machine import Machine, Options
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, sole
-from umlfs.serve import fuse_wire as wire
-from umlfs.stream import requests_wire as requests
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
+from umlfs.wire import fuse as wire
+from umlfs.wire import stream_requests as requests
 
 MEMORY: Final = 128 << 20
 """Of the guest, in bytes: most of it is its page cache."""

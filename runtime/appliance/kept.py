@@ -15,18 +15,18 @@ from pathlib import Path
 
 import trio
 
+from runtime.appliance import disk
 from runtime.appliance.keeping import HELLO_MAX, make_directory, socket_path
+from runtime.appliance.part import Part
+from runtime.appliance.parts import MOUNTED_MAX, mounted
 from runtime.appliance.relay import relay
-from runtime.inspect import disk
-from runtime.inspect.part import Part
-from runtime.inspect.tree import MOUNTED_MAX, mounted
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
-from umlfs.serve import fuse_wire as wire
-from umlfs.serve.fuse_wire import Opcode
-from umlfs.serve.listening import unix_listener
+from umlfs.host.listening import unix_listener
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
+from umlfs.wire import fuse as wire
+from umlfs.wire.fuse import Opcode
 
 
 async def serve_kept(word: str, seconds: float, ready: Callable[[], None]) -> None:

@@ -28,4 +28,4 @@ KINDS: Final[dict[str, Kind]] = {
     # Two images that are copies of each other may be looked at together.
     "xfs": Kind((), "nouuid"),
 }
-"""By the name that `umlfs.probe` and the kernel have for it."""
+"""By the name that `umlfs.blocks.probe` and the kernel have for it."""

@@ -9,10 +9,10 @@ from typing import Final
 
 from umlfs.errors import UmlError
 from umlfs.filesystem import Entry
-from umlfs.serve import fuse_wire as wire
-from umlfs.stream import replies_wire as replies
-from umlfs.stream import requests_wire as requests
 from umlfs.stream.connection import Connection
+from umlfs.wire import fuse as wire
+from umlfs.wire import stream_replies as replies
+from umlfs.wire import stream_requests as requests
 
 WORDS_MAX: Final = 4096
 _ERRNO: Final = struct.Struct("<I")

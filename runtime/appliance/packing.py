@@ -10,15 +10,15 @@ import trio
 from runtime.appliance.guest import Requests, options_for, told, watch
 from runtime.appliance.kinds import KINDS
 from runtime.appliance.mounting import mount
-from runtime.control import Job, Sink
-from runtime.equipment import disk_name
-from runtime.machine import Machine
-from runtime.streams import Collector
+from runtime.machine.control import Job, Sink
+from runtime.machine.equipment import disk_name
+from runtime.machine.machine import Machine
+from runtime.tty.streams import Collector
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, sole
-from umlfs.serve.fuse_wire import Opcode
-from umlfs.stream import requests_wire as requests
 from umlfs.stream.connection import Connection
+from umlfs.wire import stream_requests as requests
+from umlfs.wire.fuse import Opcode
 
 ERRORS_MAX: Final = 1 << 20
 """Bytes of what could not be read that are kept."""

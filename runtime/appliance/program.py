@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from runtime import cache
+from runtime.host import cache
 from umlfs.errors import UmlError
 
 SOURCES: Final = [Path(__file__).with_name(name) for name in ("filer.c", "packer.c")]

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import trio
 
-from runtime.keeper import Keeper
+from runtime.process.keeper import Keeper
 from umlfs.block import BlockDevice
+from umlfs.blocks.foreign import HEAD, format_of_head
 from umlfs.errors import UmlError
-from umlfs.foreign import HEAD, format_of_head
-from umlfs.nbd_source import unix
+from umlfs.nbd.source import unix
 from umlfs.sources import OpenOptions
 
 START_SECONDS: Final = 15.0

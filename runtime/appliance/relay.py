@@ -10,10 +10,10 @@ from typing import Final
 
 import trio
 
-from umlfs.serve import fuse_wire as wire
-from umlfs.serve.fuse_wire import Opcode
 from umlfs.stream.connection import TIMEOUT_SECONDS, Connection
-from umlfs.stream.requests_wire import CONTENTS_MAX
+from umlfs.wire import fuse as wire
+from umlfs.wire.fuse import Opcode
+from umlfs.wire.stream_requests import CONTENTS_MAX
 
 AT_ONCE: Final = 64
 """Requests of a client that are under way at the same time."""

@@ -74,7 +74,7 @@ def main() -> NoReturn:
     open_standard_descriptors()
     status = hand_over(sys.argv[1:])
     if status is None:
-        from runtime.stdout import named
+        from runtime.tty.stdout import named
 
         if sys.stdout:
             sys.stdout = named(sys.stdout)

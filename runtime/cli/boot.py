@@ -101,10 +101,10 @@ def command(
       uml boot mem=512M umid=debian ubd0=root.cow,root.img root=/dev/ubda con=null con1=fd:0,fd:1
       uml boot --root ./debian --save web.toml && uml boot -d web.toml
     """
-    from runtime.boot import command_line, description, start
-    from runtime.boot.supervisor import Supervisor
-    from runtime.caller import wants_terminal
-    from runtime.memory import parse_size
+    from runtime.machines import command_line, description, start
+    from runtime.machines.supervisor import Supervisor
+    from runtime.process.memory import parse_size
+    from runtime.tty.caller import wants_terminal
 
     given = {**options, "memory": None if mem is None else parse_size(mem), "reboot": False if no_reboot else None}
     described, remarks = command_line.describe(words, given)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from runtime.cli.printing import printable
-from runtime.doctor import Check, can_run, diagnose
+from runtime.doctor.checks import Check, can_run, diagnose
 
 
 @click.command("doctor")

@@ -37,18 +37,18 @@ def command(
 
     import trio
 
-    from runtime import caller
-    from runtime import words as reading
-    from runtime.boot import client
+    from runtime.machine import mount_words
+    from runtime.machines import client
+    from runtime.tty import caller
     from umlfs.errors import UsageError
 
     if words and words[0] == "--":
         words = words[1:]
     if on_terminal and not caller.wants_terminal():
         raise UsageError("-t: standard input and output are no terminal", "leave it out")
-    environment = {**caller.environment("", user, on_terminal), **reading.variables(variables)}
+    environment = {**caller.environment("", user, on_terminal), **mount_words.variables(variables)}
     run = client.Run(client.find(umid))
     null = os.open(os.devnull, os.O_RDONLY)
     streams = None if on_terminal else (0 if interactive else null, 1, 2)
-    directory = reading.directory(pwd) or "/"
+    directory = mount_words.directory(pwd) or "/"
     return trio.run(lambda: run.run(words, streams=streams, directory=directory, environment=environment, user=user))

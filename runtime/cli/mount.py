@@ -51,9 +51,9 @@ def mount(source: str, mountpoint: str, words: tuple[str, ...], foreground: bool
     """Mount, and say on standard error what a person should know."""
     import trio
 
-    from runtime import processes
     from runtime.mounts import mounting as mounts
     from runtime.mounts.options import parse
+    from runtime.process import processes
 
     options = parse(words)
     if foreground:

@@ -30,8 +30,8 @@ def command(as_json: bool, uml_dir: str | None) -> None:
 
     import trio
 
-    from runtime.boot.directory import machines_directory
-    from runtime.boot.listing import HEADINGS, listing
+    from runtime.machines.directory import machines_directory
+    from runtime.machines.listing import HEADINGS, listing
 
     found = trio.run(listing, machines_directory(uml_dir))
     if as_json:

@@ -60,17 +60,19 @@ def command(
     """
     import trio
 
-    from runtime import caller, foreground, open_files, processes
-    from runtime import words as reading
-    from runtime.machine import Options
-    from runtime.memory import parse_size
+    from runtime.command import foreground
+    from runtime.machine import mount_words
+    from runtime.machine.machine import Options
+    from runtime.process import open_files, processes
+    from runtime.process.memory import parse_size
+    from runtime.tty import caller
     from umlfs.ubd import parse as parse_ubd
 
     on_terminal = caller.wants_terminal()
     options = Options(
         root=root,
         writable=rw,
-        mounts=[reading.mount(text) for text in mounts],
+        mounts=[mount_words.mount(text) for text in mounts],
         ubds=[parse_ubd(text) for text in ubds],
         native_ubd=ubd_driver == "native",
         memory=parse_size(mem),
@@ -78,16 +80,18 @@ def command(
         terminal=on_terminal,
         on_log=_show_log if verbose else None,
     )
-    environment = {**caller.environment(root, user, on_terminal), **reading.variables(variables)}
+    environment = {**caller.environment(root, user, on_terminal), **mount_words.variables(variables)}
     if dry_run:
-        from runtime.plan import plan
+        from runtime.machine.plan import plan
 
         click.echo("\n".join(plan(options, words)))
         return 0
     open_files.raise_limit()
     run = foreground.Foreground(options, timeout)
     with processes.for_machines():
-        return trio.run(lambda: run.run(words, directory=reading.directory(pwd), environment=environment, user=user))
+        return trio.run(
+            lambda: run.run(words, directory=mount_words.directory(pwd), environment=environment, user=user)
+        )
 
 
 def _show_log(line: bytes) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import trio
 
-from runtime import serving
-from runtime.open_files import raise_limit
+from runtime.process.open_files import raise_limit
+from runtime.serve import sockets
 from umlfs import sources
 from umlfs.errors import UsageError
 
@@ -55,7 +55,7 @@ def nbd(source: str, socket_path: Path | None, port: int | None, address: str, r
     where = socket_path if port is None else (address, port)
     if where is None or (socket_path is not None and port is not None):
         raise UsageError("say where to listen", "either --socket PATH or --port N")
-    serve = partial(serving.serve_nbd, name=name, read_only=read_only)
+    serve = partial(sockets.serve_nbd, name=name, read_only=read_only)
     trio.run(serve, sources.parse(source), where, click.echo)
 
 
@@ -76,7 +76,7 @@ def virtiofs(source: str, socket_path: Path | None, tag: str, read_only: bool) -
     if socket_path is None:
         raise UsageError("say where to listen", "--socket PATH")
     trio.run(
-        partial(serving.serve_virtiofs, tag=tag, read_only=read_only), sources.parse(source), socket_path, click.echo
+        partial(sockets.serve_virtiofs, tag=tag, read_only=read_only), sources.parse(source), socket_path, click.echo
     )
 
 
@@ -97,7 +97,7 @@ def virtioblk(source: str, socket_path: Path | None, serial: str, read_only: boo
     if socket_path is None:
         raise UsageError("say where to listen", "--socket PATH")
     trio.run(
-        partial(serving.serve_virtioblk, serial=serial, read_only=read_only),
+        partial(sockets.serve_virtioblk, serial=serial, read_only=read_only),
         sources.parse(source),
         socket_path,
         click.echo,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from runtime.suite import run
+from runtime.host.suite import run
 
 
 @click.command("test", context_settings={"ignore_unknown_options": True})

@@ -47,8 +47,8 @@ def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequen
     for the images in `words` outlive it by so many seconds."""
     import trio
 
-    from runtime import processes
-    from runtime.interrupts import until_interrupted
+    from runtime.process import processes
+    from runtime.tty.interrupts import until_interrupted
 
     if keep is not None:
         from runtime.appliance.client import keep as keep_appliance
@@ -78,8 +78,8 @@ _USED = (
     "runtime.inspect.listing",
     "runtime.inspect.output",
     "runtime.inspect.tree",
-    "runtime.interrupts",
-    "runtime.processes",
+    "runtime.tty.interrupts",
+    "runtime.process.processes",
 )
 """What the commands that a standby does import when they run."""
 

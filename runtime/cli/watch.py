@@ -27,7 +27,7 @@ def command(as_json: bool, machines: tuple[str, ...]) -> None:
     """
     import trio
 
-    from runtime.mconsole.places import HISTORICAL, home
+    from runtime.mconsole.sockets import HISTORICAL, home
     from runtime.mconsole.watch import watch
 
     show = _show_json if as_json else _show

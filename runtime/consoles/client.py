@@ -16,8 +16,8 @@ import trio
 from runtime.consoles.channels.base import PIECE
 from runtime.consoles.escape import Escape
 from runtime.consoles.sharing_wire import Answer, Decoder, Frame, FrameKind, ProtocolError, Request, size_frame
-from runtime.streams import Descriptor
-from runtime.terminal import raw
+from runtime.tty.streams import Descriptor
+from runtime.tty.terminal import raw
 from umlfs.errors import UmlError, UsageError
 
 SOCKET: Final = "lines"

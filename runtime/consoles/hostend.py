@@ -18,7 +18,7 @@ import trio
 
 from runtime.consoles.spec import Line
 from runtime.consoles.tty_log import Direction, TtyLog
-from runtime.ptys import TYPED_AT_ONCE, Pace, Reminder, open_ends
+from runtime.tty.ptys import TYPED_AT_ONCE, Pace, Reminder, open_ends
 
 KEPT: Final = 64 << 10
 """Bytes of output that are kept for those who come later or are slow."""

@@ -27,7 +27,7 @@ from runtime.consoles.hostend import HostEnd
 from runtime.consoles.sharing_wire import Answer, Decoder, Frame, FrameKind, ProtocolError, Request
 from runtime.consoles.spec import Line
 from umlfs.errors import UmlError, UsageError
-from umlfs.serve.listening import unix_listener
+from umlfs.host.listening import unix_listener
 
 GREETING_SECONDS: Final = 10.0
 """How long a client may take for its first line."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from runtime.kernels import cpio
+from runtime.guest import cpio
 
 CONTROL_TAG = "umlfs"
 HERE = "/run/umlfs"

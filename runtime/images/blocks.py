@@ -15,15 +15,15 @@ from runtime.images.output import output_file, scratch_directory
 from runtime.images.programs import find_program
 from runtime.images.sink import Tick, no_tick, ticking
 from runtime.images.streams import convert_with_qemu
-from umlfs import probe, sparse
+from umlfs.blocks import probe, sparse
+from umlfs.blocks.raw import open_file, open_raw
 from umlfs.cow.merge import merge
 from umlfs.cow.open import open_cow
 from umlfs.errors import UmlError
-from umlfs.raw import open_file, open_raw
 
 
 async def holds(image: Image) -> str | None:
-    """What is on a disk, as `umlfs.probe` calls it; None if it is not known, or the disk is a qcow2."""
+    """What is on a disk, as `umlfs.blocks.probe` calls it; None if it is not known, or the disk is a qcow2."""
     if image.format is Format.QCOW2:
         return None
     path = str(image.path)

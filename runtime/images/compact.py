@@ -11,9 +11,9 @@ from runtime.images.formats import Format, Image
 from runtime.images.inside import NAME, in_guest
 from runtime.images.output import output_file
 from runtime.images.streams import convert_with_qemu
+from umlfs.blocks.raw import open_raw
 from umlfs.cow.open import open_cow
 from umlfs.errors import UsageError
-from umlfs.raw import open_raw
 
 _TRIM = f"""\
 found=

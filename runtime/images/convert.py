@@ -23,8 +23,8 @@ from runtime.images.output import output_directory, output_file, require_free, s
 from runtime.images.sink import Tick, Warn, no_tick, no_warning, ticking
 from runtime.images.size import Needs, needs
 from runtime.images.streams import convert_with_qemu, flatten, tar_stream
+from umlfs.blocks.raw import open_file
 from umlfs.errors import UmlError, UsageError, sole
-from umlfs.raw import open_file
 
 _HUMFS_SPARE: Final = 1 << 30
 """What a humfs may grow by when nobody says otherwise: it takes nothing."""

@@ -22,9 +22,9 @@ from runtime.images.programs import find_program
 from runtime.images.sink import Warn, no_warning
 from runtime.images.streams import failed
 from runtime.images.tree import Node, Tree
-from umlfs import sparse
+from umlfs.blocks import sparse
 from umlfs.errors import UmlError
-from umlfs.syscalls import failure
+from umlfs.host.syscalls import failure
 
 BLOCK: Final = 4096
 _INODE_RATIO: Final = 16384

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from runtime.equipment import Disk
+from runtime.command.throwaway import run
 from runtime.images.streams import failed
-from runtime.machine import Options
-from runtime.throwaway import run
+from runtime.machine.equipment import Disk
+from runtime.machine.machine import Options
 from umlfs.block import BlockDevice
 
 NAME: Final = "image"

@@ -1,7 +1,7 @@
 """Where an image that is being made is until it is complete: nobody sees half of one, nor is half of one left.
 
-A file has no name until it is complete (`umlfs.newfile`). A directory lies in a hidden one beside its place; should
-this process be killed, a shell that stands by removes it.
+A file has no name until it is complete (`umlfs.host.newfile`). A directory lies in a hidden one beside its place;
+should this process be killed, a shell that stands by removes it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from runtime.images.formats import Format, Image, source
+from umlfs.blocks.raw import open_file
 from umlfs.errors import UmlError, UsageError
-from umlfs.newfile import new_file
-from umlfs.raw import open_file
+from umlfs.host.newfile import new_file
 
 _REPLACEABLE: Final = frozenset({Format.HUMFS, Format.OCI})
 """Directories that --force removes: what is surely an image, not somebody's files."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from runtime.images.sink import Tick, no_tick, ticking
-from umlfs import sparse
+from umlfs.blocks import sparse
+from umlfs.blocks.raw import RawDevice, open_file
 from umlfs.errors import UmlError, UsageError
-from umlfs.raw import RawDevice, open_file
 
 if TYPE_CHECKING:
-    from runtime.inspect.part import Part
+    from runtime.appliance.part import Part
 
 
 def told(found: list[Part]) -> str:
@@ -31,7 +31,7 @@ def several(path: Path, found: list[Part]) -> UsageError:
 async def extract(disk: Path, name: Path, number: int, made: Path, progress: Tick = no_tick) -> None:
     """Make the file `made` with what is on partition `number` of the raw image `disk`, which messages call `name`; its
     holes stay holes. UsageError if there is no such partition; UmlError."""
-    from runtime.inspect.disk import parts
+    from runtime.appliance.disk import parts
 
     file = open_file(disk, read_only=True)
     try:

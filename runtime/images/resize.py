@@ -15,10 +15,10 @@ from runtime.images.inside import NAME, in_guest
 from runtime.images.output import output_file
 from runtime.images.programs import find_program
 from runtime.images.streams import failed
-from umlfs import probe, sparse
+from umlfs.blocks import probe, sparse
+from umlfs.blocks.file import HostFile
+from umlfs.blocks.raw import RawDevice, open_file
 from umlfs.errors import UsageError
-from umlfs.hostfile import HostFile
-from umlfs.raw import RawDevice, open_file
 
 UNIT: Final = 4096
 """Sizes are multiples of it: a block of any of these filesystems."""

@@ -9,18 +9,18 @@ from typing import Final
 
 import trio
 
+from runtime.appliance.disk import parts
+from runtime.appliance.part import Part
 from runtime.images.inside import NAME, in_guest
 from runtime.images.parts import told
 from runtime.images.programs import find_program
 from runtime.images.resize import GROW
 from runtime.images.streams import failed
-from runtime.inspect.disk import parts
-from runtime.inspect.part import Part
+from umlfs.blocks.file import HostFile
+from umlfs.blocks.partitions import SECTOR
+from umlfs.blocks.raw import RawDevice
+from umlfs.blocks.slice import Slice
 from umlfs.errors import UsageError
-from umlfs.hostfile import HostFile
-from umlfs.partitions import SECTOR
-from umlfs.raw import RawDevice
-from umlfs.slice import Slice
 
 _GROW: Final = GROW | {"ext4": ("resize2fs", "e2fsprogs", f"resize2fs /dev/{NAME}")}
 """All while they are mounted: nothing has to be checked before."""

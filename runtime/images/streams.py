@@ -22,8 +22,8 @@ from runtime.images.parts import several
 from runtime.images.programs import find_program
 from runtime.images.sink import Warn
 from umlfs.block import BlockDevice
+from umlfs.blocks.raw import open_file
 from umlfs.errors import UmlError
-from umlfs.raw import open_file
 
 TAR: Final = (
     "--create",
@@ -228,7 +228,7 @@ async def _readable(image: Image, near: Path) -> AsyncIterator[str]:
 
 async def _require_filesystem(word: str, path: Path) -> None:
     """UsageError that tells of the partitions, if the disk has some."""
-    from runtime.inspect import disk
+    from runtime.appliance import disk
 
     async with disk.opened(word) as device:
         assert isinstance(device, BlockDevice)
@@ -273,12 +273,12 @@ def quick_turns() -> Iterator[None]:
 async def _read_in_guest(word: str, fd: int, warn: Warn) -> None:
     """Have a guest's kernel mount the disk, which stays as it is, and pack what is there."""
     # Most conversions need no machine, and importing it takes longer than many a conversion.
+    from runtime.appliance import disk
     from runtime.appliance.packing import pack
-    from runtime.inspect import disk
-    from runtime.inspect.part import choose
-    from runtime.streams import Descriptor
+    from runtime.appliance.part import choose
+    from runtime.tty.streams import Descriptor
+    from umlfs.blocks.slice import Slice
     from umlfs.cow.scratch import Scratch
-    from umlfs.slice import Slice
 
     path = word.partition(":")[2]
     sink = Descriptor(fd, write=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from humfs.importer import SYMLINKS_MAX, Path
-from umlfs.syscalls import failure
+from umlfs.host.syscalls import failure
 
 
 @dataclass(slots=True, eq=False)

@@ -6,16 +6,16 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
-from runtime.inspect import disk
-from runtime.inspect.part import Part
+from runtime.appliance import disk
+from runtime.appliance.part import Part
+from runtime.appliance.parts import MOUNTED_MAX, mounted
 from runtime.inspect.system import System, system_in
-from runtime.inspect.tree import MOUNTED_MAX, mounted
 from umlfs.block import BlockDevice
+from umlfs.blocks.label import label_of
+from umlfs.blocks.probe import PARTITIONED, probe
 from umlfs.cow.file import peek_header
 from umlfs.errors import UmlError
 from umlfs.filesystem import Filesystem
-from umlfs.label import label_of
-from umlfs.probe import PARTITIONED, probe
 
 LAYERS_MAX: Final = 64
 """COW files over each other that are followed."""

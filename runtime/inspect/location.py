@@ -71,20 +71,20 @@ def is_remote(word: str) -> bool:
 
 def is_machine(word: str) -> bool:
     """Whether a machine of this user's has that umid, and runs."""
-    from runtime.boot import directory as places
+    from runtime.machines import directory
 
     try:
-        path = places.machines_directory() / places.check_umid(word)
+        path = directory.machines_directory() / directory.check_umid(word)
     except UmlError:
         return False
-    return places.runs(path)
+    return directory.runs(path)
 
 
 def _is_machines_place(source: str) -> bool:
     """Whether it is the path of the directory of a machine, wherever that is, or of a socket in it."""
     if "/" not in source or os.path.isfile(source):
         return False
-    from runtime.boot.directory import machine_at
+    from runtime.machines.directory import machine_at
 
     return machine_at(source) is not None
 

@@ -8,9 +8,9 @@ from typing import Final
 
 import trio
 
-from runtime import stdout
 from runtime.inspect.contents import close_file, each_piece, open_file
 from runtime.inspect.paths import failure, resolve
+from runtime.tty import stdout
 from umlfs.filesystem import Filesystem
 
 UNTOLD: Final = 1 << 40

@@ -6,23 +6,16 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
 
 import trio
 
 from runtime.appliance.client import end_kept, kept_tree
+from runtime.appliance.parts import mounted
 from runtime.inspect.location import Location
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
-
-if TYPE_CHECKING:
-    from runtime.inspect.part import Part
-    from umlfs.block import BlockDevice
-
-MOUNTED_MAX: Final = 16
-"""Filesystems of one image that are mounted together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +88,8 @@ async def _opened(location: Location, writable: bool) -> AsyncIterator[Tree]:
 
 @contextlib.asynccontextmanager
 async def _machine(location: Location, writable: bool) -> AsyncIterator[Tree]:
-    from runtime.boot import client
-    from runtime.boot.inside import inside
+    from runtime.machines import client
+    from runtime.machines.inside import inside
 
     if location.partition is not None:
         raise UsageError(f"{location.source}: a machine, which has no partitions", "leave it out")
@@ -106,8 +99,8 @@ async def _machine(location: Location, writable: bool) -> AsyncIterator[Tree]:
 
 @contextlib.asynccontextmanager
 async def _own_tree(location: Location, writable: bool) -> AsyncIterator[Tree]:
-    from runtime.inspect import disk
-    from runtime.inspect.part import choose
+    from runtime.appliance import disk
+    from runtime.appliance.part import choose
 
     async with disk.opened(location.source, writable=writable) as found:
         if isinstance(found, Filesystem):
@@ -120,45 +113,3 @@ async def _own_tree(location: Location, writable: bool) -> AsyncIterator[Tree]:
             if isinstance(filesystems[0], UmlError):
                 raise UmlError(f"{location.source}: {filesystems[0].what}", details=filesystems[0].details)
             yield Tree(filesystems[0], part.kind or "", str(replace(location, path=None)))
-
-
-@contextlib.asynccontextmanager
-async def mounted(
-    device: BlockDevice, parts: list[Part], *, writable: bool = False
-) -> AsyncIterator[list[Filesystem | UmlError]]:
-    """The filesystems of these parts, by one appliance; an error in the place of one that does not mount."""
-    from runtime.appliance.guest import appliance
-    from runtime.appliance.kinds import KINDS
-    from umlfs.cow.scratch import Scratch
-
-    kinds = [part.kind or "" for part in parts]
-    async with contextlib.AsyncExitStack() as stack:
-        devices: list[BlockDevice] = []
-        for part in parts:
-            if writable and not KINDS[part.kind or ""].writable:
-                raise UmlError(f"the kernel only reads {part.kind}", "copy what is in it to another filesystem")
-            each = part.of(device)
-            if not writable:
-                # Not the device itself, which a Scratch would close.
-                each = Scratch(part.of(device) if part.number is not None else _whole(device))
-                stack.push_async_callback(_close, each)
-            devices.append(each)
-        guest = await stack.enter_async_context(appliance(devices, kinds, writable=writable))
-        found: list[Filesystem | UmlError] = []
-        for number, kind in enumerate(kinds):
-            try:
-                found.append(await guest.mount(number, kind, writable=writable))
-            except UmlError as error:
-                found.append(error)
-        yield found
-
-
-def _whole(device: BlockDevice) -> BlockDevice:
-    from umlfs.slice import Slice
-
-    return Slice(device, 0, device.size)
-
-
-async def _close(device: BlockDevice) -> None:
-    with trio.CancelScope(shield=True):
-        await device.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache as memoized
 from pathlib import Path
 
-from runtime import cache
+from runtime.host import cache
 from umlfs.errors import UmlError
 
 PACKAGED_MODULES = Path("/usr/lib/uml/modules")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from runtime import cache
+from runtime.host import cache
 from runtime.kernels.kernel import Kernel, identity
 from umlfs.errors import UsageError
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from runtime.mconsole.blocking import ask
 from runtime.mconsole.exchange import ANSWER_SECONDS
-from runtime.mconsole.places import find_socket
+from runtime.mconsole.sockets import find_socket
 from runtime.mconsole.wire import VERSION, Reply, bytes_of, text_of
 from umlfs.errors import UmlError
 

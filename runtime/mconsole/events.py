@@ -20,10 +20,10 @@ from typing import Final
 
 import trio
 
+from runtime.host.peer_credentials import peer_of
 from runtime.mconsole.datagrams import reachable
 from runtime.mconsole.wire import Notification
-from runtime.peer import peer_of
-from umlfs.serve.listening import unix_listener
+from umlfs.host.listening import unix_listener
 
 log = logging.getLogger(__name__)
 

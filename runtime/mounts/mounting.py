@@ -15,11 +15,11 @@ from typing import Final
 
 import trio
 
-from runtime import background, processes
 from runtime.mounts import source as mount_source
 from runtime.mounts.options import MountOptions
 from runtime.mounts.table import DEAD, Mount, Status, clear_dead, find, table
-from runtime.open_files import raise_limit
+from runtime.process import background, processes
+from runtime.process.open_files import raise_limit
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 
@@ -86,7 +86,7 @@ async def serve(source: str, mountpoint: str, options: MountOptions, ready: Call
 async def _serve(
     filesystem: Filesystem, source: str, path: Path, options: MountOptions, ready: Callable[[], None]
 ) -> None:
-    from umlfs.serve.pyfuse import Adapter, mount
+    from umlfs.mount import Adapter, mount
 
     since = time.time()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from hostfs.view import View
 from umlfs.filesystem import Caller, Entry, Filesystem, Opened
+from umlfs.views.view import View
 
 
 class Superuser(View):

@@ -64,7 +64,7 @@ async def opened(source: str, options: MountOptions, aside: Sequence[Path]) -> A
 
 async def _mountable(place: Location) -> bool:
     """Whether there is one filesystem in the image, that the kernel mounts. Else it is shown as a disk."""
-    from runtime.inspect import disk
+    from runtime.appliance import disk
 
     async with disk.opened(place.source) as device:
         return isinstance(device, BlockDevice) and sum(part.mountable for part in await disk.parts(device)) == 1
@@ -73,7 +73,7 @@ async def _mountable(place: Location) -> bool:
 async def _filesystem(source: str, options: sources.OpenOptions) -> Filesystem:
     found = await sources.parse(source).open(options)
     if isinstance(found, BlockDevice):
-        from umlfs.serve.blockfiles import BlockFiles
+        from umlfs.views.disks import BlockFiles
 
         return await BlockFiles.of(found)
     return found

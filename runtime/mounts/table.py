@@ -147,7 +147,7 @@ def _at(path: str) -> Mount | None:
 
 def clear_dead(mountpoint: str | os.PathLike[str]) -> bool:
     """Take away a dead mount of ours at `mountpoint`; whether there was one. Blocks. UmlError if it stays."""
-    from umlfs.serve.pyfuse.unmount import unmount
+    from umlfs.mount.unmount import unmount
 
     cleared = False
     while (mount := find(mountpoint)) is not None and mount.is_dead():
@@ -165,7 +165,7 @@ def umount(mountpoint: str, *, lazy: bool = False) -> None:
     With `lazy` the mount goes away at once, and its server when nobody uses it any more. UmlError if nothing of
     ours is there, or it is in use.
     """
-    from umlfs.serve.pyfuse.unmount import unmount
+    from umlfs.mount.unmount import unmount
 
     mount = find(mountpoint)
     if mount is None:

@@ -19,7 +19,7 @@ from typing import NoReturn
 from runtime.standby.loaded import Files, loaded
 from runtime.standby.worker import Commands, work
 from umlfs.errors import UmlError
-from umlfs.serve.listening import remove_stale, unix_listener
+from umlfs.host.listening import remove_stale, unix_listener
 
 
 @contextlib.contextmanager

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import Final, TextIO
 
-from runtime.peer import peer_of
+from runtime.host.peer_credentials import peer_of
 from runtime.standby import circumstances, finding, request_wire
 from runtime.standby.circumstances import Standing
 from runtime.standby.client import GO, TAKEN
 from runtime.standby.loaded import Files, unchanged
-from runtime.stdout import named
+from runtime.tty.stdout import named
 
 REQUEST_SECONDS: Final = 10.0
 """How long a client may take to say what it wants."""

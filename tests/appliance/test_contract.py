@@ -12,8 +12,8 @@ from runtime.appliance.guest import appliance
 from tests import needs
 from tests.contract.filesystem import CHECKS, Features, Subject, name_of
 from tests.guest.disks import MIB, empty
+from umlfs.blocks.raw import open_raw
 from umlfs.filesystem import ROOT, Caller
-from umlfs.raw import open_raw
 from umlfs.stream.filesystem import FuseStream
 
 pytestmark = pytest.mark.guest

@@ -23,14 +23,14 @@ from runtime.inspect.output import cat
 from runtime.inspect.paths import resolve
 from runtime.inspect.tree import open_tree
 from runtime.inspect.walk import walk
-from runtime.machine import Machine, Options
+from runtime.machine.machine import Machine, Options
 from tests import needs
 from tests.appliance.images import FSTAB, make, make_tree, partitioned, run
 from tests.guest.disks import MIB, empty, shell, specs
+from umlfs.blocks.raw import open_raw
 from umlfs.cow.create import create
 from umlfs.errors import UmlError
 from umlfs.filesystem import Caller
-from umlfs.raw import open_raw
 
 pytestmark = pytest.mark.guest
 OLD = Path(__file__).with_name("old")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.appliance.program import program
-from runtime.kernels.initramfs import _complaint
+from runtime.guest.initramfs import _complaint
 from umlfs.errors import UmlError
 
 

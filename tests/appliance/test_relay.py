@@ -10,10 +10,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from runtime.appliance.relay import AT_ONCE, relay
-from umlfs.serve import fuse_wire as wire
-from umlfs.serve.fuse_wire import Opcode
-from umlfs.stream import requests_wire as requests
 from umlfs.stream.connection import Connection
+from umlfs.wire import fuse as wire
+from umlfs.wire import stream_requests as requests
+from umlfs.wire.fuse import Opcode
 
 
 def request(opcode: int, unique: int, body: bytes = b"") -> bytes:

@@ -22,9 +22,9 @@ import trio
 from runtime.consoles.hostend import HostEnd
 from runtime.consoles.lines import Consoles
 from runtime.consoles.spec import BOOT_CONSOLE, Line, parse_all
-from runtime.keeper import Keeper
-from runtime.kernels.initramfs import build, find_busybox
+from runtime.guest.initramfs import build, find_busybox
 from runtime.kernels.kernel import find_kernel
+from runtime.process.keeper import Keeper
 from tests.benchmarks.ratio import measure, table
 
 SIZE: Final = 16 << 20

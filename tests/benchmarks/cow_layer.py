@@ -18,10 +18,10 @@ from pathlib import Path
 import trio
 
 from umlfs.block import BlockDevice
+from umlfs.blocks.raw import RawDevice, check_range, check_writable, open_file
 from umlfs.buffers import total
 from umlfs.cow.create import create
 from umlfs.cow.open import open_cow
-from umlfs.raw import RawDevice, check_range, check_writable, open_file
 
 SIZE = 64 << 20
 ROUNDS = 15

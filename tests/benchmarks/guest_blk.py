@@ -20,13 +20,13 @@ from pathlib import Path
 
 import trio
 
-from runtime.machine import Machine, Options
+from runtime.machine.machine import Machine, Options
 from tests import needs
 from tests.guest.disks import command
 from umlfs.cow.create import create
 from umlfs.cow.open import open_cow
-from umlfs.serve.virtioblk import DEVICE_ID
 from umlfs.ubd import parse
+from umlfs.virtio.blk import DEVICE_ID
 
 SIZE = 256 << 20
 ROUNDS = 5

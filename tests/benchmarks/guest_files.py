@@ -21,8 +21,8 @@ from pathlib import Path
 import trio
 
 from runtime import HostMount, Options, run
-from runtime.caller import DEFAULT_PATH
-from runtime.processes import for_machines
+from runtime.process.processes import for_machines
+from runtime.tty.caller import DEFAULT_PATH
 
 SCRIPT = r"""
 mkdir -p /kernel && mount -t hostfs none /kernel -o "$1" || exit 1

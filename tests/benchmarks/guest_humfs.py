@@ -18,8 +18,8 @@ import trio
 from humfs.archive import import_archive
 from humfs.volume import create
 from runtime import HostMount, Options, run
-from runtime.caller import DEFAULT_PATH
-from runtime.processes import for_machines
+from runtime.process.processes import for_machines
+from runtime.tty.caller import DEFAULT_PATH
 from tests.benchmarks.guest_files import make_tree, medians
 
 SCRIPT = r"""

@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import trio
 
-from runtime.boot.directory import read_pid
-from runtime.boot.listing import listing
 from runtime.guest import Init
-from runtime.machine import Machine, Options
+from runtime.machine.machine import Machine, Options
+from runtime.machines.directory import read_pid
+from runtime.machines.listing import listing
 from tests.benchmarks.ratio import measure, table
 
 PROGRAM = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]

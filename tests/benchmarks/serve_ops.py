@@ -18,11 +18,11 @@ from collections.abc import Iterator, Sequence
 import trio
 
 from hostfs import HostFilesystem
-from tests.serve.ring import DriverRing
+from tests.virtio.ring import DriverRing
 from umlfs.filesystem import ROOT, Attr, Caller, DirSink, Entry, Filesystem
-from umlfs.serve.fuse_wire import IN_HEADER, INIT_IN, READ_IN, WRITE_IN, Opcode
-from umlfs.serve.virtiofs import VirtioFs
-from umlfs.serve.virtqueue import GuestMemory, Region, Virtqueue
+from umlfs.virtio.fs import VirtioFs
+from umlfs.virtio.virtqueue import GuestMemory, Region, Virtqueue
+from umlfs.wire.fuse import IN_HEADER, INIT_IN, READ_IN, WRITE_IN, Opcode
 
 BASE = 1 << 28
 BATCH = 24

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from runtime.cli import COMMANDS
-from runtime.suite import checkout
+from runtime.host.suite import checkout
 
 
 def load(name: str) -> click.Command:

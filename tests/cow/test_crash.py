@@ -14,9 +14,9 @@ import trio
 
 from tests.cow.files import assert_whole_groups, bitmap_of, contents, pair, whole
 from umlfs.block import BlockDevice, Extent, ExtentKind
+from umlfs.blocks.raw import open_raw
 from umlfs.cow.device import CowDevice
 from umlfs.cow.header import SECTOR
-from umlfs.raw import open_raw
 
 SIZE = 128 << 10
 TASKS = 4

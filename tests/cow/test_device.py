@@ -13,10 +13,10 @@ import trio
 from tests.contract.block import check_block_device, check_read_only, read, whole_map
 from tests.cow.files import as_version, assert_whole_groups, bitmap_of, pair
 from umlfs.block import BlockDevice, ExtentKind
+from umlfs.blocks.raw import open_raw
 from umlfs.cow.create import create
 from umlfs.cow.device import CowDevice
 from umlfs.cow.open import open_cow
-from umlfs.raw import open_raw
 
 SIZES = (1 << 20, 82020, 70001, 32768, 4096, 1000, 512, 100)
 

@@ -12,12 +12,12 @@ import trio
 
 from tests.cow.files import BROKEN, as_version, bitmap_of, change, contents, pair, whole
 from umlfs.block import BlockDevice
+from umlfs.blocks.raw import open_file
 from umlfs.cow.create import create, create_remote
 from umlfs.cow.file import header_at
 from umlfs.cow.open import open_cow
 from umlfs.cow.rebase import rebase
 from umlfs.errors import UmlError, UsageError
-from umlfs.raw import open_file
 from umlfs.sources import OpenOptions, parse
 
 

@@ -11,8 +11,8 @@ import trio
 
 from tests.contract.block import expect
 from umlfs.block import BlockDevice
+from umlfs.blocks.raw import RawDevice, open_file
 from umlfs.cow.plain import PlainImage
-from umlfs.raw import RawDevice, open_file
 from umlfs.sources import parse
 
 MARK = b"OOOM\0\0\0\2"

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cow.files import BROKEN, as_version, bitmap_of, change, contents, pair
 from umlfs.block import ExtentKind
+from umlfs.blocks.raw import open_file, open_raw
 from umlfs.cow.check import Severity, check, worst
 from umlfs.cow.create import create
 from umlfs.cow.diff import differences
@@ -21,7 +22,6 @@ from umlfs.cow.merge import merge, merge_in_place
 from umlfs.cow.open import open_cow
 from umlfs.cow.rebase import rebase
 from umlfs.errors import UmlError
-from umlfs.raw import open_file, open_raw
 
 SIZES = (0, 1, 512, 4096, 82020, 1 << 20, (3 << 20) + 1536)
 

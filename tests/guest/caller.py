@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.processes import MARK
+from runtime.process.processes import MARK
 from tests.ordinary import ROOT, OrdinaryUser
 
 BOUND = 120

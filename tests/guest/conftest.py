@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.kernels.initramfs import build, find_busybox
+from runtime.guest.initramfs import build, find_busybox
 from runtime.kernels.kernel import find_kernel
 from runtime.kernels.tuning import Tuning, command_line
 from tests.guest.caller import Caller, caller_as

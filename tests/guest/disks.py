@@ -9,9 +9,9 @@ from pathlib import Path
 
 import trio
 
-from runtime.caller import DEFAULT_PATH
-from runtime.machine import Machine, Options
-from runtime.streams import Collector
+from runtime.machine.machine import Machine, Options
+from runtime.tty.caller import DEFAULT_PATH
+from runtime.tty.streams import Collector
 from tests import needs
 from umlfs.ubd import Spec, parse
 

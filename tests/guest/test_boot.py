@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.kernels.initramfs import load_snippet
+from runtime.guest.initramfs import load_snippet
 from runtime.kernels.kernel import find_kernel
 from runtime.kernels.tuning import Tuning, known_lpj, remember_lpj
-from runtime.memory import MINIMUM, memory_directory
-from runtime.processes import fixed_addresses
+from runtime.process.memory import MINIMUM, memory_directory
+from runtime.process.processes import fixed_addresses
 
 pytestmark = pytest.mark.guest
 

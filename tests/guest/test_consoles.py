@@ -17,7 +17,7 @@ from runtime.consoles.hostend import KEPT, HostEnd, Reader
 from runtime.consoles.lines import Consoles
 from runtime.consoles.spec import BOOT_CONSOLE, Line, parse_all
 from runtime.consoles.tty_log import Direction, records
-from runtime.keeper import Keeper
+from runtime.process.keeper import Keeper
 from tests.consoles.guest import Client, tcp, unix
 from tests.consoles.test_telnet_wire import IAC, NAWS, WILL, window
 

@@ -18,6 +18,7 @@ import trio
 from tests.contract.block import read
 from tests.cow.files import BROKEN, as_version, change, contents, pair
 from tests.cow.test_crash import SIZE, kill_while_writing
+from umlfs.blocks.raw import open_file
 from umlfs.cow.check import Severity, check, worst
 from umlfs.cow.create import create
 from umlfs.cow.file import header_at
@@ -25,7 +26,6 @@ from umlfs.cow.info import info
 from umlfs.cow.merge import merge
 from umlfs.cow.open import open_cow
 from umlfs.errors import UmlError
-from umlfs.raw import open_file
 
 pytestmark = pytest.mark.guest
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from runtime.keeper import Keeper
-from runtime.processes import MARK, kill_marked
+from runtime.process.keeper import Keeper
+from runtime.process.processes import MARK, kill_marked
 from umlfs.errors import UmlError
 
 pytestmark = pytest.mark.guest
@@ -30,7 +30,7 @@ WORDS = (HANG, f"con1=fd:{TERMINAL}")
 CHILD = """\
 import os, signal, subprocess, sys
 from pathlib import Path
-from runtime.keeper import Keeper
+from runtime.process.keeper import Keeper
 
 def reached(moment):
     if moment == sys.argv[2]:

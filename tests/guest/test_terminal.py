@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.keeper import Keeper
+from runtime.process.keeper import Keeper
 
 pytestmark = pytest.mark.guest
 

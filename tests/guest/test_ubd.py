@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.machine import Machine, Options
+from runtime.machine.machine import Machine, Options
 from tests import needs
 from tests.cli.test_serve import serving
 from tests.cow.files import assert_whole_groups, contents

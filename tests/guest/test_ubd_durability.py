@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from runtime.equipment import Disk
-from runtime.machine import Machine, Options
+from runtime.machine.equipment import Disk
+from runtime.machine.machine import Machine, Options
 from tests.cow.files import assert_whole_groups
 from tests.cow.test_crash import Forgetful
 from tests.guest.disks import MIB, SECONDS, Heard, command, content, make_filesystem, shell, specs
+from umlfs.blocks.raw import RawDevice, open_raw
 from umlfs.cow.check import Severity, check, worst
 from umlfs.cow.create import create
 from umlfs.cow.device import CowDevice
 from umlfs.cow.file import header_at
 from umlfs.errors import UmlError
-from umlfs.raw import RawDevice, open_raw
 from umlfs.ubd import parse
 from umlfs.ubd.device import open_ubd
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from runtime.kernels.initramfs import find_busybox
-from runtime.machine import Machine, Options
+from runtime.guest.initramfs import find_busybox
+from runtime.machine.machine import Machine, Options
 from tests import needs
 from tests.guest.disks import MIB, command, make_filesystem, shell, specs
-from umlfs import sparse
+from umlfs.blocks import sparse
 from umlfs.cow.create import create
 from umlfs.cow.merge import merge
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.machine import Machine, Options
+from runtime.machine.machine import Machine, Options
 from tests.contract.block import read
 from tests.guest.disks import MIB, allocated, guest, make_filesystem, shell, specs
 from umlfs.cow.open import open_cow

@@ -11,8 +11,8 @@ import pytest
 
 import hostfs.export
 from hostfs.descriptors import Descriptors
-from umlfs import syscalls
-from umlfs.syscalls import How, failure
+from umlfs.host import syscalls
+from umlfs.host.syscalls import How, failure
 
 
 @pytest.fixture

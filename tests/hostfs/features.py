@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.contract.filesystem import Features
 from umlfs.filesystem import Caller
-from umlfs.syscalls import filesystem_type
+from umlfs.host.syscalls import filesystem_type
 
 _TMPFS = 0x0102_1994
 

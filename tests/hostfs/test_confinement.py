@@ -16,8 +16,8 @@ from hostfs import HostFilesystem
 from tests.contract.filesystem import Subject
 from tests.contract.subject import failing
 from tests.hostfs.features import features_of
-from umlfs import syscalls
 from umlfs.filesystem import ROOT, SetAttr
+from umlfs.host import syscalls
 
 SECRET = b"SECRET"
 EXCHANGE = 2

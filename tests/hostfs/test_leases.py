@@ -16,10 +16,10 @@ import trio.testing
 import hostfs.leases
 from hostfs import Cache, HostFilesystem
 from hostfs.leases import LEASE_NS
-from hostfs.watch import OVERFLOW, Event, Watch
 from tests.contract.subject import Subject
 from tests.hostfs.features import features_of
 from umlfs.filesystem import ROOT, SetAttr
+from umlfs.host.watch import OVERFLOW, Event, Watch
 
 SECOND = 1_000_000_000
 

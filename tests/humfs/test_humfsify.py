@@ -23,8 +23,8 @@ from tests.contract.filesystem import CHECKS, Check, Features, Subject, name_of
 from tests.humfs import trees
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT, SetAttr
+from umlfs.host.syscalls import chown
 from umlfs.sources import OpenOptions
-from umlfs.syscalls import chown
 
 SIZE = 1 << 30
 NOBODY = 65534

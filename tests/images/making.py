@@ -10,7 +10,7 @@ from runtime.images import formats
 from runtime.images.convert import Writing, convert
 from tests import needs
 from tests.guest.disks import MIB, empty
-from umlfs.partitions import SECTOR
+from umlfs.blocks.partitions import SECTOR
 
 
 async def make(source: Path | str, target: Path | str, **options: Any) -> Path:

@@ -16,7 +16,7 @@ from runtime.images.build import _has_range, _source_lines
 from runtime.images.formats import Format
 from runtime.images.recipe import Recipe, commands, files, fstab, hashed
 from runtime.kernels.kernel import find_kernel
-from runtime.memory import memory_directory
+from runtime.process.memory import memory_directory
 from tests import needs
 from tests.images.conftest import EPOCH, Walk, command, lines
 from umlfs.errors import UsageError

@@ -13,9 +13,9 @@ from tests.guest.caller import caller_as
 from tests.images import entries
 from tests.images.making import disk_of, make
 from tests.ordinary import OrdinaryUser
+from umlfs.blocks.partitions import SECTOR
 from umlfs.cow.create import create
 from umlfs.errors import UmlError, UsageError
-from umlfs.partitions import SECTOR
 
 NAMES = {"raw": "x.img", "qcow2": "x.qcow2", "humfs": "x.humfs", "dir": "dir:x", "tar": "x.tar", "oci": "x.oci"}
 

@@ -19,9 +19,9 @@ from tests.guest.caller import eventually
 from tests.guest.disks import MIB, empty, make_filesystem
 from tests.images.making import make
 from tests.ordinary import ROOT
+from umlfs.blocks.raw import open_raw
 from umlfs.cow.create import create
 from umlfs.errors import UmlError, UsageError
-from umlfs.raw import open_raw
 
 PROGRAM = [sys.executable, "-P", "-c", "from runtime.cli import main; main()", "image"]
 TARGETS = ["x.img", "x.qcow2", "x.humfs", "dir:x", "x.tar.gz", "x.oci"]

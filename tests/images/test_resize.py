@@ -17,10 +17,10 @@ from runtime.images.resize import resize
 from tests import needs
 from tests.guest.disks import MIB, allocated, empty, guest, make_filesystem
 from tests.images.making import disk_of
+from umlfs.blocks.partitions import SECTOR
+from umlfs.blocks.raw import open_raw
 from umlfs.cow.create import create
 from umlfs.errors import UmlError, UsageError
-from umlfs.partitions import SECTOR
-from umlfs.raw import open_raw
 
 MOUNTED = "mount /dev/ubd{0} /mnt; "
 

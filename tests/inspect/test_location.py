@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.boot.client import find
-from runtime.boot.directory import claimed
 from runtime.inspect.location import Location, is_remote, parse
 from runtime.inspect.place import own_name, place_of
+from runtime.machines.client import find
+from runtime.machines.directory import claimed
 from umlfs.errors import UsageError
 
 

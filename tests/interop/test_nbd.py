@@ -19,7 +19,7 @@ from tests.contract.block import check_block_device, check_read_only
 from tests.nbd.devices import connect, serving
 from umlfs import sources
 from umlfs.block import BlockDevice, Extent, ExtentKind
-from umlfs.raw import RawDevice, open_raw
+from umlfs.blocks.raw import RawDevice, open_raw
 
 pytestmark = pytest.mark.interop
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.boot.directory import is_locked, read_pid
-from runtime.processes import MARK
+from runtime.machines.directory import is_locked, read_pid
+from runtime.process.processes import MARK
 from tests.guest.caller import eventually
 from tests.ordinary import ROOT, OrdinaryUser
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.boot.command_line import describe, parse
-from runtime.boot.description import Description, save
-from runtime.boot.options import machine_options
+from runtime.machines.command_line import describe, parse
+from runtime.machines.description import Description, save
+from runtime.machines.options import machine_options
 from umlfs.errors import UsageError
 
 

@@ -11,9 +11,18 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.boot.channel import Channel
-from runtime.boot.control_wire import LINE_MAX, Decoder, Message, ProtocolError, encode, failure, raise_failure, words
-from runtime.boot.service import serve
+from runtime.machines.channel import Channel
+from runtime.machines.control_wire import (
+    LINE_MAX,
+    Decoder,
+    Message,
+    ProtocolError,
+    encode,
+    failure,
+    raise_failure,
+    words,
+)
+from runtime.machines.service import serve
 from umlfs.errors import UmlError, UsageError
 
 MESSAGES = st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text()))

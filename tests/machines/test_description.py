@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.boot.description import Description, decode, encode, load, save
+from runtime.machines.description import Description, decode, encode, load, save
 from umlfs.errors import UmlError, UsageError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.boot.directory import check_umid, claimed, is_locked, machines_directory, read_pid
+from runtime.machines.directory import check_umid, claimed, is_locked, machines_directory, read_pid
 from umlfs.errors import UmlError, UsageError
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.kernels.initramfs import build, find_busybox
+from runtime.guest.initramfs import build, find_busybox
 from runtime.kernels.kernel import find_kernel
 from runtime.mconsole.wire import Kind, decode_notification
 from tests import needs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.boot.machine_log import MOST, LogFile
+from runtime.machines.machine_log import MOST, LogFile
 
 
 def test_the_last_is_kept(tmp_path: Path) -> None:

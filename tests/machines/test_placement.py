@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from runtime.boot.description import Description
-from runtime.boot.placement import NODES, Placement, parse_bytes, parse_cpus, parse_quota
+from runtime.machines.description import Description
+from runtime.machines.placement import NODES, Placement, parse_bytes, parse_cpus, parse_quota
 from tests.ordinary import ROOT
 from umlfs.errors import UsageError
 
 APPLY = """
 import os, sys
-from runtime.boot.description import Description
-from runtime.boot.placement import Placement
+from runtime.machines.description import Description
+from runtime.machines.placement import Placement
 from umlfs.errors import UmlError
 try:
     with Placement.of(Description({})).applied("test"):

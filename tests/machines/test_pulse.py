@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from runtime.boot.pulse import PAUSE_SECONDS, Pulse
+from runtime.machines.pulse import PAUSE_SECONDS, Pulse
 from runtime.mconsole.wire import Kind, Reply
 from umlfs.errors import UmlError
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.boot.snapshot import take
+from runtime.machines.snapshot import take
 from tests.cow.files import pair
+from umlfs.blocks.raw import open_raw
 from umlfs.cow.open import open_cow
 from umlfs.errors import UmlError, UsageError
-from umlfs.raw import open_raw
-from umlfs.serve.virtioblk import VirtioBlk
+from umlfs.virtio.blk import VirtioBlk
 
 SIZE = 64 << 10
 

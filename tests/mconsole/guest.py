@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from runtime.keeper import Keeper
-from runtime.kernels.initramfs import build, find_busybox
+from runtime.guest.initramfs import build, find_busybox
 from runtime.kernels.kernel import find_kernel
 from runtime.kernels.tuning import Tuning, command_line
-from runtime.memory import memory_directory
+from runtime.process.keeper import Keeper
+from runtime.process.memory import memory_directory
 
 PATIENCE = 60
 """Seconds that nothing here needs."""

@@ -13,7 +13,7 @@ import trio
 
 from runtime.mconsole.blocking import ask
 from runtime.mconsole.client import Client
-from runtime.mconsole.places import find_socket
+from runtime.mconsole.sockets import find_socket
 from runtime.mconsole.wire import NOT_VERSION_2, Reply, encode_piece
 from tests.mconsole.machine import machine
 from umlfs.errors import UmlError, UsageError

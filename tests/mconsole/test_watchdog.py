@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.mconsole.watchdog import Victim
 from runtime.mconsole.wire import DATAGRAM_MAX, encode_hang
-from runtime.watchdog import Victim
 from tests import needs
 from tests.ordinary import ROOT
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests import needs
+from tests.blocks.test_partitions import gpt
 from tests.mounts.conftest import Mount
 from tests.mounts.server import UML
-from tests.test_partitions import gpt
 
 MIB = 1 << 20
 SECTOR = 512

@@ -11,9 +11,9 @@ from pathlib import Path
 import trio
 
 from umlfs.block import BlockDevice, Extent, ExtentKind
-from umlfs.nbd_client import NbdDevice
-from umlfs.serve.listening import unix_listener
-from umlfs.serve.nbd import serve_nbd
+from umlfs.host.listening import unix_listener
+from umlfs.nbd.client import NbdDevice
+from umlfs.nbd.server import serve_nbd
 
 
 class MemoryDevice(BlockDevice):

@@ -15,12 +15,12 @@ from trio.testing import wait_all_tasks_blocked
 from tests.contract.block import check_block_device, check_read_only
 from tests.nbd.devices import MemoryDevice, connect, serving
 from umlfs.block import BlockDevice, ExtentKind
+from umlfs.blocks.raw import open_raw
 from umlfs.errors import UmlError
-from umlfs.nbd_client import PIECE_MAX, NbdDevice
-from umlfs.raw import open_raw
-from umlfs.serve import nbd_wire
-from umlfs.serve.nbd_handshake_wire import Export, Phase, ServerHandshake
-from umlfs.serve.nbd_wire import Command, ExportFlag, Request, RequestDecoder
+from umlfs.nbd.client import PIECE_MAX, NbdDevice
+from umlfs.wire import nbd as nbd_wire
+from umlfs.wire.nbd import Command, ExportFlag, Request, RequestDecoder
+from umlfs.wire.nbd_handshake import Export, Phase, ServerHandshake
 
 SIZE = 1 << 20
 

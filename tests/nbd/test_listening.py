@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from umlfs.errors import UmlError
-from umlfs.serve.listening import tcp_listeners, unix_listener
+from umlfs.host.listening import tcp_listeners, unix_listener
 
 
 def test_is_for_its_owner_and_removed(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.nbd.devices import MemoryDevice, connect, serving
 from umlfs.errors import UsageError
-from umlfs.serve import nbd_connection, nbd_wire
-from umlfs.serve.nbd import CLIENTS_MAX, describe
-from umlfs.serve.nbd_client_handshake_wire import ClientHandshake
-from umlfs.serve.nbd_handshake_wire import Phase
-from umlfs.serve.nbd_reply_wire import request
-from umlfs.serve.nbd_wire import Command, CommandFlag, ExportFlag
+from umlfs.nbd import connection as nbd_connection
+from umlfs.nbd.server import CLIENTS_MAX, describe
+from umlfs.wire import nbd as nbd_wire
+from umlfs.wire.nbd import Command, CommandFlag, ExportFlag
+from umlfs.wire.nbd_client_handshake import ClientHandshake
+from umlfs.wire.nbd_handshake import Phase
+from umlfs.wire.nbd_reply import request
 
 SIZE = 1 << 20
 EINVAL, ENOSPC, EPERM, EOVERFLOW, ENOTSUP = 22, 28, 1, 75, 95

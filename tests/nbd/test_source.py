@@ -12,8 +12,8 @@ from tests.nbd.devices import MemoryDevice, serving
 from umlfs import sources
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, UsageError
-from umlfs.serve.listening import tcp_listeners
-from umlfs.serve.nbd import serve_nbd
+from umlfs.host.listening import tcp_listeners
+from umlfs.nbd.server import serve_nbd
 from umlfs.sources import OpenOptions
 
 

@@ -9,11 +9,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from umlfs.filesystem import Attr, Entry
-from umlfs.serve import fuse_wire as wire
-from umlfs.serve.fuse_wire import Opcode
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
-from umlfs.stream.replies_wire import Pending
+from umlfs.wire import fuse as wire
+from umlfs.wire.fuse import Opcode
+from umlfs.wire.stream_replies import Pending
 
 DIRECTORY = Attr(2, 0o40755, 2, 0, 0, 0, 4096, 8, 0, 0, 0)
 

@@ -13,12 +13,12 @@ from tests.contract.block import check_block_device, expect, read
 from tests.cow.files import BROKEN, as_version, assert_whole_groups, pair
 from tests.ordinary import OrdinaryUser
 from umlfs.block import BlockDevice
+from umlfs.blocks.raw import RawDevice
 from umlfs.cow.device import CowDevice
 from umlfs.cow.file import header_at
 from umlfs.cow.open import open_cow
 from umlfs.cow.plain import PlainImage
 from umlfs.errors import UmlError
-from umlfs.raw import RawDevice
 from umlfs.ubd import parse
 from umlfs.ubd.device import open_ubd
 from umlfs.ubd.native import native_argument

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from umlfs import sparse
+from umlfs.blocks import sparse
+from umlfs.blocks.raw import LockedFile, open_file
 from umlfs.cow.bitmap import Bitmap
 from umlfs.cow.device import GROUP
 from umlfs.cow.file import load_bitmap, read_header, require_not_merging, require_whole
 from umlfs.cow.header import ALIGNMENT, SECTOR, Header
 from umlfs.cow.info import info
-from umlfs.raw import LockedFile, open_file
 
 _GROUP_SECTORS = GROUP // SECTOR
 

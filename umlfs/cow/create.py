@@ -6,12 +6,12 @@ import errno
 import os
 import shlex
 
+from umlfs.blocks.raw import open_file
 from umlfs.cow.backing import Backing, absolute, is_remote, look_at, require_other, require_usable
 from umlfs.cow.file import fill, identity, peek_header
 from umlfs.cow.header import BadHeader, Header
 from umlfs.errors import UmlError
-from umlfs.newfile import new_file
-from umlfs.raw import open_file
+from umlfs.host.newfile import new_file
 
 
 def create(cow: str, backing: str, *, force: bool = False) -> Header:

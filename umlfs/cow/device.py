@@ -23,11 +23,11 @@ from typing import Final
 import trio
 
 from umlfs.block import BlockDevice, Extent
+from umlfs.blocks.file import MAX_EXTENTS
+from umlfs.blocks.raw import Storage, check_range, check_writable, zero_storage
 from umlfs.buffers import fill_zeroes, part, total
 from umlfs.cow.bitmap import CHUNK, Bitmap
 from umlfs.cow.header import SECTOR, Header
-from umlfs.hostfile import MAX_EXTENTS
-from umlfs.raw import Storage, check_range, check_writable, zero_storage
 
 GROUP: Final = 4096
 """Bytes that are copied up together."""

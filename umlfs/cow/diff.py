@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
 
 from umlfs.block import BlockDevice, Extent, ExtentKind
+from umlfs.blocks.file import HostFile
+from umlfs.blocks.raw import RawDevice
 from umlfs.cow.device import CowDevice
 from umlfs.cow.header import SECTOR
-from umlfs.hostfile import HostFile
-from umlfs.raw import RawDevice
 
 _STEP: Final = 1 << 20
 """Bytes compared at a time."""

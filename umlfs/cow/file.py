@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import shlex
 
-from umlfs import sparse
+from umlfs.blocks import sparse
+from umlfs.blocks.raw import LockedFile, open_file
 from umlfs.cow.bitmap import Bitmap
 from umlfs.cow.header import READ_SIZE, BadHeader, Header, NotCow, marker, pack, pack_mtime, parse
 from umlfs.errors import UmlError
-from umlfs.newfile import new_file
-from umlfs.raw import LockedFile, open_file
+from umlfs.host.newfile import new_file
 
 
 def read_header(fd: int, path: str) -> Header:

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from umlfs import sparse
 from umlfs.block import ExtentKind
+from umlfs.blocks import sparse
+from umlfs.blocks.raw import open_file
 from umlfs.cow.backing import find, is_remote, require_match
 from umlfs.cow.bitmap import Bitmap
 from umlfs.cow.file import identity, load_bitmap, read_header
 from umlfs.cow.header import SECTOR, Header
 from umlfs.errors import UmlError
-from umlfs.lock import holder
-from umlfs.raw import open_file
+from umlfs.host.lock import holder
 
 
 @dataclass(frozen=True, slots=True)

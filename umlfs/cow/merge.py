@@ -14,14 +14,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from umlfs import sparse
+from umlfs.blocks import sparse
+from umlfs.blocks.raw import LockedFile, open_file
 from umlfs.cow.backing import Backing, find, is_remote, look_at, require_match, require_other
 from umlfs.cow.bitmap import Bitmap
 from umlfs.cow.file import identity, load_bitmap, read_header, require_not_merging, write_marker, write_mtime
 from umlfs.cow.header import SECTOR, Header
 from umlfs.errors import UmlError
-from umlfs.newfile import is_special, new_file
-from umlfs.raw import LockedFile, open_file
+from umlfs.host.newfile import is_special, new_file
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes of the device are done, and of how many."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
+from umlfs.blocks.raw import open_file
 from umlfs.cow.backing import is_remote, look_at
 from umlfs.cow.check import mixed_groups
 from umlfs.cow.device import GROUP
 from umlfs.cow.file import load_bitmap, peek_header, read_header, require_not_merging, require_whole
 from umlfs.cow.header import Header
-from umlfs.raw import open_file
 
 HANGS_UP_TO = 32 * 1024
 """A write to a COW device of at most so many bytes never ends."""

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from umlfs.block import BlockDevice
+from umlfs.blocks.raw import LockedFile, open_file, open_raw
 from umlfs.cow.backing import absolute, choose, is_remote
 from umlfs.cow.create import create, create_remote
 from umlfs.cow.device import CowDevice
 from umlfs.cow.file import identity, read_header, rename_backing, require_not_merging, require_whole
 from umlfs.cow.header import Header
 from umlfs.errors import UmlError
-from umlfs.raw import LockedFile, open_file, open_raw
 from umlfs.sources import OpenOptions, parse
 
 

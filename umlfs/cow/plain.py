@@ -8,10 +8,10 @@ from typing import Final
 
 import trio
 
+from umlfs.blocks.foreign import HEAD, format_of_head
+from umlfs.blocks.raw import RawDevice, Storage
 from umlfs.buffers import part, total
 from umlfs.cow.header import READ_SIZE, BadHeader, NotCow, parse
-from umlfs.foreign import HEAD, format_of_head
-from umlfs.raw import RawDevice, Storage
 
 _MARK: Final = max(8, HEAD)
 """Only a write that touches these bytes can turn an image into a COW file (magic, version) or one of qemu's."""

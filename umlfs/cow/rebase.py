@@ -6,11 +6,11 @@ import shlex
 from contextlib import ExitStack
 from dataclasses import replace
 
+from umlfs.blocks.raw import open_file
 from umlfs.cow.backing import absolute, look_at, mismatch, require_other, require_usable, restore_command
 from umlfs.cow.file import identity, read_header, rename_backing, require_not_merging, require_whole
 from umlfs.cow.header import Header
 from umlfs.errors import UmlError
-from umlfs.raw import open_file
 
 
 def rebase(cow: str, path: str, *, force_mtime: bool = False) -> Header:

@@ -6,9 +6,9 @@ import os
 import tempfile
 
 from umlfs.block import BlockDevice
+from umlfs.blocks.file import HostFile
 from umlfs.cow.device import CowDevice
 from umlfs.cow.header import Header
-from umlfs.hostfile import HostFile
 
 
 class Scratch(CowDevice):

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from umlfs import sparse
-from umlfs.newfile import new_file
-from umlfs.raw import open_file
+from umlfs.blocks import sparse
+from umlfs.blocks.raw import open_file
+from umlfs.host.newfile import new_file
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from umlfs.block import BlockDevice
+from umlfs.blocks.raw import open_file, open_raw
 from umlfs.cow.file import peek_header
 from umlfs.cow.open import open_cow
 from umlfs.cow.plain import PlainImage
 from umlfs.errors import UmlError, UsageError
-from umlfs.raw import open_file, open_raw
 from umlfs.sources import OpenOptions
 
 _NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})

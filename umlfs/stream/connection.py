@@ -13,9 +13,9 @@ from typing import Final
 import trio
 
 from umlfs.filesystem import Caller
-from umlfs.serve.fuse_wire import Opcode
-from umlfs.stream import requests_wire as requests
-from umlfs.stream.replies_wire import Pending, ProtocolError, ReplyDecoder
+from umlfs.wire import stream_requests as requests
+from umlfs.wire.fuse import Opcode
+from umlfs.wire.stream_replies import Pending, ProtocolError, ReplyDecoder
 
 TIMEOUT_SECONDS: Final = 120.0
 """How long one answer may take. Writing back a full cache to a slow disk takes less."""

@@ -24,13 +24,13 @@ from umlfs.filesystem import (
     StatFs,
     Traits,
 )
-from umlfs.serve import fuse_wire as wire
-from umlfs.serve.fuse_wire import Opcode
-from umlfs.stream import replies_wire as replies
-from umlfs.stream import requests_wire as requests
 from umlfs.stream.connection import Connection, Undo
-from umlfs.stream.replies_wire import Listed, Pending, ProtocolError
-from umlfs.stream.requests_wire import CONTENTS_MAX
+from umlfs.wire import fuse as wire
+from umlfs.wire import stream_replies as replies
+from umlfs.wire import stream_requests as requests
+from umlfs.wire.fuse import Opcode
+from umlfs.wire.stream_replies import Listed, Pending, ProtocolError
+from umlfs.wire.stream_requests import CONTENTS_MAX
 
 LISTING: Final = 128 * 1024
 """Bytes of a listing that are asked for at once."""

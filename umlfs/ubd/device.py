@@ -6,13 +6,13 @@ import errno
 from dataclasses import replace
 from typing import Final
 
-from umlfs import sparse
 from umlfs.block import BlockDevice
+from umlfs.blocks import sparse
+from umlfs.blocks.raw import RawDevice, open_file
 from umlfs.cow.header import READ_SIZE, BadHeader, NotCow, parse
 from umlfs.cow.open import open_cow
 from umlfs.cow.plain import PlainImage
 from umlfs.errors import UmlError
-from umlfs.raw import RawDevice, open_file
 from umlfs.ubd.spec import Spec
 
 READ_ONLY_ERRORS: Final = (errno.EROFS, errno.EACCES, errno.EPERM)

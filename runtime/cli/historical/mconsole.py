@@ -11,7 +11,7 @@ from typing import NoReturn
 from runtime.cli import answers, open_standard_descriptors
 from runtime.cli.historical.frame import complain, why
 from runtime.mconsole.commands import NO_PID, Quit, Session
-from runtime.mconsole.places import candidates
+from runtime.mconsole.sockets import candidates
 from runtime.mconsole.wire import Reply
 from umlfs.errors import UmlError
 

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 import click
 
-from runtime import watchdog
 from runtime.cli.historical.frame import WrongUsage, complain, parse, why
+from runtime.mconsole import watchdog
 
 HUNG = 1
 

@@ -25,7 +25,7 @@ def in_order(name: str, help_page: str) -> click.Command:
     def command(now: bool, timeout: float, umid: str) -> None:
         import trio
 
-        from runtime.boot import client
+        from runtime.machines import client
 
         request = {"do": "power", "action": name, "seconds": None if now else timeout}
         trio.run(client.ask, client.find(umid), request)
@@ -42,7 +42,7 @@ def by_console(name: str, help_page: str) -> click.Command:
         import trio
 
         from runtime.mconsole.client import Client
-        from runtime.mconsole.places import find_socket
+        from runtime.mconsole.sockets import find_socket
         from umlfs.errors import UmlError
 
         reply = trio.run(Client(find_socket(umid)).request, name)

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import trio
 
 from runtime.consoles.hostend import HostEnd, Reader
-from runtime.peer import peer_of
+from runtime.host.peer_credentials import peer_of
 from umlfs.errors import UmlError
 
 PIECE: Final = 16 << 10

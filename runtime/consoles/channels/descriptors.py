@@ -16,8 +16,8 @@ import trio
 
 from runtime.consoles.channels.base import PIECE, Tap, failed, show
 from runtime.consoles.spec import Channel
-from runtime.streams import Descriptor
-from runtime.terminal import copy_size, follow_size
+from runtime.tty.streams import Descriptor
+from runtime.tty.terminal import copy_size, follow_size
 from umlfs.errors import UmlError
 
 _GONE: Final = (errno.EIO, errno.EPIPE, errno.ECONNRESET)

@@ -21,7 +21,7 @@ from runtime.consoles.channels.base import (
 from runtime.consoles.channels.seats import Seats
 from runtime.consoles.spec import LOOPBACK, Channel
 from runtime.consoles.telnet_wire import Resized, Telnet
-from umlfs.serve.listening import tcp_listeners
+from umlfs.host.listening import tcp_listeners
 
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 """A client whose machine vanished is noticed after a minute, and its line is free again."""

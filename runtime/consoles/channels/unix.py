@@ -18,7 +18,7 @@ from runtime.consoles.channels.base import (
 )
 from runtime.consoles.channels.seats import Seats
 from runtime.consoles.spec import Channel
-from umlfs.serve.listening import unix_listener
+from umlfs.host.listening import unix_listener
 
 
 class Socket:

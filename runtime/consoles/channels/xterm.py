@@ -16,9 +16,9 @@ import trio
 from runtime.consoles.channels.base import Surroundings, Tap, accept, ignoring_departure, is_ours, refuse
 from runtime.consoles.sharing import Connection
 from runtime.consoles.sharing_wire import Answer, ProtocolError
-from runtime.processor import free_to_choose
+from runtime.process.processor import free_to_choose
 from umlfs.errors import UmlError
-from umlfs.serve.listening import unix_listener
+from umlfs.host.listening import unix_listener
 
 DISPLAYS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
 START_SECONDS: Final = 30.0

@@ -1,0 +1,1 @@
+"""`uml run`: one command in a throwaway guest."""

@@ -1,0 +1,121 @@
+"""A command in a throwaway guest that has the caller's own streams, terminal and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+import trio
+
+from runtime.command.throwaway import timed_out
+from runtime.machine.control import Job
+from runtime.machine.machine import TERMINAL, Machine, Options
+from runtime.tty import terminal
+from runtime.tty.caller import PASSED_ON
+from runtime.tty.streams import Descriptor, are_same, is_null
+
+Streams = tuple[Descriptor | None, Descriptor | None, Descriptor | None]
+
+
+@contextlib.contextmanager
+def standard_streams() -> Iterator[Streams]:
+    """Descriptors 0 to 2: None for /dev/null, the same one twice if output and errors go to the same place."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(number: int) -> Descriptor | None:
+            if is_null(number):
+                return None
+            return stack.enter_context(contextlib.closing(Descriptor(number, write=number > 0)))
+
+        stdout = opened(1)
+        yield opened(0), stdout, stdout if are_same(1, 2) else opened(2)
+
+
+class Foreground:
+    """One run. `signalled` is the signal that ended it, if one did."""
+
+    def __init__(self, options: Options, timeout: float | None) -> None:
+        """`options.terminal` says whether the command gets a terminal or pipes; `timeout` is in seconds."""
+        self.options = options
+        self.timeout = timeout
+        self._job: Job | None = None
+        self._killed: int | None = None
+        self._scope = trio.CancelScope()
+
+    async def run(
+        self,
+        command: Sequence[str],
+        *,
+        directory: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> int:
+        """The exit status of `command`; 128 + N if signal N made us end the guest. UmlError as for `run`."""
+        status: int | None = None
+        with trio.move_on_after(float("inf") if self.timeout is None else self.timeout) as limit:
+            with self._scope, trio.open_signal_receiver(*PASSED_ON) as signals:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._pass_on, signals)
+                    async with Machine(self.options) as machine:
+                        status = await self._within(machine, command, directory, environment, user)
+                    nursery.cancel_scope.cancel()
+        if self._killed is not None:
+            return 128 + self._killed
+        if limit.cancelled_caught:
+            raise timed_out(self.timeout or 0)
+        assert status is not None
+        return status
+
+    async def _pass_on(self, signals: AsyncIterator[int]) -> None:
+        seen: set[int] = set()
+        async for number in signals:
+            if self._job is None or number in seen:
+                self._kill(number)
+            else:
+                seen.add(number)
+                self._job.signal(PASSED_ON[signal.Signals(number)])
+
+    def _kill(self, number: int) -> None:
+        """End the guest because of signal `number`."""
+        self._killed = number
+        self._scope.cancel()
+
+    async def _within(
+        self,
+        machine: Machine,
+        command: Sequence[str],
+        directory: str | None,
+        environment: Mapping[str, str] | None,
+        user: str | None,
+    ) -> int:
+        if self.options.terminal:
+            return await self._on_terminal(machine, command, directory, environment, user)
+        with standard_streams() as (stdin, stdout, stderr):
+            self._job = machine.start(
+                command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                directory=directory,
+                environment=environment,
+                user=user,
+            )
+            return await self._job.wait()
+
+    async def _on_terminal(
+        self,
+        machine: Machine,
+        command: Sequence[str],
+        directory: str | None,
+        environment: Mapping[str, str] | None,
+        user: str | None,
+    ) -> int:
+        line = machine.terminal
+        assert line is not None
+        async with terminal.lent(line, self._kill):
+            self._job = machine.start(
+                command, directory=directory, environment=environment, user=user, terminal=TERMINAL
+            )
+            status = await self._job.wait()
+        return status

@@ -1,0 +1,1 @@
+"""What this host lacks, and what mends it."""

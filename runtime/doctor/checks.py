@@ -1,0 +1,171 @@
+"""What this machine has, and lacks, for running guests: `diagnose()`, with an example in docs/doctor.md."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.guest.initramfs import find_busybox
+from runtime.kernels.kernel import Kernel, find_kernel
+from runtime.kernels.modules import resolve
+from runtime.process.memory import DEFAULT, memory_directory
+from umlfs.errors import UmlError
+
+MODULES = ("fuse", "virtiofs", "overlay", "virtio_blk")
+"""Kernel modules that the root of a guest and its disks need."""
+
+PACKAGED_KERNEL = Path("/usr/bin/linux.uml")
+FUSE_DEVICE = Path("/dev/fuse")
+FUSERMOUNT = Path("/usr/bin/fusermount3")
+MTAB = Path("/etc/mtab")
+PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked for."""
+
+    name: str
+    ok: bool
+    required: bool
+    """Whether `uml run` cannot do without it."""
+    found: str
+    """What is there, or what is wrong."""
+    purpose: str
+    """What it is for."""
+    mend: str | None = None
+    """The shell command that mends it; None where all is well or no one command does."""
+
+
+def diagnose(kernel: str | None = None) -> list[Check]:
+    """Look for everything that guests need, `kernel` being the path of the kernel to use (default: the installed one).
+
+    Blocks for about half a second, runs short child processes, and leaves nothing behind. What is missing
+    is told by a check that is not `ok`: nothing is raised.
+    """
+    return [
+        *_kernel_checks(kernel),
+        _memory(),
+        _ptrace(),
+        _busybox(),
+        _fuse_device(),
+        _fusermount(),
+        _mtab(),
+        _pyfuse3(),
+    ]
+
+
+def can_run(checks: list[Check]) -> bool:
+    """Whether `uml run` can work: nothing that it requires is missing."""
+    return all(check.ok for check in checks if check.required)
+
+
+def _sudo(command: str) -> str:
+    return command if os.geteuid() == 0 else f"sudo {command}"
+
+
+def _install(package: str) -> str:
+    return _sudo(f"apt-get install {package}")
+
+
+def _kernel_checks(path: str | None) -> list[Check]:
+    purpose = "every guest"
+    try:
+        kernel = find_kernel(path)
+    except UmlError as error:
+        named = path or os.environ.get("UML_KERNEL")
+        return [Check("kernel", False, True, error.what, purpose, None if named else _install("user-mode-linux"))]
+    return [Check("kernel", True, True, f"{kernel.path}, version {kernel.version}", purpose), _modules(kernel)]
+
+
+def _modules(kernel: Kernel) -> Check:
+    """The modules that belong to this very kernel: those of another version do not load."""
+    purpose = "the root of a guest, its mounts and disks"
+    mend = _install("--reinstall user-mode-linux") if kernel.path == PACKAGED_KERNEL else None
+    try:
+        missing = [str(module.path) for module in resolve(kernel, MODULES) if not module.path.is_file()]
+    except UmlError as error:
+        return Check("modules", False, True, error.what, purpose, mend)
+    if missing:
+        return Check("modules", False, True, f"not there: {', '.join(missing)}", purpose, mend)
+    return Check("modules", True, True, str(kernel.modules or "built into the kernel"), purpose)
+
+
+def _memory() -> Check:
+    purpose = f"the memory of a guest, {DEFAULT >> 20} MiB unless told otherwise"
+    try:
+        directory = memory_directory(DEFAULT)
+    except UmlError as error:
+        # An existing tmpfs keeps what it holds; /dev/shm is a plain directory in some containers.
+        how = "-o remount,exec,size=2G" if SHARED_MEMORY.is_mount() else "-t tmpfs tmpfs"
+        return Check("memory", False, True, error.what, purpose, _sudo(f"mount {how} {SHARED_MEMORY}"))
+    return Check("memory", True, True, f"{directory} can be mapped executable and has room", purpose)
+
+
+def _ptrace() -> Check:
+    """Have a child ask to be traced by us, as the kernel's processes do."""
+    code = "import ctypes, sys; sys.exit(0 if ctypes.CDLL(None).ptrace(0, 0, None, None) == 0 else 1)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], stdin=subprocess.DEVNULL, check=False)
+    purpose = "running the processes of a guest"
+    if done.returncode == 0:
+        return Check("ptrace", True, True, "allowed", purpose)
+    if PTRACE_SCOPE.exists() and PTRACE_SCOPE.read_text().strip() in ("2", "3"):
+        mend = _sudo("sysctl kernel.yama.ptrace_scope=1")
+        return Check("ptrace", False, True, f"forbidden by {PTRACE_SCOPE}", purpose, mend)
+    return Check("ptrace", False, True, "forbidden, as by the seccomp filter of a container", purpose)
+
+
+def _busybox() -> Check:
+    purpose = "the first program of a guest"
+    try:
+        path = find_busybox()
+    except UmlError as error:
+        named = os.environ.get("UML_BUSYBOX")
+        return Check("busybox", False, True, error.what, purpose, None if named else _install("busybox-static"))
+    return Check("busybox", True, True, f"{path}, static", purpose)
+
+
+def _fuse_device() -> Check:
+    name = str(FUSE_DEVICE)
+    purpose = "uml mount (uml run does not need it)"
+    try:
+        os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return Check(name, False, False, "not there", purpose, _sudo("modprobe fuse"))
+    except OSError as error:
+        return Check(name, False, False, os.strerror(error.errno or 0), purpose, _sudo(f"chmod 666 {FUSE_DEVICE}"))
+    return Check(name, True, False, "opens", purpose)
+
+
+def _fusermount() -> Check:
+    purpose = "uml mount without root"
+    try:
+        status = FUSERMOUNT.stat()
+    except OSError as error:
+        return Check("fusermount3", False, False, f"{FUSERMOUNT}: {error.strerror}", purpose, _install("fuse3"))
+    if status.st_uid == 0 and status.st_mode & stat.S_ISUID:
+        return Check("fusermount3", True, False, f"{FUSERMOUNT}, setuid", purpose)
+    mend = _sudo(f"chmod u+s {FUSERMOUNT}")
+    return Check("fusermount3", False, False, f"{FUSERMOUNT} is not setuid root", purpose, mend)
+
+
+def _mtab() -> Check:
+    """fusermount3 reads there whose mounts are whose; a Debian that never booted lacks it."""
+    purpose = "uml umount without root"
+    if os.access(MTAB, os.R_OK):
+        return Check(str(MTAB), True, False, "there", purpose)
+    return Check(str(MTAB), False, False, "not there", purpose, _sudo(f"ln -sf ../proc/self/mounts {MTAB}"))
+
+
+def _pyfuse3() -> Check:
+    purpose = "uml mount"
+    try:
+        import pyfuse3
+    except ImportError as error:
+        return Check("pyfuse3", False, False, str(error), purpose, "rm -r .venv; ./uml doctor")
+    return Check("pyfuse3", True, False, f"{pyfuse3.__version__}", purpose)

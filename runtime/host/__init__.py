@@ -1,0 +1,1 @@
+"""Facts of the host, and what is kept on it."""

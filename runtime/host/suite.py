@@ -1,0 +1,90 @@
+"""The test suite of a checkout: style and types first, then pytest in place of this process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from umlfs.errors import UmlError
+
+FAILED_CHECKS = "UML_TEST_FAILED_CHECKS"
+"""Environment variable that tells tests/conftest.py which checks failed before pytest: it then fails the run."""
+
+WHY_ROOT = "pytest runs as root, by sudo: tests mount, and make the ordinary users whose part they play"
+ROOTS_CACHE = "/root/.cache/umlfs/tests"
+USERS_OWN = frozenset(
+    ["HOME", "USER", "LOGNAME", "MAIL", "SHELL", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"]
+)
+"""Variables that root is to have its own of, or none."""
+
+
+def run(pytest_args: Sequence[str]) -> NoReturn:
+    """Check style and types, then become pytest with `pytest_args`, its closing line the last one printed.
+
+    A failed check lets pytest run, and fails the run after it. UmlError outside a checkout.
+    """
+    root = checkout()
+    os.chdir(root)
+    keeps = os.access(root, os.W_OK)
+    failed = [name for name, command in _checks(keeps).items() if not _passes(name, command)]
+    os.environ[FAILED_CHECKS] = ", ".join(failed)
+    # Peers such as mke2fs and modinfo lie where the PATH of an ordinary user does not lead.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    pytest = [sys.executable, "-m", "pytest"]
+    if may_be_root():
+        print(f"uml: {WHY_ROOT}", file=sys.stderr, flush=True)
+        os.execvp("sudo", [*as_root(os.environ), *pytest, "-o", f"cache_dir={ROOTS_CACHE}/pytest", *pytest_args])
+    cache = [] if keeps else ["-p", "no:cacheprovider"]
+    os.execv(sys.executable, [*pytest, *cache, *pytest_args])
+
+
+def may_be_root() -> bool:
+    """Whether this is an ordinary user who may use sudo; on a terminal that may ask for the password."""
+    if os.geteuid() == 0 or not shutil.which("sudo"):
+        return False
+    if _succeeds(["sudo", "-n", "true"]):
+        return True
+    return sys.stdin.isatty() and _succeeds(["sudo", "-v"])
+
+
+def as_root(environment: Mapping[str, str]) -> list[str]:
+    """The words before a command that is to run as root with this `environment`, but for what is the user's own. It
+    leaves nothing in the checkout, which stays the user's."""
+    kept = (f"{name}={value}" for name, value in environment.items() if name not in USERS_OWN and "(" not in name)
+    return ["sudo", "-H", "env", *kept, f"PYTHONPYCACHEPREFIX={ROOTS_CACHE}/bytecode"]
+
+
+def _succeeds(command: Sequence[str]) -> bool:
+    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def checkout() -> Path:
+    """The checkout that this code runs from. UmlError where it was installed without its tests."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "tests" / "conftest.py").is_file():
+        raise UmlError(f"{root}: no tests here", "clone the project and run ./uml test in it")
+    return root
+
+
+def _checks(keeps: bool) -> dict[str, list[str]]:
+    """The checks by name. In a checkout that the caller may not write, none `keeps` a cache."""
+    ruff = [] if keeps else ["--no-cache"]
+    mypy = [] if keeps else ["--cache-dir", os.devnull]
+    return {
+        "ruff check": ["ruff", "check", "--quiet", *ruff],
+        "ruff format --check": ["ruff", "format", "--check", "--quiet", *ruff],
+        "mypy --strict": ["mypy", "--no-error-summary", *mypy],
+    }
+
+
+def _passes(name: str, command: Sequence[str]) -> bool:
+    print(f"uml: {name}", file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, "-m", *command], stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        print(f"uml: {name} failed", file=sys.stderr, flush=True)
+    return done.returncode == 0

@@ -1,0 +1,1 @@
+"""One kernel process with its devices, its agent and what it mounts."""

@@ -1,0 +1,41 @@
+"""The initramfs that a machine is booted with."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from runtime import guest
+from runtime.guest import initramfs
+from runtime.kernels.kernel import Kernel
+from runtime.machine.equipment import OVERLAY_MODULE, Equipment
+from runtime.machine.options import Options
+
+
+def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Options) -> None:
+    """Write the initramfs of one boot to `path`: what every boot has, then what this one adds. UmlError, OSError."""
+    if options.initrd:
+        path.symlink_to(initramfs.given(options.initrd))
+        return
+    program = options.program
+    if program is not None:
+        names = (*(name for name in equipment.modules if name != OVERLAY_MODULE), *options.modules)
+        paths = "".join(f"{path}\n" for path in initramfs.module_paths(kernel, names))
+        extra = {"modules": paths.encode()}
+        shutil.copyfile(initramfs.build(kernel, names, program, None, extra, scratch=path.parent), path)
+        return
+    boot = guest.Boot(
+        equipment.root,
+        overlay=not options.writable,
+        mounts=equipment.mounts,
+        links=equipment.links,
+        disk_slots=[number for _, number in equipment.disk_slots],
+        hostname=options.name,
+        init=options.init,
+    )
+    init = guest.script("init.sh").encode()
+    busybox = initramfs.find_busybox()
+    base = initramfs.build(kernel, equipment.modules, init, busybox, later=equipment.later, scratch=path.parent)
+    shutil.copyfile(base, path)
+    with path.open("ab") as file:
+        file.write(guest.archive(boot, initramfs.load_snippet(kernel, equipment.modules)))

@@ -1,0 +1,132 @@
+"""Filesystems for a guest that runs already: put into the slots that it was booted with, and mounted by its agent."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from runtime.machine.equipment import HostMount, open_source
+from umlfs.errors import UmlError
+from umlfs.filesystem import Filesystem
+from umlfs.virtio.slot import Slot
+
+Script = Callable[[str, Sequence[str]], Awaitable[None]]
+"""Has the guest's agent run a shell script with arguments. UmlError if it fails, with what it said."""
+
+# The kernel allows a FUSE filesystem 1 % of the memory for pages not written back yet, and reads 128 KiB ahead.
+_MOUNT = """\
+[ -d "$2" ] || mkdir -p "$2" && mount -t virtiofs -o "$3" "$1" "$2" || exit
+bdi=/sys/class/bdi/$(mountpoint -d "$2")
+echo 60 >"$bdi/max_ratio"
+echo 1024 >"$bdi/read_ahead_kb"
+"""
+_UNMOUNT = '! mountpoint -q "$1" || umount "$1"'
+
+
+@dataclass(slots=True)
+class _Plugged:
+    mount: HostMount
+    slot: Slot
+    filesystem: Filesystem
+    busy: bool = True
+    """It is coming or going."""
+
+
+class Slots:
+    """The slots of one machine, and what is in them."""
+
+    def __init__(self, slots: Sequence[Slot], script: Script) -> None:
+        self._free = list(slots)
+        self._count = len(slots)
+        self._script = script
+        self._plugged: dict[str, _Plugged] = {}
+        """By their places."""
+        self._coming: set[str] = set()
+        """Places whose filesystems are being opened."""
+
+    @property
+    def free(self) -> Sequence[Slot]:
+        """Those without a filesystem."""
+        return self._free
+
+    @property
+    def mounts(self) -> Sequence[HostMount]:
+        """What is in the others."""
+        return [it.mount for it in self._plugged.values()]
+
+    def at(self, place: str) -> HostMount | None:
+        """What was plugged at `place`."""
+        found = self._plugged.get(place)
+        return None if found is None else found.mount
+
+    async def plug(self, mount: HostMount) -> None:
+        """Open a source, and have the guest mount it.
+
+        UmlError, UsageError: then nothing is left of it, unless the guest did not answer in time, and may mount it yet.
+        """
+        if mount.place in self._plugged or mount.place in self._coming:
+            raise UmlError("Device is already configured")
+        if not self._free:
+            raise UmlError(f"no slot left of {self._count}", "remove another, or boot with more: --slots")
+        slot = self._free.pop(0)
+        self._coming.add(mount.place)
+        try:
+            filesystem = await _open(mount)
+        except BaseException:
+            self._free.append(slot)
+            raise
+        finally:
+            self._coming.remove(mount.place)
+        self._plugged[mount.place] = it = _Plugged(mount, slot, filesystem)
+        slot.insert(filesystem, read_only=mount.read_only, name=mount.place)
+        options = "ro" if mount.read_only else "rw"
+        try:
+            await self._script(_MOUNT, [slot.tag, mount.place, options])
+        except UmlError:
+            if not slot.mounted:
+                await self._empty(it)
+            raise
+        finally:
+            it.busy = False
+
+    async def unplug(self, place: str) -> None:
+        """Have the guest unmount what is at `place`, and close it. UmlError while it is in use."""
+        it = self._plugged.get(place)
+        if it is None:
+            raise UmlError("Device is not configured")
+        if it.busy:
+            raise UmlError("Device is busy", "try again")
+        it.busy = True
+        try:
+            if it.slot.mounted:
+                await self._script(_UNMOUNT, [place])
+            if it.slot.mounted:
+                raise UmlError("Device is still mounted elsewhere in the guest", "unmount it there, and try again")
+            await self._empty(it)
+        finally:
+            it.busy = False
+
+    async def _empty(self, it: _Plugged) -> None:
+        await it.slot.take_out()
+        del self._plugged[it.mount.place]
+        self._free.append(it.slot)
+        with trio.CancelScope(shield=True):
+            await it.filesystem.close()
+
+    async def close(self) -> None:
+        """Close what is in them; when no guest is there any more."""
+        with trio.CancelScope(shield=True):
+            async with contextlib.AsyncExitStack() as stack:
+                for it in self._plugged.values():
+                    stack.push_async_callback(it.filesystem.close)
+
+
+async def _open(mount: HostMount) -> Filesystem:
+    opened = await open_source(mount.source, read_only=mount.read_only, extra=dict(mount.options))
+    if not isinstance(opened, Filesystem):
+        await opened.close()
+        raise UmlError(f"{mount.source}: a disk, not a directory", "config ubd<N>= takes disks")
+    return opened

@@ -1,0 +1,384 @@
+"""A machine: a kernel process, its devices, and the agent in its guest, as tasks of one trio nursery."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import trio
+
+from runtime import guest
+from runtime.kernels.kernel import Kernel, find_kernel
+from runtime.kernels.tuning import command_line, remember_lpj, tuning
+from runtime.machine import ending, script
+from runtime.machine.archive import write_archive
+from runtime.machine.control import ControlFilesystem, Job, Sink, Source
+from runtime.machine.directory_slots import Slots
+from runtime.machine.disk_slots import DiskSlots
+from runtime.machine.equipment import Equipment
+from runtime.machine.log import KernelLog
+from runtime.machine.mount_points import check_places
+from runtime.machine.options import Options
+from runtime.machine.plan import ARCHIVE, kernel_arguments
+from runtime.mconsole import notify
+from runtime.mconsole.wire import Kind, Notification
+from runtime.process.keeper import Keeper
+from runtime.process.memory import memory_directory
+from runtime.process.processes import kill_group
+from runtime.process.processor import Seat
+from runtime.tty.ptys import Ends, open_ends
+from umlfs.errors import UmlError, sole
+from umlfs.host.watch import Watch
+from umlfs.virtio import vhost_user
+from umlfs.virtio.device import VirtioDevice
+from umlfs.virtio.disk_slot import DiskSlot
+
+__all__ = ["Machine", "Options", "TERMINAL"]
+
+SETTLE_SECONDS: Final = 30.0
+"""How long a guest may take at the end to write back what it holds for its disks."""
+LOG_SECONDS: Final = 1.0
+"""How long the log of a kernel that has ended may take to be read."""
+NOTIFY: Final = "notify"
+"""The socket that the kernel tells of itself at."""
+TERMINAL: Final = 1
+"""The guest's line (/dev/tty1) that `Machine.terminal` is the pty of."""
+
+
+class Machine:
+    """A running guest, from the entry of its context to the exit.
+
+        async with Machine(Options(root="hostfs:/")) as machine:
+            job = machine.start(["uname", "-a"], stdout=sink)
+            status = await job.wait()
+
+    Entering boots and returns when the guest takes commands; UmlError if it does not come so far. However the
+    context ends, the kernel and all its helpers are gone afterwards, and so are its sockets and files; and
+    they go if our process is killed.
+    """
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
+        self.terminals: dict[int, Ends] = {}
+        """The ptys of the guest's terminals by their lines."""
+        self.directory: Path | None = None
+        """Of the sockets, while the machine runs."""
+        self.pid: int | None = None
+        """The kernel's."""
+        self.returncode: int | None = None
+        """The exit status of a kernel that has ended; -N after signal N."""
+        self._control = ControlFilesystem()
+        self._log = KernelLog(self.options.on_log)
+        self._stack = contextlib.AsyncExitStack()
+        self._ended = trio.Event()
+        self._booted = trio.Event()
+        """The kernel said so; it does where `Options.on_notification` listens."""
+        self._equipment: Equipment | None = None
+        self.slots = Slots([], partial(script.run, self))
+        """For filesystems that come while the guest runs; none before it does."""
+        self.disk_slots = DiskSlots([], [], partial(script.run, self))
+        """For disks, likewise; those of the boot are among them."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._stack.enter_async_context(self._running())
+        except BaseExceptionGroup as group:
+            raise sole(group) from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._stack.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            raise sole(group) from None
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: Source | None = None,
+        stdout: Sink | None = None,
+        stderr: Sink | None = None,
+        directory: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+        terminal: int | None = None,
+    ) -> Job:
+        """Run `command` in the guest, after those started before it unless that stays up; an empty one is a shell.
+
+        Without a stream the command reads nothing, and what it writes is dropped. It starts in `directory`, an
+        error if that does not exist; by default in the caller's own, where the guest has it. `environment` is
+        all that it gets. It runs on line `terminal` instead of streams if one is given.
+        """
+        if terminal is not None and terminal not in self.terminals:
+            raise ValueError(f"the machine has no terminal {terminal}")
+        job = Job(stdin, stdout, stderr)
+        if self._ended.is_set() or not self.has_agent:
+            job.finish(failure=UmlError("the guest is gone") if self.has_agent else self.no_agent())
+            return job
+        script = guest.job_script(
+            command,
+            number=self._control.next_number,
+            directory=directory or _working_directory(),
+            must_enter=directory is not None,
+            environment=environment or {},
+            user=user,
+        )
+        self._control.submit(job, script, "" if terminal is None else f"/dev/tty{terminal}")
+        return job
+
+    def start_program(self, program: bytes, *, stdin: Source, stdout: Sink) -> Job:
+        """Run `program`, an executable that needs nothing of the guest's root, as the guest's root user. It gets its
+        job's number, and opens its streams in the control filesystem by itself: what is said there goes straight to
+        the host and back."""
+        job = Job(stdin, stdout)
+        if self._ended.is_set():
+            job.finish(failure=UmlError("the guest is gone"))
+            return job
+        self._control.submit(job, guest.program_script(self._control.next_number), program=program)
+        return job
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether the guest runs an agent of ours."""
+        return not self.options.initrd
+
+    @staticmethod
+    def no_agent() -> UmlError:
+        """What to say where the agent is missed."""
+        return UmlError("the guest has no agent: it was booted by an initrd= of its own", "use its consoles")
+
+    def retire(self, job: Job) -> None:
+        """Forget a job that is over: a machine that stays up would remember every one it ran."""
+        self._control.retire(job)
+
+    @property
+    def terminal(self) -> Ends | None:
+        """The pty of the terminal that `Options.terminal` asked for."""
+        return self.terminals.get(TERMINAL)
+
+    async def ended(self) -> None:
+        """Wait until the kernel has ended by itself."""
+        await self._ended.wait()
+
+    def failure(self, what: str) -> UmlError:
+        """The error that `what` happened to the guest, with the end of the kernel's log."""
+        return self._log.failure(what)
+
+    def hear(self, data: bytes) -> None:
+        """The kernel's console said `data`: for machines whose console is another's (`Options.arguments`)."""
+        self._log.feed(data)
+
+    async def last_words(self) -> None:
+        """Wait until the kernel that has ended has said why, if it says that at all."""
+        with trio.move_on_after(LOG_SECONDS):
+            await self._log.ending.wait()
+
+    def kill(self) -> None:
+        """End the kernel at once: what the guest has not written yet is lost."""
+        if self.pid is not None and self.returncode is None:
+            kill_group(self.pid)
+
+    @property
+    def devices(self) -> list[str]:
+        """The names of the devices that we serve."""
+        return [device.name for device in self._devices]
+
+    @property
+    def stores(self) -> list[VirtioDevice]:
+        """The devices that we serve, without the one by which we talk to the guest's agent."""
+        return [device for device in self._devices if device.name != f"virtio-fs {guest.CONTROL_TAG}"]
+
+    @property
+    def _devices(self) -> list[VirtioDevice]:
+        """All but slots without anything in them."""
+        found = [] if self._equipment is None else [device.device for device in self._equipment.devices]
+        free = [*self.slots.free, *self.disk_slots.free]
+        return [each.disk if isinstance(each, DiskSlot) else each for each in found if each not in free]
+
+    @property
+    def mconsole(self) -> Path:
+        """The kernel's own management console."""
+        assert self.directory is not None
+        return self.directory / self.directory.name / "mconsole"
+
+    @property
+    def wants_reboot(self) -> bool:
+        """Whether the kernel that has ended was told to start again (with `noreboot` it leaves that to us)."""
+        return self._log.restarting
+
+    @property
+    def panicked(self) -> bool:
+        """Whether the kernel that has ended did so because it panicked."""
+        return self._log.panicked
+
+    @property
+    def log(self) -> list[bytes]:
+        """The last lines of the kernel's log."""
+        return list(self._log.lines)
+
+    # Booting ----------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        options = self.options
+        async with contextlib.AsyncExitStack() as stack:
+            check_places(mount.place for mount in options.mounts)
+            kernel = find_kernel(options.kernel)
+            memory = memory_directory(options.memory)
+            keeper = stack.enter_context(Keeper())
+            self.directory = directory = keeper.directory
+            self._equipment = equipment = await self._equip(stack, directory)
+            listeners = [
+                await stack.enter_async_context(vhost_user.listening(str(device.socket)))
+                for device in equipment.devices
+            ]
+            watch = stack.enter_context(ending.watching(directory))
+            heard = options.on_notification and stack.enter_context(notify.listening(directory / NOTIFY))
+            # Tasks end before what they work on is closed.
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            stack.callback(nursery.cancel_scope.cancel)
+            for device, listener in zip(equipment.devices, listeners, strict=True):
+                nursery.start_soon(vhost_user.serve, device.device, listener)
+            await trio.to_thread.run_sync(write_archive, directory / ARCHIVE, kernel, equipment, options)
+            if heard and options.on_notification:
+                nursery.start_soon(self._tell, heard, options.on_notification)
+                equipment.arguments.append(f"mconsole=notify:{directory / NOTIFY}")
+            nursery.start_soon(self._hear_farewell, watch, directory / directory.name)
+            self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
+            await self._wait_until_ready()
+            yield
+            writes_disks = equipment.writes_disks or self.disk_slots.writes
+            if writes_disks and self.has_agent and not self._ended.is_set():
+                with trio.move_on_after(SETTLE_SECONDS):
+                    await self._control.settle()
+
+    async def _equip(self, stack: contextlib.AsyncExitStack, directory: Path) -> Equipment:
+        """Open every source."""
+        options = self.options
+        equipment = Equipment(directory, btrfs=bool(options.initrd))
+        if self.has_agent:
+            equipment.add_filesystem(guest.CONTROL_TAG, self._control)
+        if options.program is None and options.root_disk is None and self.has_agent:
+            await equipment.open_root(stack, options.root, writable=options.writable, flags=options.root_flags)
+        await equipment.open_mounts(stack, options.mounts)
+        await equipment.open_ubds(stack, options.ubds, native=options.native_ubd)
+        if options.root_disk is not None:
+            equipment.root_on(options.root_disk, read_only=options.root_flags == "ro")
+        await equipment.add_disks(options.disks)
+        equipment.add_slots(options.slots)
+        self.slots = Slots(equipment.slots, partial(script.run, self))
+        stack.push_async_callback(self.slots.close)
+        equipment.add_disk_slots(options.disk_slots)
+        self.disk_slots = DiskSlots(equipment.disk_slots, equipment.ubds, partial(script.run, self))
+        equipment.arguments += options.arguments
+        return equipment
+
+    def _start_kernel(
+        self,
+        stack: contextlib.AsyncExitStack,
+        nursery: trio.Nursery,
+        kernel: Kernel,
+        keeper: Keeper,
+        equipment: Equipment,
+        memory: Path,
+    ) -> None:
+        tuned = tuning(kernel, btrfs=equipment.btrfs)
+        arguments = [
+            *kernel_arguments(self.options.memory, keeper.directory),
+            *(device.argument for device in equipment.devices),
+            *equipment.arguments,
+            *tuned.arguments(),
+        ]
+        lines = self._make_terminals(stack)
+        process = keeper.spawn(
+            [kernel.path, *command_line([*arguments, *(f"con{n}=fd:{fd}" for n, fd in lines.items())])],
+            output=subprocess.PIPE,
+            pass_fds=[*self.options.descriptors, *lines.values()],
+            env={"TMPDIR": str(memory), "PATH": os.defpath, "HOME": str(keeper.directory)},
+        )
+        self.pid = process.pid
+        # The kernel goes before its devices do.
+        stack.callback(keeper.close)
+        assert process.stderr is not None
+        pipe = trio.lowlevel.FdStream(os.dup(process.stderr.fileno()))
+        process.stderr.close()
+        nursery.start_soon(self._log.keep, pipe)
+        seat = Seat(process.pid)
+        stack.callback(seat.leave)
+        nursery.start_soon(seat.keep)
+        nursery.start_soon(self._watch, keeper, process)
+        if tuned.lpj is None:
+            nursery.start_soon(self._learn, kernel)
+
+    def _make_terminals(self, stack: contextlib.AsyncExitStack) -> dict[int, int]:
+        """What the kernel inherits of all its terminals, by their lines."""
+        for line in (*([TERMINAL] if self.options.terminal else []), *self.options.terminals):
+            self.terminals[line] = ends = open_ends()
+            stack.callback(os.close, ends.near)
+            stack.callback(os.close, ends.far)
+        return {line: ends.far for line, ends in self.terminals.items()}
+
+    async def _learn(self, kernel: Kernel) -> None:
+        """Keep what this boot measured for the next one."""
+        await self._control.ready.wait()
+        remember_lpj(kernel, b"\n".join(self._log.lines))
+
+    async def _watch(self, keeper: Keeper, process: subprocess.Popen[bytes]) -> None:
+        status = await keeper.wait(process)
+        with trio.move_on_after(LOG_SECONDS):
+            await self._log.complete.wait()
+        self.returncode = status
+        self._ended.set()
+        self._control.stop(self._log.failure(f"the guest ended by itself ({_ending(status)})"))
+
+    async def _tell(self, notifications: notify.Notifications, hear: Callable[[Notification], None]) -> None:
+        async for notification in notifications:
+            if notification.kind is Kind.BOOT:
+                self._booted.set()
+            hear(notification)
+
+    async def _hear_farewell(self, watch: Watch | None, umid: Path) -> None:
+        await ending.umid_removed(watch, umid)
+        self._control.hang_up()
+
+    async def _wait_until_ready(self) -> None:
+        """Return when the agent asks for its first job, or without one when the kernel answers. UmlError if that never
+        comes."""
+        up = self._control.ready if self.has_agent else self._booted
+        with trio.move_on_after(self.options.boot_seconds):
+            async with trio.open_nursery() as nursery:
+                for event in (up, self._control.reported, self._ended):
+                    nursery.start_soon(_cancel_after, event, nursery.cancel_scope)
+        if up.is_set():
+            return
+        if self._control.reported.is_set():
+            raise UmlError(guest.explain(self._control.report.decode(errors="surrogateescape")))
+        if self._ended.is_set():
+            raise self._log.failure("the kernel ended before its guest was up")
+        raise self._log.failure(f"the guest did not come up within {self.options.boot_seconds:g} s")
+
+
+def _ending(status: int) -> str:
+    return f"the kernel died of signal {-status}" if status < 0 else f"the kernel's exit status was {status}"
+
+
+def _working_directory() -> str:
+    """The caller's own; / if it was removed meanwhile."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

@@ -1,0 +1,70 @@
+"""What a machine is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from runtime import guest
+from runtime.machine.equipment import Disk, HostMount, RootDisk
+from runtime.mconsole.wire import Notification
+from runtime.process.memory import DEFAULT
+from umlfs.ubd import Spec
+
+BOOT_SECONDS: Final = 60.0
+"""How long a guest may take until its agent answers. A hundred times what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a machine is made of."""
+
+    root: str = "hostfs:/"
+    """The source of the root filesystem."""
+    root_disk: RootDisk | None = None
+    """One of `ubds` holds the root instead."""
+    root_flags: str = ""
+    """How to mount the root in place of `rw`; what the guest does later is its own matter."""
+    writable: bool = False
+    """Changes to the root go through to the source; else they go to the guest's memory and are gone with it."""
+    mounts: Sequence[HostMount] = ()
+    ubds: Sequence[Spec] = ()
+    """Disks, as the kernel's command line names them (`umlfs.ubd.parse`)."""
+    native_ubd: bool = False
+    """The kernel's own ubd driver takes the disks."""
+    disks: Sequence[Disk] = ()
+    """Further disks: block devices of any kind, open already."""
+    program: bytes | None = None
+    """A static program that is the whole guest, in the place of a root: its init, and the agent that takes jobs from
+    the control filesystem (`runtime.machine.control`). It loads the modules whose paths are the lines of /modules."""
+    modules: Sequence[str] = ()
+    """Further kernel modules for `program` to load."""
+    initrd: str = ""
+    """The file of an initrd that is the whole guest, in the place of a root and an agent: it runs no commands of ours,
+    and gets devices of the kernel's own alone."""
+    arguments: Sequence[str] = ()
+    """Further words for the kernel's command line."""
+    memory: int = DEFAULT
+    """In bytes."""
+    kernel: str | None = None
+    """The kernel's file; by default the one that is installed."""
+    terminal: bool = False
+    """Make a terminal for a command to run on."""
+    terminals: Sequence[int] = ()
+    """Lines of the guest (`con` numbers) to be made terminals for commands."""
+    descriptors: Sequence[int] = ()
+    """Passed to the kernel under their numbers, for words in `arguments` that name them."""
+    init: guest.Init | None = None
+    """The machine stays up: what the guest's process 1 becomes. Commands then run side by side."""
+    slots: int = 0
+    """How many further filesystems can come while the guest runs (`Machine.slots`)."""
+    disk_slots: int = 0
+    """How many further disks can come (`Machine.disk_slots`)."""
+    name: str = "umlfs"
+    """The guest's host name."""
+    boot_seconds: float = BOOT_SECONDS
+    on_log: Callable[[bytes], None] | None = field(default=None, compare=False)
+    """Called with each line of the kernel's log."""
+    on_notification: Callable[[Notification], None] | None = field(default=None, compare=False)
+    """Called with what the kernel tells of itself: that it boots, that it panics."""

@@ -1,0 +1,230 @@
+"""Nothing of a machine survives us, not even when we are killed by SIGKILL.
+
+A kernel does not end with the process that started it. So a small process, the keeper, stands by: it holds the
+read end of a pipe whose only write end is ours. When that end closes without a word, we are dead: the keeper
+kills the kernels that it knows of and removes the directory with their sockets.
+
+There is no moment without guard. The directory gets its name before it is made, and a kernel is started by way
+of a shell that tells the keeper its number and then becomes the kernel: until it has told, it holds the pipe
+open itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final
+
+import trio
+
+from runtime.process.open_files import callers_limit
+from runtime.process.processes import MARK, Leash, fixed_addresses, kill_group, kill_marked
+from umlfs.errors import UmlError
+
+SHELL: Final = "/bin/sh"
+
+# Words on the pipe: `add PID` for a kernel to be killed at the end, `drop PID` for one that has ended (its number
+# may soon be another's), `done` when nothing is left to do. The keeper lives in a session of its own, so no
+# terminal ends it; ignoring the rest lets it outlive a shutdown that first asks all processes to end.
+_KEEP: Final = """\
+trap '' HUP INT QUIT TERM
+pids=
+while read -r word pid; do
+    case $word in
+        add) pids="$pids $pid" ;;
+        drop)
+            left=
+            for known in $pids; do
+                [ "$known" = "$pid" ] || left="$left $known"
+            done
+            pids=$left
+            ;;
+        done) exit 0 ;;
+    esac
+done
+for pid in $pids; do
+    kill -s KILL -- "-$pid" || kill -s KILL "$pid"
+done
+grep -lsF "$2=$1" /proc/[0-9]*/environ | while IFS=/ read -r root proc pid rest; do
+    kill -s KILL "$pid"
+done
+rm -rf -- "$1"
+"""
+
+_LAUNCH: Final = """\
+echo "add $$"
+ulimit -Sn "$1"
+shift
+exec "$@" >&2
+"""
+
+_PATH_MAX: Final = 60
+"""Bytes of the directory's parent: a socket's path is limited to 107, the kernel adds umid and name."""
+
+END_TIMEOUT: Final = 5.0
+"""Seconds that a killed kernel, or the keeper itself, gets to be gone."""
+
+GROUP_TIMEOUT: Final = 0.02
+"""Seconds that a killed group gets before others are looked for: helpers that are no part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bonds:
+    """What holds a kernel's processes together."""
+
+    leash: Leash
+    mark: str
+
+
+class Keeper:
+    """A directory for a machine's sockets, and the kernels that must not outlive this process.
+
+    A context manager: on entry the directory is there, empty and for this user alone; on exit kernels still
+    running are killed, all are reaped, and the directory is gone. Its parent is `$XDG_RUNTIME_DIR` where that is
+    of use, else /tmp.
+
+    Both ends block for some milliseconds.
+    """
+
+    directory: Path
+
+    def __init__(self, parent: Path | None = None) -> None:
+        self.directory = (parent or _default_parent()) / f"umlfs-{os.urandom(6).hex()}"
+        self._kernels: dict[subprocess.Popen[bytes], _Bonds] = {}
+        """Those that are not reaped."""
+        self._started = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe = -1
+
+    def __enter__(self) -> Keeper:
+        reader, self._pipe = os.pipe()
+        try:
+            self._process = _start(reader, self.directory)
+            self.directory.mkdir(mode=0o700)
+        except OSError as error:
+            self.close()
+            raise UmlError(f"{self.directory}: cannot be made ready: {error.strerror}") from error
+        finally:
+            os.close(reader)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def spawn(
+        self,
+        arguments: Sequence[str | os.PathLike[str]],
+        *,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        output: int | IO[bytes] | None = None,
+        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a kernel; `arguments` begins with its path.
+
+        Its descriptors 1 and 2 are both `output` (`subprocess.PIPE`: the pipe is the result's `stderr`), and
+        those of `pass_fds` keep their numbers. It may have as many files open as this process might before
+        `raise_limit`. The process number is the kernel's own. UmlError if it cannot be started. Wait for its end by
+        `wait`.
+        """
+        words = [SHELL, "-c", _LAUNCH, SHELL, callers_limit(), *(os.fspath(word) for word in arguments)]
+        self._started += 1
+        leash, mark = Leash(), f"{self.directory}/{self._started}"
+        try:
+            with fixed_addresses():
+                kernel = subprocess.Popen(
+                    words,
+                    stdin=stdin,
+                    stdout=self._pipe,
+                    stderr=output,
+                    pass_fds=[*pass_fds, leash.held],
+                    env={**(os.environ if env is None else env), MARK: mark},
+                    cwd=cwd,
+                )
+        except OSError as error:
+            leash.close()
+            raise UmlError(f"{os.fspath(arguments[0])}: cannot be started: {error.strerror}") from error
+        finally:
+            leash.hand_over()
+        self._kernels[kernel] = _Bonds(leash, mark)
+        return kernel
+
+    async def wait(self, kernel: subprocess.Popen[bytes]) -> int:
+        """Wait until the kernel ends, end what it left running, and reap it: its `returncode`.
+
+        Cancellation leaves it running.
+        """
+        if kernel in self._kernels:
+            pidfd = os.pidfd_open(kernel.pid)
+            try:
+                await trio.lowlevel.wait_readable(pidfd)
+            finally:
+                os.close(pidfd)
+            self._end(kernel)
+        return kernel.wait()  # It is reaped: this does not wait.
+
+    def _end(self, kernel: subprocess.Popen[bytes]) -> None:
+        """End all processes of the kernel and reap it. Until then its number is its own, so what goes by the
+        number comes first."""
+        bonds = self._kernels.pop(kernel, None)
+        if bonds is None:
+            return
+        if not bonds.leash.is_free():
+            kill_group(kernel.pid)
+            if not bonds.leash.is_free(GROUP_TIMEOUT):
+                kill_marked(bonds.mark)
+                bonds.leash.is_free(END_TIMEOUT)
+        bonds.leash.close()
+        self._tell(b"drop %d\n" % kernel.pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            kernel.wait(END_TIMEOUT)
+
+    def _tell(self, line: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._pipe, line)
+
+    def close(self) -> None:
+        """End the kernels, remove the directory, let the keeper go. To be called once or more."""
+        for kernel in list(self._kernels):
+            self._end(kernel)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        if self._pipe >= 0:
+            self._tell(b"done\n")
+            os.close(self._pipe)
+            self._pipe = -1
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_TIMEOUT)
+            self._process = None
+
+
+def _start(reader: int, directory: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [SHELL, "-c", _KEEP, SHELL, directory, MARK],
+        stdin=reader,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin"},
+        start_new_session=True,
+    )
+
+
+def _default_parent() -> Path:
+    named = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    with contextlib.suppress(OSError):
+        if named.is_absolute() and named.stat().st_uid == os.geteuid() and os.access(named, os.W_OK | os.X_OK):
+            # The kernel's command line knows no quoting, and ends a socket's path at a colon.
+            speakable = not any(character.isspace() or character == ":" for character in str(named))
+            if speakable and len(os.fsencode(named)) <= _PATH_MAX:
+                return named
+    return Path("/tmp")

@@ -1,0 +1,1 @@
+"""Sources served on sockets."""

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from runtime import cli
+from runtime.host import suite
+from umlfs.errors import UmlError
+
+
+class Became(Exception):
+    """The process would have become this program now."""
+
+
+@pytest.fixture
+def became(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `suite.run` becomes; the directory and the environment are put back after the test."""
+    words: list[str] = []
+
+    def execv(program: str, args: list[str]) -> None:
+        words.extend(args)
+        raise Became
+
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "execvp", execv)
+    monkeypatch.setattr(suite, "may_be_root", lambda: False)
+    monkeypatch.setenv(suite.FAILED_CHECKS, "")
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(Path.cwd())
+    return words
+
+
+def checks(**status: int) -> dict[str, list[str]]:
+    return {name: ["this", "--version"] if not code else ["no_such_module"] for name, code in status.items()}
+
+
+@pytest.mark.parametrize(("status", "failed"), [({"a": 0, "b": 0}, ""), ({"a": 1, "b": 0, "c": 1}, "a, c")])
+def test_failed_checks_do_not_keep_the_tests_from_running(
+    monkeypatch: pytest.MonkeyPatch, became: list[str], status: dict[str, int], failed: str
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    monkeypatch.setattr(suite, "_checks", lambda keeps: checks(**status))
+    with pytest.raises(Became):
+        suite.run(["-k", "x"])
+    assert became == [sys.executable, "-m", "pytest", "-k", "x"]
+    assert os.environ[suite.FAILED_CHECKS] == failed
+    assert os.environ["PATH"] == "/usr/bin:/usr/sbin:/sbin"
+    assert Path.cwd() == suite.checkout()
+
+
+def test_a_checkout_that_may_not_be_written_gets_no_caches(monkeypatch: pytest.MonkeyPatch, became: list[str]) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def passes(name: str, command: Sequence[str]) -> bool:
+        asked.append(tuple(command))
+        return True
+
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(suite, "_passes", passes)
+    with pytest.raises(Became):
+        suite.run([])
+    assert len(asked) == 3
+    assert all("--no-cache" in command or "/dev/null" in command for command in asked)
+    assert became[3:] == ["-p", "no:cacheprovider"]
+
+
+def test_outside_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(suite, "__file__", str(tmp_path / "runtime" / "host" / "suite.py"))
+    with pytest.raises(UmlError, match=r"no tests here; clone the project and run \./uml test in it"):
+        suite.checkout()
+
+
+def test_the_command_hands_everything_to_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr("runtime.cli.test.run", given.extend)
+    assert cli.invoke(["test", "--long", "-x", "tests/cli", "-k", "a b", "--", "c"]) == 0
+    assert given == ["--long", "-x", "tests/cli", "-k", "a b", "c"]
+
+
+def test_an_ordinary_user_who_may_use_sudo(monkeypatch: pytest.MonkeyPatch, became: list[str]) -> None:
+    monkeypatch.setattr(suite, "may_be_root", lambda: True)
+    monkeypatch.setattr(suite, "_passes", lambda name, command: True)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(Became):
+        suite.run(["-k", "x"])
+    assert became[:3] == ["sudo", "-H", "env"]
+    assert {"CI=true", f"{suite.FAILED_CHECKS}="} <= set(became)
+    assert not any(word.startswith("HOME=") for word in became)
+    command = became[became.index(sys.executable) :]
+    assert command == [sys.executable, "-m", "pytest", "-o", f"cache_dir={suite.ROOTS_CACHE}/pytest", "-k", "x"]

@@ -1,0 +1,1 @@
+"""Block devices: files, slices of others, partitions, and what they hold."""

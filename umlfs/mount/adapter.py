@@ -1,0 +1,342 @@
+"""The one adapter from `Filesystem` to `pyfuse3.Operations`.
+
+What pyfuse3 has no request for (fallocate, lseek, copy_file_range, locks, syncfs) the kernel does without, as it
+does for any filesystem that lacks them; docs/mounting.md tells how that looks.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from time import monotonic
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
+
+import pyfuse3
+from pyfuse3 import FUSEError
+
+from umlfs.filesystem import NO_HANDLE, Caller, Entry, Filesystem, Opened, SetAttr
+from umlfs.mount.attributes import NAMES_ALONE, from_attr, from_entry, from_statfs, of_dirent
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SPARE_BUFFERS: Final = 8
+"""Buffers kept for reading; the kernel seldom has more reads under way."""
+_BUFFER: Final = 1 << 20
+"""The largest read that libfuse asks for."""
+_LISTED_MAX: Final = 30.0
+"""Seconds for which a listing saves the next one the attributes: the kernel may have dropped some meanwhile."""
+_ERRNO_MAX: Final = 512
+"""The kernel takes error numbers below this one only; larger ones are its own."""
+
+
+def _errno(error: OSError) -> int:
+    number = error.errno or errno.EIO
+    return number if 0 < number < _ERRNO_MAX else errno.EIO
+
+
+def _answering(
+    operation: Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Adapter, P], Coroutine[Any, Any, T]]:
+    """A request whose failures are told to the kernel: any other exception would end the mount."""
+
+    async def answer(self: Adapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.requests += 1
+        self.under_way += 1
+        try:
+            return await operation(self, *args, **kwargs)
+        except FUSEError:
+            raise
+        except OSError as error:
+            raise FUSEError(_errno(error)) from None
+        except Exception:
+            log.exception("%s failed", operation.__name__)
+            raise FUSEError(errno.EIO) from None
+        finally:
+            self.under_way -= 1
+
+    return answer
+
+
+class _File:
+    """An open file or directory, as the kernel knows it."""
+
+    __slots__ = ("handle", "ino", "plus", "valid_until")
+
+    def __init__(self, ino: int, handle: int) -> None:
+        self.ino = ino
+        self.handle = handle
+        self.plus = True
+        """Of a directory: whether its listing tells attributes."""
+        self.valid_until = 0.0
+        """Of such a listing: until when (monotonic seconds) the kernel believes all names told by it."""
+
+
+def _caller(ctx: pyfuse3.RequestContext) -> Caller:
+    return Caller(ctx.uid, ctx.gid, ctx.pid)
+
+
+class Adapter(pyfuse3.Operations):
+    """`filesystem` as the operations of a mount."""
+
+    supports_dot_lookup = False
+
+    def __init__(self, filesystem: Filesystem, status: Callable[[Adapter], bytes] | None = None) -> None:
+        """`status` is what reading the extended attribute `STATUS` of the root gives."""
+        super().__init__()
+        traits = filesystem.traits
+        self.fs = filesystem
+        self.requests = 0
+        """How many requests were answered; forgets need no answer and are not counted."""
+        self.under_way = 0
+        """How many requests are being worked on."""
+        self.enable_writeback_cache = traits.writeback and not traits.read_only
+        self.enable_acl = traits.posix_acl
+        self._status = status
+        self._open_files: dict[int, _File] = {}
+        self._next = 1
+        self._spare: list[bytearray] = []
+        self._listed: dict[int, float] = {}
+        """Directories of which the kernel knows every name with its attributes, and until when."""
+
+    def _keep(self, ino: int, handle: int) -> pyfuse3.FileHandleT:
+        number = self._next
+        self._next += 1
+        self._open_files[number] = _File(ino, handle)
+        return pyfuse3.FileHandleT(number)
+
+    # Names ------------------------------------------------------------------------------------
+
+    @_answering
+    async def lookup(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return from_entry(await self.fs.lookup(parent, name))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        forget = self.fs.forget
+        for ino, count in inode_list:
+            forget(ino, count)
+            self._listed.pop(ino, None)
+
+    @_answering
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return from_entry(await self.fs.mknod(parent, name, mode, rdev, ctx.umask, _caller(ctx)))
+
+    @_answering
+    async def mkdir(self, parent: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return from_entry(await self.fs.mkdir(parent, name, mode & 0o7777, ctx.umask, _caller(ctx)))
+
+    @_answering
+    async def symlink(
+        self, parent: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return from_entry(await self.fs.symlink(parent, name, target, _caller(ctx)))
+
+    @_answering
+    async def readlink(self, ino: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileNameT:
+        return pyfuse3.FileNameT(await self.fs.readlink(ino))
+
+    @_answering
+    async def link(
+        self, ino: int, new_parent: int, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return from_entry(await self.fs.link(ino, new_parent, new_name))
+
+    @_answering
+    async def unlink(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self.fs.unlink(parent, name)
+
+    @_answering
+    async def rmdir(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self.fs.rmdir(parent, name)
+
+    @_answering
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, ctx: pyfuse3.RequestContext
+    ) -> None:
+        await self.fs.rename(parent, name, new_parent, new_name, flags)
+
+    # Attributes -------------------------------------------------------------------------------
+
+    @_answering
+    async def getattr(self, ino: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        attr, valid = await self.fs.getattr(ino)
+        return from_attr(ino, attr, valid)
+
+    @_answering
+    async def setattr(
+        self,
+        ino: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        changes = SetAttr(
+            mode=attr.st_mode & 0o7777 if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
+        )
+        handle = NO_HANDLE if fh is None else self._open_files[fh].handle
+        changed, valid = await self.fs.setattr(ino, changes, handle, _caller(ctx))
+        return from_attr(ino, changed, valid)
+
+    @_answering
+    async def access(self, ino: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        await self.fs.access(ino, mode, _caller(ctx))
+        return True
+
+    @_answering
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        return from_statfs(await self.fs.statfs())
+
+    @_answering
+    async def getxattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        if name == STATUS and self._status is not None:
+            self.requests -= 1
+            return self._status(self)
+        try:
+            return await self.fs.getxattr(ino, name)
+        except OSError as error:
+            if error.errno != errno.ENOSYS or self._status is None:
+                raise
+            # Upon ENOSYS the kernel would never ask again, not for the status either.
+            raise FUSEError(errno.EOPNOTSUPP) from None
+
+    @_answering
+    async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
+        """pyfuse3 looks itself whether there is one, where the caller said XATTR_CREATE or XATTR_REPLACE."""
+        await self.fs.setxattr(ino, name, value)
+
+    @_answering
+    async def listxattr(self, ino: int, ctx: pyfuse3.RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
+        return list(map(pyfuse3.XAttrNameT, await self.fs.listxattr(ino)))
+
+    @_answering
+    async def removexattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self.fs.removexattr(ino, name)
+
+    # Files ------------------------------------------------------------------------------------
+
+    def _info(self, ino: int, opened: Opened) -> pyfuse3.FileInfo:
+        return pyfuse3.FileInfo(
+            fh=self._keep(ino, opened.handle),
+            direct_io=opened.direct,
+            keep_cache=opened.keep_cache,
+            nonseekable=opened.stream,
+        )
+
+    @_answering
+    async def open(self, ino: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        try:
+            opened = await self.fs.open(ino, flags)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            # As the kernel does upon ENOSYS; pyfuse3 cannot tell a file by anything but a handle.
+            opened = Opened(NO_HANDLE, keep_cache=True)
+            if flags & os.O_TRUNC:
+                await self.fs.setattr(ino, SetAttr(size=0), caller=_caller(ctx))
+        return self._info(ino, opened)
+
+    @_answering
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        entry, opened = await self.fs.create(parent, name, mode & 0o7777, flags, ctx.umask, _caller(ctx))
+        return self._info(entry.ino, opened), from_entry(entry)
+
+    @_answering
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        file = self._open_files[fh]
+        buffer = self._spare.pop() if self._spare and size <= _BUFFER else bytearray(max(size, _BUFFER))
+        view = memoryview(buffer)
+        count = await self.fs.read_into(file.ino, file.handle, off, [view[:size]])
+        # Nothing else runs until pyfuse3 has given the kernel what is returned here.
+        if len(self._spare) < _SPARE_BUFFERS:
+            self._spare.append(buffer)
+        return cast(bytes, view[:count])  # any buffer will do
+
+    @_answering
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        file = self._open_files[fh]
+        return await self.fs.write_from(file.ino, file.handle, off, [memoryview(buf)])
+
+    @_answering
+    async def flush(self, fh: int) -> None:
+        file = self._open_files[fh]
+        await self.fs.flush(file.ino, file.handle)
+
+    @_answering
+    async def release(self, fh: int) -> None:
+        file = self._open_files.pop(fh)
+        if file.handle:
+            await self.fs.release(file.ino, file.handle)
+
+    @_answering
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        file = self._open_files[fh]
+        await self.fs.fsync(file.ino, file.handle, datasync)
+
+    # Directories ------------------------------------------------------------------------------
+
+    @_answering
+    async def opendir(self, ino: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
+        try:
+            handle = (await self.fs.opendir(ino)).handle
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            handle = NO_HANDLE
+        return self._keep(ino, handle)
+
+    @_answering
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """pyfuse3 only knows listings with attributes. Where the kernel has them all already, it gets names alone."""
+        file = self._open_files[fh]
+        reply = pyfuse3.readdir_reply
+        if not start_id:
+            file.plus = not NAMES_ALONE or self._listed.get(file.ino, 0.0) < monotonic()
+            file.valid_until = monotonic() + _LISTED_MAX
+        given = 0
+
+        def add(name: bytes, offset: int, ino: int, mode: int, entry: Entry | None) -> bool:
+            nonlocal given
+            if entry is None:
+                if not NAMES_ALONE and name not in (b".", b".."):
+                    return True  # it vanished meanwhile
+                attributes = of_dirent(ino, mode)
+            else:
+                attributes = from_entry(entry)
+                file.valid_until = min(file.valid_until, started + entry.entry_valid_ns / 1e9)
+            given += 1
+            return reply(token, pyfuse3.FileNameT(name), attributes, offset)
+
+        started = monotonic()
+        await self.fs.readdir(file.ino, file.handle, start_id, add, plus=file.plus)
+        if file.plus and not given:
+            self._listed[file.ino] = file.valid_until
+
+    @_answering
+    async def releasedir(self, fh: int) -> None:
+        file = self._open_files.pop(fh)
+        if file.handle:
+            await self.fs.releasedir(file.ino, file.handle)
+
+    @_answering
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        file = self._open_files[fh]
+        await self.fs.fsyncdir(file.ino, file.handle, datasync)
+
+
+STATUS: Final = b"user.umlfs.status"
+"""The extended attribute of a mount's root that tells of the mount."""

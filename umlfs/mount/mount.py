@@ -1,0 +1,238 @@
+"""`mount`: serve a Filesystem at a directory of the host for as long as the call lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+from umlfs.errors import UmlError
+from umlfs.filesystem import Filesystem
+from umlfs.mount.adapter import Adapter
+from umlfs.mount.eager import EagerTrio
+from umlfs.mount.notifier import Notifier
+from umlfs.mount.unmount import HELPER, INSTALL_HELPER, flush, unmount
+
+SUBTYPE: Final = "umlfs"
+"""Mounts are of the type `fuse.umlfs` in /proc/mounts."""
+DEVICE: Final = "/dev/fuse"
+
+END_SECONDS: Final = 10.0
+"""How long requests that are under way when the mount ends have to be answered."""
+
+_mounted = False
+"""pyfuse3 has one mount in a process."""
+
+
+@dataclass(slots=True)
+class Mounted:
+    """A mount that is being served."""
+
+    mountpoint: str
+    adapter: Adapter
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has answered."""
+        return self.adapter.requests
+
+
+async def mount(
+    filesystem: Filesystem,
+    mountpoint: str | os.PathLike[str],
+    options: Iterable[str] = (),
+    *,
+    source: str = SUBTYPE,
+    status: Callable[[Adapter], bytes] | None = None,
+    task_status: trio.TaskStatus[Mounted] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Mount `filesystem` at the directory `mountpoint` and serve it until it is unmounted or this call is cancelled.
+
+    `nursery.start(mount, …)` returns a `Mounted` once requests are served. `options` are libfuse's and the kernel's
+    (`ro`, `allow_other`, `noatime`, …); permissions are always checked by the kernel. `source` is what
+    /proc/mounts shows, `status` what the extended attribute `STATUS` of the root gives.
+
+    Cancelled, it first has the kernel write out what it gathered, then takes the mount away even if it is in use;
+    requests under way have `END_SECONDS` to be answered. On return the filesystem is disconnected, not closed.
+    UmlError if the mount fails. One mount in a process at a time: pyfuse3 has no room for a second.
+    """
+    global _mounted
+    if _mounted:
+        raise UmlError("this process serves a mount already", "serve another from a process of its own")
+    path = _absolute(mountpoint)
+    adapter = Adapter(filesystem, status)
+    logging.getLogger("pyfuse3").addFilter(_is_news)
+    _mounted = True
+    try:
+        _init(adapter, path, _fuse_options(filesystem, options, source))
+        notifier = Notifier()
+        filesystem.attach(notifier)
+        try:
+            await _serve(Mounted(path, adapter), notifier, task_status)
+        finally:
+            filesystem.disconnect()
+    finally:
+        _mounted = False
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """ENOENT for an answer is none: the mount went, or whoever asked was killed, while it was worked on."""
+    return "fuse_reply_*" not in record.msg or record.args != (os.strerror(errno.ENOENT),)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(path)
+
+
+def _fuse_options(filesystem: Filesystem, options: Iterable[str], source: str) -> set[str]:
+    name = "".join(char if char.isascii() and char.isprintable() else "?" for char in source)
+    name = name.replace("\\", "\\\\").replace(",", "\\,")
+    chosen = {"default_permissions", f"fsname={name}", f"subtype={SUBTYPE}", *options}
+    if filesystem.traits.foreign and not chosen & {"allow_other", "allow_root"}:
+        chosen.discard("default_permissions")
+    if filesystem.traits.read_only:
+        chosen = (chosen - {"rw"}) | {"ro"}
+    return chosen
+
+
+# Beginning ------------------------------------------------------------------------------------
+
+
+def _init(adapter: Adapter, path: str, options: set[str]) -> None:
+    with _captured_stderr() as said:
+        try:
+            pyfuse3.init(adapter, path, options)
+        except (RuntimeError, UnicodeEncodeError) as error:
+            why, way_out = _lacking() or _reason(said(), error)
+            raise UmlError(f"{path}: cannot be mounted: {why}", way_out) from None
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """What libfuse and fusermount3 say on standard error; there is no other way to know why a mount fails."""
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def said() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _reason(said: str, failure: Exception) -> tuple[str, str | None]:
+    """The last line, without the name of the program that said it, and the way out."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if not lines:
+        return str(failure), None
+    why = lines[-1].removeprefix(f"{HELPER}: ").removeprefix("fuse: ")
+    way_out = "leave the option out, or write that word there as root" if "user_allow_other" in why else None
+    return why, way_out
+
+
+def _lacking() -> tuple[str, str] | None:
+    """What this host lacks for mounting, and the way out."""
+    if not os.path.exists(DEVICE):
+        return f"there is no {DEVICE}", "'modprobe fuse' as root gives the kernel what it needs"
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return f"only root may open {DEVICE}", f"'chmod 666 {DEVICE}' as root lets everybody mount"
+    return _helper_lacking() if os.geteuid() else None
+
+
+def _helper_lacking() -> tuple[str, str] | None:
+    helper = shutil.which(HELPER)
+    if helper is None:
+        return f"ordinary users mount with {HELPER}, which is not there", INSTALL_HELPER
+    found = os.stat(helper)
+    if found.st_uid or not found.st_mode & stat.S_ISUID:
+        return f"{helper} is not setuid root", f"'chown root {helper} && chmod u+s {helper}' as root mends that"
+    return None
+
+
+# Serving and ending ---------------------------------------------------------------------------
+
+
+async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskStatus[Mounted]) -> None:
+    ended = trio.Event()
+    serving = trio.CancelScope(shield=True)
+
+    async def serve() -> None:
+        try:
+            with serving, _eager(mounted.adapter):
+                await pyfuse3.main()
+        except* OSError as group:
+            failures = group.split(_is_unmount)[1]
+            if failures is not None:
+                raise failures from None
+        finally:
+            ended.set()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            try:
+                task_status.started(mounted)
+                await ended.wait()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _end(mounted, notifier, ended, serving)
+    finally:
+        notifier.end()
+        if notifier.join(0):
+            pyfuse3.close(unmount=False)
+
+
+def _is_unmount(error: BaseException) -> bool:
+    """The kernel's other word for it, to who was reading a request when it came."""
+    return isinstance(error, OSError) and error.errno == errno.ECONNABORTED
+
+
+@contextlib.contextmanager
+def _eager(adapter: Adapter) -> Iterator[None]:
+    module: Any = pyfuse3
+    module.trio = EagerTrio(lambda: adapter.under_way > 0)
+    try:
+        yield
+    finally:
+        module.trio = trio
+
+
+async def _end(mounted: Mounted, notifier: Notifier, ended: trio.Event, serving: trio.CancelScope) -> None:
+    """Everything that needs requests to be answered comes first, while they still are."""
+    notifier.end()
+    with trio.move_on_after(END_SECONDS):
+        await trio.to_thread.run_sync(notifier.join, END_SECONDS, abandon_on_cancel=True)
+        if not ended.is_set():
+            await trio.to_thread.run_sync(_detach, mounted.mountpoint, abandon_on_cancel=True)
+            _terminate()
+            await ended.wait()
+    if not ended.is_set():
+        serving.cancel()
+        await ended.wait()
+
+
+def _detach(path: str) -> None:
+    with contextlib.suppress(OSError):
+        flush(path)
+    with contextlib.suppress(OSError, UmlError):
+        unmount(path, lazy=True)
+
+
+def _terminate() -> None:
+    with contextlib.suppress(OSError):
+        pyfuse3.terminate()

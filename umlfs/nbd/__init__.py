@@ -1,0 +1,1 @@
+"""Network Block Devices: server and client."""

@@ -1,0 +1,1 @@
+"""Filesystems over filesystems, and small ones that are made up."""

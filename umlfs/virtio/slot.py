@@ -1,0 +1,69 @@
+"""A virtio-fs device whose filesystem comes and goes while the guest runs.
+
+virtio_uml knows no hot plug: a device is there from the boot on or never. But what a virtio-fs device serves counts
+only from a mount to its unmount, and can be exchanged in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from umlfs.filesystem import Filesystem
+from umlfs.fuse.session import Session
+from umlfs.views.empty import Empty
+from umlfs.virtio.fs import VirtioFs
+from umlfs.virtio.under_way import UnderWay
+from umlfs.virtio.virtqueue import Chain
+
+
+@dataclass(slots=True)
+class _Content:
+    """What is in a slot."""
+
+    session: Session
+    under_way: UnderWay = field(default_factory=UnderWay)
+
+
+class Slot(VirtioFs):
+    """A `VirtioDevice` that serves an empty filesystem until it is given another."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(tag, Empty())
+        self.tag = tag
+        self._content = _Content(self.session)
+
+    @property
+    def mounted(self) -> bool:
+        """Whether the guest has mounted what is in it."""
+        return self.session.mounted
+
+    def insert(self, filesystem: Filesystem, *, read_only: bool = False, name: str = "") -> None:
+        """Serve `filesystem` from now on, called `name` in messages. It stays the caller's, who closes it after
+        `take_out`."""
+        self.name = f"virtio-fs {name or self.tag}"
+        self.statistics.clear()
+        self._exchange(Session(filesystem, read_only=read_only, statistics=self.statistics))
+
+    async def take_out(self) -> None:
+        """Serve nothing from now on; return when no request works on what was there any more.
+
+        A guest that still has it mounted gets errors.
+        """
+        last = self._content
+        self.name = f"virtio-fs {self.tag}"
+        self._exchange(Session(Empty(), statistics=self.statistics))
+        await last.under_way.end()
+        last.session.disconnect()
+
+    def _exchange(self, session: Session) -> None:
+        self.session = session
+        self._content = _Content(session)
+
+    def handle(self, queue: int, chain: Chain) -> Coroutine[Any, Any, int]:
+        return self._counted(self._content, chain)
+
+    async def _counted(self, content: _Content, chain: Chain) -> int:
+        with content.under_way:
+            return await content.session.handle(chain.readable, chain.writable)
