@@ -1,6 +1,6 @@
 """A directory of the host as a Filesystem."""
 
-from hostfs.export import Cache
 from hostfs.filesystem import HostFilesystem
+from hostfs.settings import Cache
 
 __all__ = ["Cache", "HostFilesystem"]

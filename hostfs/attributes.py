@@ -6,12 +6,16 @@ import errno
 import os
 
 from hostfs.descriptors import WRITE
-from hostfs.export import FORMAT, proc_path
-from hostfs.files import FileAccess
+from hostfs.entries import Entries
+from hostfs.handles import Handles
 from hostfs.inodes import Inode
+from hostfs.opening import Opener
+from hostfs.ownership import change_mode, change_owner, drop_set_id
+from hostfs.resolver import FORMAT, Resolver, proc_path
+from hostfs.settings import Settings
 from umlfs.filesystem import NO_HANDLE, NOW, ROOT, Attr, Caller, SetAttr, StatFs
 from umlfs.host import syscalls
-from umlfs.host.syscalls import UNCHANGED, UTIME_NOW, UTIME_OMIT, failure
+from umlfs.host.syscalls import UTIME_NOW, UTIME_OMIT, failure
 
 _BIG_TRUNCATE = 1 << 24
 """A truncation that may free more than this many bytes takes the host long enough for a thread."""
@@ -35,99 +39,93 @@ def _timespec(nanoseconds: int | None) -> tuple[int, int]:
     return syscalls.timespec(nanoseconds)
 
 
-class Attributes(FileAccess):
-    """The operations on attributes."""
+class Attributes:
+    """The operations on attributes, and on the whole; see `Filesystem` for each."""
+
+    def __init__(
+        self, resolver: Resolver, settings: Settings, entries: Entries, opener: Opener, handles: Handles
+    ) -> None:
+        self._resolver = resolver
+        self._settings = settings
+        self._entries = entries
+        self._opener = opener
+        self._handles = handles
+        self._nodes = resolver.table.nodes
+        self._valid = entries.valid_ns
 
     async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
         if handle:
-            return self._attr(os.fstat(self._handle(handle).fd)), self._valid
+            return self._entries.attr(os.fstat(self._handles.get(handle).fd)), self._valid
         inode = self._nodes.get(ino)
         if inode is None:
             raise failure(errno.ESTALE)
         if inode.fd >= 0:
             inode.used = True
-            return self._attr_of(inode, os.fstat(inode.fd)), self._valid
+            return self._entries.attr_of(inode, os.fstat(inode.fd)), self._valid
         parent = inode.parent
         if parent is not None and parent.fd >= 0:
             parent.used = True
             try:
-                found = self._stat(parent, parent.fd, inode.name)
+                found = self._entries.stat(parent, parent.fd, inode.name)
             except OSError:
                 pass
             else:
                 key = inode.key
                 if found.st_ino == key[1] and found.st_dev == key[0] and found.st_mode & FORMAT == inode.kind:
-                    return self._attr_of(inode, found), self._valid
-        return self._attr_of(inode, await self._stat_inode(inode)), self._valid
+                    return self._entries.attr_of(inode, found), self._valid
+        return self._entries.attr_of(inode, await self._stat_inode(inode)), self._valid
 
     async def _stat_inode(self, inode: Inode) -> os.stat_result:
         if inode.pseudo and inode.parent is not None:
-            return await self._stat_name(inode.parent, inode.name)
-        return os.fstat(await self._reach(inode))
+            return await self._entries.stat_name(inode.parent, inode.name)
+        return os.fstat(await self._resolver.reach(inode))
 
     async def setattr(
         self, ino: int, changes: SetAttr, handle: int = NO_HANDLE, caller: Caller | None = None
     ) -> tuple[Attr, int]:
-        self._writable()
-        inode = self._node(ino)
+        self._settings.check_writable()
+        inode = self._resolver.node(ino)
         if changes.size is not None:
             fd = await self._truncate(inode, handle, changes.size)
         elif handle:
-            fd = self._handle(handle).fd
+            fd = self._handles.get(handle).fd
         else:
-            fd = inode.fd if inode.fd >= 0 else await self._reach(inode)
+            fd = inode.fd if inode.fd >= 0 else await self._resolver.reach(inode)
         if changes.kill_set_id:
-            self._drop_set_id(fd)
+            drop_set_id(fd)
         if changes.uid is not None or changes.gid is not None:
-            self._chown(fd, changes.uid, changes.gid)
+            change_owner(fd, changes.uid, changes.gid)
         if changes.mode is not None:
-            self._chmod(inode, fd, changes.mode & 0o7777)
+            change_mode(inode, fd, changes.mode & 0o7777)
         if changes.atime_ns is not None or changes.mtime_ns is not None:
             syscalls.utime(fd, _timespec(changes.atime_ns), _timespec(changes.mtime_ns))
-        return self._attr_of(inode, os.fstat(fd)), self._valid
+        return self._entries.attr_of(inode, os.fstat(fd)), self._valid
 
     async def _truncate(self, inode: Inode, handle: int, size: int) -> int:
         """Set the size; returns a descriptor, valid until the next await."""
         if size >> 63:
             raise failure(errno.EFBIG)
-        fd = self._handle(handle).fd if handle else await self._reach_file(inode, WRITE)
+        fd = self._handles.get(handle).fd if handle else await self._opener.reach(inode, WRITE)
         if os.fstat(fd).st_size - size > _BIG_TRUNCATE:
-            await self._in_thread(fd, lambda copy: os.ftruncate(copy, size))
-            return self._handle(handle).fd if handle else await self._reach_file(inode, WRITE)
+            await self._resolver.in_thread(fd, lambda copy: os.ftruncate(copy, size))
+            return self._handles.get(handle).fd if handle else await self._opener.reach(inode, WRITE)
         os.ftruncate(fd, size)
         return fd
-
-    @staticmethod
-    def _chmod(inode: Inode, fd: int, mode: int) -> None:
-        if fd != inode.fd or inode.access:
-            os.fchmod(fd, mode)
-        else:
-            os.chmod(proc_path(fd), mode)
-
-    @staticmethod
-    def _chown(fd: int, uid: int | None, gid: int | None) -> None:
-        try:
-            syscalls.chown(fd, UNCHANGED if uid is None else uid, UNCHANGED if gid is None else gid)
-        except PermissionError:
-            # Nobody needs a privilege to leave things as they are.
-            found = os.fstat(fd)
-            if uid not in (None, found.st_uid) or gid not in (None, found.st_gid):
-                raise
 
     # Extended attributes ----------------------------------------------------------------------
 
     async def _reach_attributes(self, ino: int) -> str:
-        inode = self._node(ino)
+        inode = self._resolver.node(ino)
         if inode.pseudo:
             raise failure(errno.EOPNOTSUPP)
-        return proc_path(inode.fd if inode.fd >= 0 else await self._reach(inode))
+        return proc_path(inode.fd if inode.fd >= 0 else await self._resolver.reach(inode))
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
         _check_shared(name)
         return os.getxattr(await self._reach_attributes(ino), name)
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        self._writable()
+        self._settings.check_writable()
         _check_shared(name)
         os.setxattr(await self._reach_attributes(ino), name, value, flags)
 
@@ -136,15 +134,15 @@ class Attributes(FileAccess):
         return [name for name in found if not name.startswith(HOST_ATTRIBUTES)]
 
     async def removexattr(self, ino: int, name: bytes) -> None:
-        self._writable()
+        self._settings.check_writable()
         _check_shared(name)
         os.removexattr(await self._reach_attributes(ino), name)
 
     # The whole --------------------------------------------------------------------------------
 
     async def statfs(self, ino: int = ROOT) -> StatFs:
-        inode = self._node(ino)
-        found = os.statvfs(self._root.fd if inode.pseudo else await self._reach(inode))
+        inode = self._resolver.node(ino)
+        found = os.statvfs(self._resolver.root.fd if inode.pseudo else await self._resolver.reach(inode))
         return StatFs(
             found.f_frsize,
             found.f_blocks,
@@ -156,7 +154,7 @@ class Attributes(FileAccess):
         )
 
     async def syncfs(self) -> None:
-        if len(self._devices) > 1:
-            await self._in_thread(self._root.fd, lambda _: os.sync())
+        if self._resolver.devices.several:
+            await self._resolver.in_thread(self._resolver.root.fd, lambda _: os.sync())
         else:
-            await self._in_thread(self._root.fd, syscalls.syncfs)
+            await self._resolver.in_thread(self._resolver.root.fd, syscalls.syncfs)

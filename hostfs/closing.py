@@ -9,27 +9,30 @@ from typing import Final
 
 import trio
 
+from umlfs.lifetime import Tasks
+
 WAITING_MAX: Final = 64
 """Descriptors that wait to be closed; the next one is closed at once, so that their number stays bounded."""
 
 
 class Closer:
-    """Closes descriptors in a thread, one after the other."""
+    """Closes descriptors in a thread, one after the other, while `tasks` run; else at once."""
 
     def __init__(self) -> None:
+        self.tasks = Tasks("hostfs, closing files")
         self._waiting: deque[int] = deque()
         self._idle = trio.Event()
         self._idle.set()
 
     def close(self, fd: int) -> None:
-        """Close `fd` soon. To be called from within trio; returns at once, unless too many are waiting."""
-        if len(self._waiting) >= WAITING_MAX:
+        """Close `fd` soon. Returns at once, unless too many are waiting or nothing runs."""
+        if len(self._waiting) >= WAITING_MAX or not self.tasks.alive:
             os.close(fd)
             return
         self._waiting.append(fd)
         if self._idle.is_set():
             self._idle = trio.Event()
-            trio.lowlevel.spawn_system_task(self._run)
+            self.tasks.start(self._run)
 
     async def drain(self) -> None:
         """Wait until all are closed."""
@@ -40,7 +43,7 @@ class Closer:
             while self._waiting:
                 await trio.to_thread.run_sync(self._close_all)
         finally:
-            self._close_all()  # trio itself may be ending
+            self._close_all()  # it may have been cancelled
             self._idle.set()
 
     def _close_all(self) -> None:

@@ -1,192 +1,221 @@
-"""Operations under leases: what is told is written down, and how long it holds follows from that.
+"""A directory of the host for a consumer that can be told of changes: what it believes for long is leased.
 
-Without an invalidator (a guest has none) every method is the plain one.
+It wraps the plain filesystem, and is there for mounts on the host alone: a guest cannot be told of anything.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
-import trio
-
-from hostfs.attributes import Attributes
 from hostfs.directories import Directories
-from hostfs.export import Cache
-from hostfs.files import Files
 from hostfs.inodes import Inode
 from hostfs.leases import LEASE_NS, Lease, Leases
-from hostfs.names import Names
+from hostfs.resolver import Resolver
 from umlfs.filesystem import (
     NO_HANDLE,
     Attr,
     Caller,
     DirSink,
     Entry,
+    Filesystem,
     Invalidator,
     Opened,
     SetAttr,
 )
+from umlfs.lifetime import Tasks
+from umlfs.views.view import View
 
 
-class Coherent(Names, Attributes, Files, Directories):
-    """The operations, leasing what they tell to a consumer that can be told of changes."""
+class Coherent(View):
+    """`inner`, leasing what it tells. What the consumer may believe is written down as the answer leaves.
 
-    _leases: Leases | None = None
-    _trouble: str | None = None
+    While it runs, `inner` runs. Outside, nothing is leased.
+    """
 
-    def attach(self, invalidator: Invalidator) -> None:
-        """Lease from now on, unless `cache` is other than AUTO. To be called from within trio.
+    def __init__(
+        self, inner: Filesystem, resolver: Resolver, directories: Directories, invalidator: Invalidator
+    ) -> None:
+        """`resolver` and `directories` are those of `inner`. OSError: EMFILE if the user has too many inotify
+        instances."""
+        super().__init__(inner)
+        self._resolver = resolver
+        self._table = resolver.table
+        self._nodes = resolver.table.nodes
+        self._tasks = Tasks("hostfs, telling of the host's changes")
+        self.leases = Leases(self._nodes, invalidator)
+        directories.changes_seen = lambda: self.leases.changes_seen
 
-        Files get handles then: what a reader holds open stays, whatever becomes of its name on the host.
-        """
-        if self._cache is not Cache.AUTO or self._leases is not None:
-            return
-        self._stateless = False
-        try:
-            self._leases = Leases(self._nodes, invalidator)
-        except OSError as error:
-            self._trouble = (
-                f"the host's changes are seen after a second, not at once: {error.strerror}"
-                " (the limit is fs.inotify.max_user_instances)"
-            )
-            return
-        trio.lowlevel.spawn_system_task(self._leases.run)
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self.inner.running(), self._tasks.running():
+            self._tasks.start(self.leases.run)
+            try:
+                yield
+            finally:
+                self.leases.close()
+
+    @property
+    def failure(self) -> OSError | None:
+        return self._tasks.failure or self.inner.failure
+
+    def attach(self, invalidator: Invalidator) -> Filesystem:
+        """Another consumer: leases begin anew."""
+        self.leases.close()
+        self.leases = Leases(self._nodes, invalidator)
+        return self
 
     def disconnect(self) -> None:
         super().disconnect()
-        if self._leases is not None:
-            self._leases.close()
-            self._leases = None
+        self.leases.close()
+
+    async def close(self) -> None:
+        self.leases.close()
+        await super().close()
 
     def remarks(self) -> list[str]:
-        if self._trouble is not None:
-            return [self._trouble]
-        if self._leases is not None and self._leases.refused:
+        if self.leases.refused:
             return [
-                f"the limit fs.inotify.max_user_watches is reached: {len(self._leases)} directories are watched, the"
+                f"the limit fs.inotify.max_user_watches is reached: {len(self.leases)} directories are watched, the"
                 " host's changes to others are seen after a second"
             ]
-        return []
+        return super().remarks()
 
-    async def _leased(self, leases: Leases, ino: int) -> Lease | None:
+    async def _leased(self, ino: int) -> Lease | None:
         """The lease of the directory `ino`, taken before anything in it is looked at."""
         directory = self._nodes.get(ino)
         if directory is None or directory.pseudo:
             return None
-        lease = leases.of(directory)
+        lease = self.leases.of(directory)
         if lease is None:
-            await self._reach(directory)
-            lease = leases.give(directory)
+            await self._resolver.reach(directory)
+            lease = self.leases.give(directory)
         return lease
 
     # Telling ----------------------------------------------------------------------------------
 
-    def _entry(self, inode: Inode, found: os.stat_result) -> Entry:
-        entry = super()._entry(inode, found)
-        if self._leases is not None and not inode.pseudo:
-            self._leases.tell_entry(inode, entry)
+    def _told(self, entry: Entry) -> Entry:
+        """`entry` is about to be told."""
+        inode = self._nodes.get(entry.ino)
+        if inode is not None and not inode.pseudo:
+            self.leases.tell_entry(inode, entry)
         return entry
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
-        leases = self._leases
-        if leases is None:
-            return await super().lookup(parent, name)
-        lease = await self._leased(leases, parent)
-        entry = await super().lookup(parent, name)
-        if lease is not None and not entry.ino and leases.tell_absent(lease, name):
+        lease = await self._leased(parent)
+        entry = await self.inner.lookup(parent, name)
+        if entry.ino:
+            return self._told(entry)
+        if lease is not None and self.leases.tell_absent(lease, name):
             return Entry(0, entry.attr, LEASE_NS)
         return entry
 
     async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
-        if self._leases is not None and plus:
-            await self._leased(self._leases, ino)
-        await super().readdir(ino, handle, offset, add, plus)
+        if not plus:
+            await self.inner.readdir(ino, handle, offset, add)
+            return
 
-    def _changes_seen(self) -> int:
-        return 0 if self._leases is None else self._leases.changes_seen
+        def told(name: bytes, offset: int, ino: int, mode: int, entry: Entry | None) -> bool:
+            return add(name, offset, ino, mode, entry if entry is None else self._told(entry))
+
+        await self._leased(ino)
+        await self.inner.readdir(ino, handle, offset, told, plus)
 
     async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
-        attr, valid = await super().getattr(ino, handle)
+        attr, valid = await self.inner.getattr(ino, handle)
         return attr, self._lifetime(ino, attr, valid)
 
     async def setattr(
         self, ino: int, changes: SetAttr, handle: int = NO_HANDLE, caller: Caller | None = None
     ) -> tuple[Attr, int]:
-        attr, valid = await super().setattr(ino, changes, handle, caller)
+        attr, valid = await self.inner.setattr(ino, changes, handle, caller)
         return attr, self._lifetime(ino, attr, valid)
 
     def _lifetime(self, ino: int, attr: Attr, valid: int) -> int:
         inode = self._nodes.get(ino)
-        if self._leases is None or inode is None or inode.pseudo:
-            return valid
-        return self._leases.tell_attr(inode, attr, valid)
+        return valid if inode is None or inode.pseudo else self.leases.tell_attr(inode, attr, valid)
 
     async def open(self, ino: int, flags: int) -> Opened:
-        opened = await super().open(ino, flags)
-        if self._leases is not None:
-            opened.keep_cache = self._leases.covers(self._node(ino))
+        opened = await self.inner.open(ino, flags)
+        opened.keep_cache = self.leases.covers(self._resolver.node(ino))
         return opened
 
     async def read_into(self, ino: int, handle: int, offset: int, buffers: Sequence[memoryview]) -> int:
-        if self._leases is not None and (inode := self._nodes.get(ino)) is not None:
-            self._leases.reading(inode)
-        return await super().read_into(ino, handle, offset, buffers)
+        if (inode := self._nodes.get(ino)) is not None:
+            self.leases.reading(inode)
+        return await self.inner.read_into(ino, handle, offset, buffers)
 
     # The consumer's own changes ---------------------------------------------------------------
 
     async def write_from(
         self, ino: int, handle: int, offset: int, buffers: Sequence[memoryview], kill_set_id: bool = False
     ) -> int:
-        leases = self._leases
         inode = self._nodes.get(ino)
-        place = None if leases is None or inode is None else leases.writing(inode)
-        if leases is None or place is None:
-            return await super().write_from(ino, handle, offset, buffers, kill_set_id)
+        place = None if inode is None else self.leases.writing(inode)
+        if place is None:
+            return await self.inner.write_from(ino, handle, offset, buffers, kill_set_id)
         try:
-            return await super().write_from(ino, handle, offset, buffers, kill_set_id)
+            return await self.inner.write_from(ino, handle, offset, buffers, kill_set_id)
         finally:
-            leases.wrote(place)
+            self.leases.wrote(place)
 
-    def _born(self, directory: Inode, name: bytes, found: os.stat_result) -> Inode:
-        self._changed(directory)
-        return super()._born(directory, name, found)
+    def _made(self, parent: int, entry: Entry) -> Entry:
+        """The consumer has made a name in `parent`, and knows that the directory has changed."""
+        self._changed(parent)
+        return self._told(entry)
+
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
+        return self._made(parent, await self.inner.mknod(parent, name, mode, rdev, umask, caller))
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Entry:
+        return self._made(parent, await self.inner.mkdir(parent, name, mode, umask, caller))
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Entry:
+        return self._made(parent, await self.inner.symlink(parent, name, target, caller))
 
     async def link(self, ino: int, new_parent: int, new_name: bytes) -> Entry:
-        entry = await super().link(ino, new_parent, new_name)
-        self._changed(self._nodes.get(new_parent))
-        return entry
+        return self._made(new_parent, await self.inner.link(ino, new_parent, new_name))
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
+    ) -> tuple[Entry, Opened]:
+        entry, opened = await self.inner.create(parent, name, mode, flags, umask, caller)
+        self._made(parent, entry)
+        opened.keep_cache = self.leases.covers(self._resolver.node(entry.ino))
+        return entry, opened
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        await super().unlink(parent, name)
-        self._changed(self._nodes.get(parent), name)
+        await self.inner.unlink(parent, name)
+        self._changed(parent, name)
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        await super().rmdir(parent, name)
-        self._changed(self._nodes.get(parent), name)
+        await self.inner.rmdir(parent, name)
+        self._changed(parent, name)
 
-    def _changed(self, directory: Inode | None, *names: bytes) -> None:
-        if self._leases is not None and directory is not None:
-            self._leases.changed(directory, *names)
+    def _changed(self, parent: int, *names: bytes) -> None:
+        directory = self._nodes.get(parent)
+        if directory is not None:
+            self.leases.changed(directory, *names)
 
     async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
-        await super().rename(parent, name, new_parent, new_name, flags)
+        await self.inner.rename(parent, name, new_parent, new_name, flags)
         source, target = self._nodes.get(parent), self._nodes.get(new_parent)
-        if self._leases is None or source is None or target is None:
+        if source is None or target is None:
             return
         for directory, place in ((source, name), (target, new_name)):
-            self._leases.changed(directory, place)
-            self._tell_moved(self._leases, directory, place)
+            self.leases.changed(directory, place)
+            self._tell_moved(directory, place)
 
-    def _tell_moved(self, leases: Leases, directory: Inode, name: bytes) -> None:
+    def _tell_moved(self, directory: Inode, name: bytes) -> None:
         """Write down what the consumer makes of a name that it has moved there itself."""
         try:
             found = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
         except FileNotFoundError:
             return
         except OSError:
-            leases.doubt(directory, name)
+            self.leases.doubt(directory, name)
             return
-        inode = self._keys.get((found.st_dev, found.st_ino))
+        inode = self._table.keys.get((found.st_dev, found.st_ino))
         if inode is not None:
-            leases.moved(directory, name, inode, found)
+            self.leases.moved(directory, name, inode, found)

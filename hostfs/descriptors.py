@@ -11,6 +11,7 @@ Whoever uses a descriptor in a thread duplicates it first: the number may be clo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 from collections import OrderedDict
@@ -95,6 +96,15 @@ class Descriptors:
         else:
             del self._pinned[inode]
             self._close_slowly(fd)
+
+    def open_with(self, opener: Callable[..., int], fd: int, *arguments: object) -> int:
+        """`opener(fd, ...)`; should the process have no descriptor left, others of ours than `fd` are closed for it."""
+        try:
+            return opener(fd, *arguments)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.shrink(fd):
+                raise
+            return opener(fd, *arguments)
 
     @contextlib.contextmanager
     def keeping(self, inode: Inode) -> Iterator[None]:

@@ -10,21 +10,22 @@ import errno
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Callable
 from time import monotonic
 from typing import Final, NamedTuple
 
+from hostfs.aside import SetAside
 from hostfs.descriptors import READ
-from hostfs.export import DIRECTORY, WARM_SECONDS
-from hostfs.files import FileAccess
+from hostfs.entries import Entries
 from hostfs.inodes import Inode
 from hostfs.page_cache import disk_reads
+from hostfs.resolver import CACHED_SECONDS, DIRECTORY, Resolver, reopen
+from hostfs.settings import Settings
 from umlfs.filesystem import DirSink, Opened
 from umlfs.host.syscalls import Dirent, failure, getdents
 
 LISTINGS_MAX: Final = 64
 """How many listings may be under way with entries kept for them."""
-
-_DT_DIR: Final = stat.S_IFDIR >> 12
 
 
 class Listed(NamedTuple):
@@ -39,18 +40,36 @@ class Listed(NamedTuple):
     """Not all of it was in the host's caches."""
 
 
-class Directories(FileAccess):
-    """The operations on directories."""
+def _none_seen() -> int:
+    return 0
 
-    _pending: OrderedDict[tuple[int, int], list[Dirent]]
-    """Entries that were read but not taken, by inode number and the offset they follow; the last comes first."""
+
+class Directories:
+    """The operations on directories; see `Filesystem` for each."""
+
+    def __init__(self, resolver: Resolver, settings: Settings, entries: Entries, aside: SetAside) -> None:
+        self._resolver = resolver
+        self._settings = settings
+        self._entries = entries
+        self._aside = aside
+        self._devices = resolver.devices
+        self._in_memory = resolver.devices.in_memory
+        self._guesses = resolver.devices.guesses
+        self._pending: OrderedDict[tuple[int, int], list[Dirent]] = OrderedDict()
+        """Entries that were read but not taken, by inode number and the offset they follow; the last comes first."""
+        self.changes_seen: Callable[[], int] = _none_seen
+        """A number that grows when the host reports a change."""
+
+    def forget_all(self) -> None:
+        """No listing is under way any more."""
+        self._pending.clear()
 
     async def opendir(self, ino: int) -> Opened:
-        if self._stateless:
+        if self._settings.stateless:
             raise failure(errno.ENOSYS)
-        inode = self._node(ino)
+        inode = self._resolver.node(ino)
         if not inode.pseudo:
-            self._readable(inode, await self._reach(inode))
+            self._readable(inode, await self._resolver.reach(inode))
         return Opened()
 
     async def releasedir(self, ino: int, handle: int) -> None:
@@ -61,43 +80,43 @@ class Directories(FileAccess):
         if inode.kind != stat.S_IFDIR:
             raise failure(errno.ENOTDIR)
         if not inode.access & READ:  # as it was when it was opened; its mode may have changed since
-            fd = self._opened(self._reopen, fd, DIRECTORY.open_flags)
-            self._descriptors.hold(inode, fd, READ)
+            fd = self._resolver.descriptors.open_with(reopen, fd, DIRECTORY.open_flags)
+            self._resolver.descriptors.hold(inode, fd, READ)
         return fd
 
     async def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> None:
-        inode = self._node(ino)
-        fd = self._readable(inode, await self._reach(inode))
-        await self._in_thread(fd, os.fdatasync if data_only else os.fsync)
+        inode = self._resolver.node(ino)
+        fd = self._readable(inode, await self._resolver.reach(inode))
+        await self._resolver.in_thread(fd, os.fdatasync if data_only else os.fsync)
 
     async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
-        inode = self._node(ino)
+        inode = self._resolver.node(ino)
         if inode.pseudo:
             self._list_pseudo(inode, offset, add)
             return
         # Without attributes nothing but names is looked at.
-        warmth = self._warmth.get(inode.key[0]) if plus else None
+        guess = self._guesses.get(inode.key[0]) if plus else None
         taken = False
         while True:
             found: dict[bytes, os.stat_result] = {}
             entries = self._pending.pop((ino, offset), None) if offset else None
             try:
                 if entries is None:
-                    if taken and not self._is_warm(inode):
+                    if taken and not self._is_cached(inode):
                         return  # what was taken is told before anything is waited for: it may change meanwhile
                     entries, found = await self._read_entries(inode, offset, plus)
                 if not entries:
                     return
-                fd = await self._reach(inode)
+                fd = await self._resolver.reach(inode)
             except OSError:
                 if taken:
                     return  # what was taken counts; the next call meets the error again
                 raise
             start = offset
-            reads = disk_reads() if warmth is not None else 0
+            reads = disk_reads() if guess is not None else 0
             offset = self._give(inode, fd, entries, offset, add, found if plus else None)
-            if warmth is not None and disk_reads() != reads:
-                warmth.saw(from_disk=True)
+            if guess is not None and disk_reads() != reads:
+                guess.saw(from_disk=True)
             taken = taken or offset != start
             if entries:
                 self._keep((ino, offset), entries)
@@ -112,47 +131,43 @@ class Directories(FileAccess):
 
     # Reading ----------------------------------------------------------------------------------
 
-    def _is_warm(self, inode: Inode) -> bool:
-        return inode.warm > monotonic() or inode.key[0] in self._in_memory
-
-    def _changes_seen(self) -> int:
-        """A number that grows when the host reports a change."""
-        return 0
+    def _is_cached(self, inode: Inode) -> bool:
+        return inode.cached_until > monotonic() or inode.key[0] in self._in_memory
 
     async def _read_entries(
         self, inode: Inode, offset: int, plus: bool
     ) -> tuple[list[Dirent], dict[bytes, os.stat_result]]:
         """The next entries from `offset`, the last one first, none at the end of the directory; and, as far as it is
         known by the way, what they are."""
-        fd = self._readable(inode, await self._reach(inode))
-        if self._is_warm(inode):
+        fd = self._readable(inode, await self._resolver.reach(inode))
+        if self._is_cached(inode):
             return _entries_from(fd, offset)[::-1], {}
         if (entries := self._entries_in_memory(inode, fd, offset)) is not None:
             return entries[::-1], {}
-        changes = self._changes_seen()
-        listed = await self._in_thread(fd, lambda copy: _read_ahead(copy, offset, plus))
+        changes = self.changes_seen()
+        listed = await self._resolver.in_thread(fd, lambda copy: _read_ahead(copy, offset, plus))
         if listed is None:
-            return _entries_from(await self._reach(inode), offset)[::-1], {}
-        if (warmth := self._warmth.get(inode.key[0])) is not None:
-            warmth.saw(listed.from_disk)
+            return _entries_from(await self._resolver.reach(inode), offset)[::-1], {}
+        if (guess := self._guesses.get(inode.key[0])) is not None:
+            guess.saw(listed.from_disk)
         if listed.complete:
-            inode.warm = monotonic() + WARM_SECONDS
+            inode.cached_until = monotonic() + CACHED_SECONDS
         # A change that was reported meanwhile will not be reported again after these are told.
-        return listed.entries[::-1], listed.found if changes == self._changes_seen() else {}
+        return listed.entries[::-1], listed.found if changes == self.changes_seen() else {}
 
     def _entries_in_memory(self, inode: Inode, fd: int, offset: int) -> list[Dirent] | None:
         """The next entries, read on the loop. None if that may wait for the disk, or turned out to."""
-        warmth = self._warmth.get(inode.key[0])
-        if warmth is None or not warmth.trusted:
+        guess = self._guesses.get(inode.key[0])
+        if guess is None or not guess.trusted:
             return None
         reads = disk_reads()
         entries = _entries_from(fd, offset)
         from_disk = disk_reads() != reads
-        warmth.saw(from_disk)
+        guess.saw(from_disk)
         if from_disk:
             return None
         if not entries:
-            inode.warm = monotonic() + WARM_SECONDS
+            inode.cached_until = monotonic() + CACHED_SECONDS
         return entries
 
     # Giving -----------------------------------------------------------------------------------
@@ -174,13 +189,12 @@ class Directories(FileAccess):
             if name == b"." or name == b"..":
                 number = self._dot(inode, name, number)
                 taken = add(name, following, number, stat.S_IFDIR, None)
-            elif self._is_aside(inode, name):
+            elif self._aside.has(inode, name):
                 taken = True
             elif found is not None:
                 taken = self._give_plus(inode, fd, entries[-1], add, found.get(name))
             else:
-                if inode.key[0] != self._device:
-                    number = self._mixed_ino(inode.key[0], number)
+                number = self._devices.shown_ino(inode.key[0], number)
                 taken = add(name, following, number, kind << 12, None)
             if not taken:
                 break
@@ -190,9 +204,9 @@ class Directories(FileAccess):
 
     def _dot(self, inode: Inode, name: bytes, number: int) -> int:
         """The inode number to show for `.` and `..`: nothing of what is above the root."""
-        if inode is self._root and name == b"..":
+        if inode is self._resolver.root and name == b"..":
             number = inode.key[1]
-        return number if inode.key[0] == self._device else self._mixed_ino(inode.key[0], number)
+        return self._devices.shown_ino(inode.key[0], number)
 
     def _give_plus(self, inode: Inode, fd: int, entry_read: Dirent, add: DirSink, found: os.stat_result | None) -> bool:
         name, following, number, kind = entry_read
@@ -201,11 +215,11 @@ class Directories(FileAccess):
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except OSError:
                 return add(name, following, number, kind << 12, None)
-        child = self._found(inode, name, found)
-        entry = self._entry(child, found)
+        child = self._entries.found(inode, name, found)
+        entry = self._entries.entry(child, found)
         if add(name, following, entry.attr.ino, entry.attr.mode & 0o170000, entry):
             return True
-        self.forget(child.node, 1)
+        self._resolver.forget(child.node, 1)
         return False
 
     def _list_pseudo(self, inode: Inode, offset: int, add: DirSink) -> None:
@@ -213,7 +227,7 @@ class Directories(FileAccess):
         above = inode.parent or inode
         for position, name, shown in ((1, b".", inode), (2, b"..", above)):
             if position > offset:
-                number = shown.key[1] if shown.key[0] == self._device else self._mixed_ino(shown.key[0], shown.key[1])
+                number = self._devices.shown_ino(shown.key[0], shown.key[1])
                 if not add(name, position, number, stat.S_IFDIR, None):
                     return
 

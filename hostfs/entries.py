@@ -1,52 +1,63 @@
-"""From what the host says of a name to what the consumer is told: entries, attributes, owners of what is new."""
+"""From what the host says of a name to what the consumer is told: entries and attributes."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from time import monotonic
 from typing import Final
 
-from hostfs.export import FORMAT, PATH, WARM_SECONDS, Export, proc_path
 from hostfs.inodes import Inode
-from umlfs.filesystem import Attr, Caller, Entry
-from umlfs.host.syscalls import UNCHANGED, chown, failure, open_cached
+from hostfs.resolver import CACHED_SECONDS, FORMAT, PATH, Resolver
+from umlfs.filesystem import Attr, Entry
+from umlfs.host.syscalls import open_cached
 
 SMALL_DIRECTORY: Final = 256 * 1024
 """A directory of up to this size (in bytes) is in the caches once something was created in it."""
-_DEVICE_SHIFT: Final = 48
-_INO_MASK: Final = (1 << 64) - 1
 
 
-def check_name(name: bytes) -> None:
-    """EINVAL unless `name` is one path component that leads downwards."""
-    if not name or b"/" in name or b"\0" in name or name == b"." or name == b"..":
-        raise failure(errno.EINVAL)
+class Entries:
+    """Looks at names, and makes inodes and answers of what is found there."""
 
+    def __init__(self, resolver: Resolver, valid_ns: int) -> None:
+        """Answers may be believed for `valid_ns`."""
+        self._resolver = resolver
+        self._table = resolver.table
+        self._devices = resolver.devices
+        self._in_memory = resolver.devices.in_memory
+        self._device = resolver.devices.root
+        self.valid_ns = valid_ns
+        self.absent = Entry(0, Attr(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), valid_ns)
+        """The answer for a name that is not there."""
 
-class Entries(Export):
-    """What the operations on names and files share."""
+    # Looking ----------------------------------------------------------------------------------
 
-    def _stat(self, directory: Inode, fd: int, name: bytes) -> os.stat_result:
-        """What `name` in `directory` is. BlockingIOError if the disk may have to be waited for."""
-        if directory.warm > monotonic() or directory.key[0] in self._in_memory:
+    def stat(self, directory: Inode, fd: int, name: bytes) -> os.stat_result:
+        """What `name` in `directory` (open as `fd`) is. BlockingIOError if the disk may have to be waited for."""
+        if directory.cached_until > monotonic() or directory.key[0] in self._in_memory:
             return os.stat(name, dir_fd=fd, follow_symlinks=False)
-        below = self._opened(open_cached, fd, name, PATH)
+        below = self._resolver.descriptors.open_with(open_cached, fd, name, PATH)
         try:
             return os.fstat(below)
         finally:
             os.close(below)
 
-    async def _stat_name(self, directory: Inode, name: bytes) -> os.stat_result:
-        fd = await self._reach(directory)
+    async def stat_name(self, directory: Inode, name: bytes) -> os.stat_result:
+        """`stat` that waits for the disk."""
+        fd = await self._resolver.reach(directory)
         try:
-            return self._stat(directory, fd, name)
+            return self.stat(directory, fd, name)
         except BlockingIOError:
-            await self._warm(directory, name)
-            return os.stat(name, dir_fd=await self._reach(directory), follow_symlinks=False)
+            await self._resolver.fill_caches(directory, name)
+            return os.stat(name, dir_fd=await self._resolver.reach(directory), follow_symlinks=False)
 
-    def _found(self, directory: Inode, name: bytes, found: os.stat_result) -> Inode:
+    # Inodes -----------------------------------------------------------------------------------
+
+    def known(self, found: os.stat_result) -> Inode | None:
+        """The inode that has these attributes, if the consumer knows it."""
+        return self._table.keys.get((found.st_dev, found.st_ino))
+
+    def found(self, directory: Inode, name: bytes, found: os.stat_result) -> Inode:
         """The inode that `name` in `directory` was just seen to be."""
         key = (found.st_dev, found.st_ino)
         inode = self._table.find(key, found.st_mode & FORMAT, found.st_nlink, directory, name)
@@ -57,18 +68,31 @@ class Entries(Export):
     def _found_mount(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """Something is mounted there. What the host's kernel makes up is not for guests."""
         device = inode.key[0]
-        if device not in self._pseudo:
-            fd = self._opened(self._open_waiting, directory.fd, name, PATH)
+        if device not in self._devices.pseudo:
+            fd = self._resolver.open_name(directory.fd, name, PATH, True)
             try:
-                self._examine(fd)
+                self._devices.examine(fd)
             finally:
                 os.close(fd)
-        inode.pseudo = self._pseudo.get(device, False)
+        inode.pseudo = self._devices.pseudo.get(device, False)
 
-    def _attr(self, found: os.stat_result) -> Attr:
+    def born(self, directory: Inode, name: bytes, found: os.stat_result) -> Inode:
+        """The inode of what was created just now: another's before, if its key was known."""
+        former = self.known(found)
+        if former is not None:
+            self._table.dead(former)
+        now = monotonic()
+        if directory.cached_until > now or os.fstat(directory.fd).st_size <= SMALL_DIRECTORY:
+            directory.cached_until = now + CACHED_SECONDS
+        return self.found(directory, name, found)
+
+    # Answers ----------------------------------------------------------------------------------
+
+    def attr(self, found: os.stat_result) -> Attr:
+        """The attributes as the host has them."""
         ino = found.st_ino
         if found.st_dev != self._device:
-            ino = self._mixed_ino(found.st_dev, ino)
+            ino = self._devices.shown_ino(found.st_dev, ino)
         return Attr(
             ino,
             found.st_mode,
@@ -84,69 +108,17 @@ class Entries(Export):
             found.st_blksize,
         )
 
-    def _mixed_ino(self, device: int, ino: int) -> int:
-        """An inode number of another device, told apart from the root's by its high bits."""
-        index = self._devices.setdefault(device, len(self._devices))
-        return (ino ^ index << _DEVICE_SHIFT) & _INO_MASK
-
-    def _attr_of(self, inode: Inode, found: os.stat_result) -> Attr:
-        attr = self._attr(found)
+    def attr_of(self, inode: Inode, found: os.stat_result) -> Attr:
+        """The attributes as they are shown: a mount of the host's kernel seems empty."""
+        attr = self.attr(found)
         if inode.pseudo:
             attr.mode &= ~0o222
             attr.size = attr.blocks = 0
             attr.nlink = 2 if inode.kind == stat.S_IFDIR else 1
         return attr
 
-    def _entry(self, inode: Inode, found: os.stat_result) -> Entry:
+    def entry(self, inode: Inode, found: os.stat_result) -> Entry:
         """The answer for `inode`; counts one lookup."""
         inode.lookups += 1
-        attr = self._attr_of(inode, found) if inode.pseudo else self._attr(found)
-        return Entry(inode.node, attr, self._valid, self._valid)
-
-    def _born(self, directory: Inode, name: bytes, found: os.stat_result) -> Inode:
-        """The inode of what was created just now: another's before, if its key was known."""
-        former = self._keys.get((found.st_dev, found.st_ino))
-        if former is not None:
-            self._table.dead(former)
-        now = monotonic()
-        if directory.warm > now or os.fstat(directory.fd).st_size <= SMALL_DIRECTORY:
-            directory.warm = now + WARM_SECONDS
-        return self._found(directory, name, found)
-
-    # Owners and modes -------------------------------------------------------------------------
-
-    def _adopt(self, fd: int, found: os.stat_result, directory: int, mode: int, caller: Caller) -> os.stat_result:
-        """Give what was created just now (open as `fd`) the owner and the mode it was asked for.
-
-        It was created without set-id bits, lest they ever stand with the wrong owner.
-        """
-        changed = False
-        if self._privileged and (found.st_uid != caller.uid or found.st_gid != caller.gid):
-            gid = caller.gid
-            if found.st_gid != self._egid or os.fstat(directory).st_mode & stat.S_ISGID:
-                gid = UNCHANGED  # the directory's
-            chown(fd, caller.uid, gid)
-            changed = True
-        if not stat.S_ISLNK(found.st_mode):
-            wanted = mode & 0o7777
-            if stat.S_ISDIR(found.st_mode):
-                wanted |= found.st_mode & stat.S_ISGID
-            if wanted & (self._umask | 0o7000) and wanted != found.st_mode & 0o7777:
-                os.chmod(proc_path(fd), wanted)
-                changed = True
-        return os.fstat(fd) if changed else found
-
-    def _adopt_named(self, directory: int, name: bytes, mode: int, caller: Caller) -> os.stat_result:
-        """`_adopt` for what has no descriptor. What replaced it meanwhile is left alone."""
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        owned = not self._privileged or (found.st_uid == caller.uid and found.st_gid == caller.gid)
-        if owned and (stat.S_ISLNK(found.st_mode) or not mode & (self._umask | 0o7000)):
-            return found
-        fd = self._opened(self._open_waiting, directory, name, PATH)
-        try:
-            found = os.fstat(fd)
-            if found.st_uid != os.geteuid() or found.st_nlink != 1:
-                return found
-            return self._adopt(fd, found, directory, mode, caller)
-        finally:
-            os.close(fd)
+        attr = self.attr_of(inode, found) if inode.pseudo else self.attr(found)
+        return Entry(inode.node, attr, self.valid_ns, self.valid_ns)

@@ -26,6 +26,7 @@ class Inode:
 
     __slots__ = (
         "access",
+        "cached_until",
         "children",
         "fd",
         "key",
@@ -38,7 +39,6 @@ class Inode:
         "pinned",
         "pseudo",
         "used",
-        "warm",
     )
 
     def __init__(self, node: int, key: Key, kind: int, parent: Inode | None, name: bytes) -> None:
@@ -66,7 +66,7 @@ class Inode:
         """No name is left on the host: `fd` is the only way to it."""
         self.pseudo = False
         """On a filesystem of the host's kernel, that is shown empty."""
-        self.warm = 0.0
+        self.cached_until = 0.0
         """Until when (monotonic seconds) names in this directory are taken to be in the host's caches."""
 
 

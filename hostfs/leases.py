@@ -117,7 +117,7 @@ class Leases:
     def give(self, directory: Inode) -> Lease | None:
         """Watch a directory that holds a descriptor, before anything in it is looked at; None if that cannot be."""
         known = self.of(directory)
-        if known is not None or directory.fd < 0 or not self._leasable(directory.key[0], directory.fd):
+        if known is not None or self._closed or directory.fd < 0 or not self._leasable(directory.key[0], directory.fd):
             return known
         watch = self._add(directory.fd)
         if watch is None or watch in self._by_watch:
@@ -268,6 +268,8 @@ class Leases:
         They were its own, or complete before its own was; and after a write of its own it asks for the attributes,
         finds another modification time, and drops the contents before it reads any again.
         """
+        if self._closed:
+            return
         self._handle(self._watch.read())
         lease, name = place
         left = lease.own[name] - 1
@@ -294,12 +296,15 @@ class Leases:
                 self._handle(self._watch.read())
 
     def close(self) -> None:
-        """End all leases; nothing more is passed on."""
+        """End all leases; nothing more is passed on, and no lease is given. It may be called again."""
+        if self._closed:
+            return
         self._closed = True
         trio.lowlevel.notify_closing(self._watch.fd)
         self._watch.close()
         self._by_inode.clear()
         self._by_watch.clear()
+        self.refused = 0
 
     def _sweep(self) -> None:
         """Let go of directories that the consumer has forgotten, and of what has run out."""

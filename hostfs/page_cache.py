@@ -16,8 +16,9 @@ STREAK_MAX: Final = 256
 """Each time that this was wrong, it takes twice as many; up to so many."""
 
 
-class Warmth:
-    """Of one device whose directories are read from the disk by the thread that asks for them."""
+class CacheGuess:
+    """Whether the next directory of one device is in the page cache. For devices that are read from the disk by the
+    thread that asks for them."""
 
     def __init__(self) -> None:
         self._streak = 0

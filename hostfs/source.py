@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-from hostfs.export import Cache
 from hostfs.filesystem import HostFilesystem
 from hostfs.options import ViewOptions
+from hostfs.settings import Cache
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions

@@ -18,6 +18,7 @@ The operations and their meaning follow the FUSE protocol, version 7.38 (Linux 6
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Sequence
@@ -192,8 +193,28 @@ class Filesystem:
 
     traits: Traits = Traits()
 
-    def attach(self, invalidator: Invalidator) -> None:
-        """Tell `invalidator` from now on what changes behind the consumer's back."""
+    # Being served -----------------------------------------------------------------------------
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """What whoever serves it is within for as long as it does: `async with filesystem.running(): …`.
+
+        Whatever the filesystem does beside answering (writing back, watching, closing) it does in there, and at the
+        end all of that has ended. Nothing of it runs outside: the operations work, but what would happen by itself
+        does not. One server at a time; after the end another may follow. A task that fails does not end the server:
+        it becomes `failure`."""
+        return contextlib.nullcontext()
+
+    @property
+    def failure(self) -> OSError | None:
+        """Why the filesystem can be relied on no more: something that it does beside answering failed. It is logged
+        by then. Servers raise this in answer to every request."""
+        return None
+
+    def attach(self, invalidator: Invalidator) -> Filesystem:
+        """The filesystem to serve to a consumer that `invalidator` tells of what changes behind its back: this one
+        (which may be one that never changes so, or cannot tell), or one around it. To be called before `running`,
+        which is then the answer's, and so is all else but `close`."""
+        return self
 
     def disconnect(self) -> None:
         """The consumer is gone without a word (unmounted, or its guest died): every lookup and handle it had is

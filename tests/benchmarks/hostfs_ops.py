@@ -50,10 +50,10 @@ class Bench:
 
     async def lookup_unread(self) -> None:
         """In a directory not read lately: each name is first tried for without waiting."""
-        root = self.fs._root
-        warm, root.warm = root.warm, 0.0
+        root = self.fs.resolver.root
+        cached, root.cached_until = root.cached_until, 0.0
         await self.lookup()
-        root.warm = warm
+        root.cached_until = cached
 
     async def lookup_missing(self) -> None:
         lookup = self.fs.lookup
@@ -66,7 +66,7 @@ class Bench:
             await getattr_(ino)
 
     async def getattr_unopened(self) -> None:
-        self.fs._descriptors.clear()
+        self.fs.resolver.descriptors.clear()
         await self.getattr()
 
     async def readdir(self) -> None:
@@ -97,7 +97,7 @@ class Bench:
 
     async def read_first(self) -> None:
         """Nothing open yet."""
-        self.fs._descriptors.clear()
+        self.fs.resolver.descriptors.clear()
         await self.read()
 
     async def write(self) -> None:

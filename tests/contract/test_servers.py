@@ -23,7 +23,7 @@ async def test_over_fuse(check: Check, transport: type[Direct], stateless: bool,
     subject = Subject(client, features_of(tmp_path))
     await check(subject)
     subject.forget_all()
-    assert set(filesystem._nodes) == {1}
-    assert not filesystem._handles
+    assert set(filesystem.resolver.table.nodes) == {1}
+    assert not filesystem.handles
     await client.close()
     await filesystem.close()

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-import hostfs.export
+import hostfs.devices
+import hostfs.entries
+import hostfs.resolver
 from hostfs.descriptors import Descriptors
 from umlfs.host import syscalls
 from umlfs.host.syscalls import How, failure
@@ -32,9 +34,9 @@ def cold(monkeypatch: pytest.MonkeyPatch) -> None:
             raise failure(errno.EAGAIN)
         return preadv(fd, first, offset)
 
-    monkeypatch.setattr(hostfs.export, "open_cached", open_cached)
-    monkeypatch.setattr(hostfs.export, "WARM_SECONDS", -1.0)
-    monkeypatch.setattr(hostfs.export, "is_memory", lambda _: False)
+    monkeypatch.setattr(hostfs.resolver, "open_cached", open_cached)
+    monkeypatch.setattr(hostfs.entries, "CACHED_SECONDS", -1.0)
+    monkeypatch.setattr(hostfs.devices, "is_memory", lambda _: False)
     monkeypatch.setattr(os, "preadv", read)
 
 
@@ -56,6 +58,6 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
             raise failure(errno.EMFILE)
         return syscalls.open_cached(directory, name, how)
 
-    monkeypatch.setattr(hostfs.export, "limits", lambda: (6, 300, 300))
-    monkeypatch.setattr(hostfs.export, "Descriptors", Watched)
-    monkeypatch.setattr(hostfs.export, "open_cached", sometimes_none)
+    monkeypatch.setattr(hostfs.resolver, "limits", lambda: (6, 300, 300))
+    monkeypatch.setattr(hostfs.resolver, "Descriptors", Watched)
+    monkeypatch.setattr(hostfs.resolver, "open_cached", sometimes_none)

@@ -20,10 +20,10 @@ async def _run(check: Check, filesystem: HostFilesystem, directory: Path) -> Non
     subject = Subject(filesystem, features_of(directory))
     await check(subject)
     subject.forget_all()
-    assert set(filesystem._nodes) == {1}
-    assert len(filesystem._keys) == 1
-    assert not filesystem._handles
-    await filesystem._closer.drain()
+    assert set(filesystem.resolver.table.nodes) == {1}
+    assert len(filesystem.resolver.table.keys) == 1
+    assert not filesystem.handles
+    await filesystem.resolver.closer.drain()
     assert len(os.listdir("/proc/self/fd")) <= before
     await filesystem.close()
 

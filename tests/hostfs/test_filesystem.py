@@ -42,7 +42,7 @@ def test_limits_leave_room_for_others() -> None:
 
 
 async def test_descriptors_stay_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostfs.export.limits", lambda: (40, 20, 100))
+    monkeypatch.setattr("hostfs.resolver.limits", lambda: (40, 20, 100))
     for top in range(60):
         (tmp_path / f"{top}").mkdir()
         for number in range(20):
@@ -66,13 +66,13 @@ async def test_descriptors_stay_bounded(tmp_path: Path, monkeypatch: pytest.Monk
         await s.attr(files[0][2])  # its last descriptor had to go
     assert (await s.attr(files[-1][2])).nlink == 0
     s.forget_all()
-    await s.fs._closer.drain()  # type: ignore[attr-defined]
+    await s.fs.resolver.closer.drain()  # type: ignore[attr-defined]
     assert open_descriptors() <= before
     await s.fs.close()
 
 
 async def test_handles_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostfs.export.limits", lambda: (40, 20, 5))
+    monkeypatch.setattr("hostfs.resolver.limits", lambda: (40, 20, 5))
     s = make(tmp_path, stateless=False)
     ino = await s.file(ROOT, b"file")
     handles = [await s.open(ino) for _ in range(5)]
@@ -90,7 +90,7 @@ async def test_handles_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 async def test_two_deep_directories_with_few_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way to one costs all that leads to the other."""
-    monkeypatch.setattr("hostfs.export.limits", lambda: (3, 3, 100))
+    monkeypatch.setattr("hostfs.resolver.limits", lambda: (3, 3, 100))
     s = make(tmp_path)
     ends = []
     for name in (b"one", b"two"):
@@ -132,7 +132,7 @@ class SlowDisk:
         self.go_on = threading.Event()
         self._preadv = os.preadv
         monkeypatch.setattr(os, "preadv", self._read)
-        monkeypatch.setattr("hostfs.export.is_memory", lambda _: False)
+        monkeypatch.setattr("hostfs.devices.is_memory", lambda _: False)
 
     def _read(self, fd: int, buffers: Sequence[memoryview], offset: int, flags: int = 0) -> int:
         if flags:
@@ -304,15 +304,15 @@ async def test_traits_by_cache(tmp_path: Path) -> None:
     assert opened.direct
     assert opened.handle
     await never.close()
-    assert never._handles == {}
+    assert not never.handles
 
 
 async def test_a_directory_that_becomes_readable(tmp_path: Path) -> None:
     """Closed to us when it was made, and opened up later."""
     s = make(tmp_path)
     ino = await s.mkdir(ROOT, b"directory", 0)
-    inode = s.fs._nodes[ino]  # type: ignore[attr-defined]
-    s.fs._descriptors.hold(inode, os.open(tmp_path / "directory", os.O_PATH), 0)  # type: ignore[attr-defined]
+    inode = s.fs.resolver.table.nodes[ino]  # type: ignore[attr-defined]
+    s.fs.resolver.descriptors.hold(inode, os.open(tmp_path / "directory", os.O_PATH), 0)  # type: ignore[attr-defined]
     (tmp_path / "directory" / "file").touch()
     await s.set(ino, SetAttr(mode=0o700))
     assert await s.names(ino) == [b"file"]

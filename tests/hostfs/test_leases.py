@@ -64,11 +64,12 @@ def fine_times(monkeypatch: pytest.MonkeyPatch) -> None:
 async def leased(directory: Path, **options: object) -> AsyncIterator[tuple[Subject, Recorder]]:
     filesystem = HostFilesystem(directory, **options)  # type: ignore[arg-type]
     recorder = Recorder()
-    filesystem.attach(recorder)
+    served = filesystem.attach(recorder)
     try:
-        yield Subject(filesystem, features_of(directory)), recorder
+        async with served.running():
+            yield Subject(served, features_of(directory)), recorder
     finally:
-        await filesystem.close()
+        await served.close()
 
 
 async def quiet(s: Subject, recorder: Recorder, directory: Path) -> None:
@@ -195,7 +196,7 @@ async def test_past_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert (entry.entry_valid_ns, entry.attr_valid_ns) == (SECOND, SECOND)
         assert "2 directories are watched" in s.fs.remarks()[0]
         # Once nothing is left of what was told under the least used, another takes its place.
-        leases = s.fs._leases  # type: ignore[attr-defined]
+        leases = s.fs.leases  # type: ignore[attr-defined]
         next(iter(leases._by_inode.values())).used -= 1000
         leases._retry_at, allowed = 0.0, 0
 
@@ -224,7 +225,7 @@ async def test_lost_events_leave_nothing_believed(tmp_path: Path) -> None:
     async with leased(tmp_path) as (s, recorder):
         ino = (await s.lookup(ROOT, b"file")).ino
         assert (await s.fs.lookup(ROOT, b"missing")).ino == 0
-        leases = s.fs._leases  # type: ignore[attr-defined]
+        leases = s.fs.leases  # type: ignore[attr-defined]
         leases._handle([Event(-1, OVERFLOW, b"")])
         await recorder.expect((ROOT, b"file"), (ino, None), (ROOT, b"missing"), (ROOT, None))
 

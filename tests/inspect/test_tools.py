@@ -173,7 +173,7 @@ async def test_a_walk_gives_everything_back(tree: Path) -> None:
     top = await resolve(filesystem, b"/")
     seen = [each.node.path async for each in walk(filesystem, top)]
     assert seen == [b"/", b"/empty", b"/etc", b"/home", b"/home/me"]
-    assert set(filesystem._nodes) == {1}
+    assert set(filesystem.resolver.table.nodes) == {1}
     await filesystem.close()
 
 

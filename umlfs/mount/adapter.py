@@ -48,6 +48,8 @@ def _answering(
         self.requests += 1
         self.under_way += 1
         try:
+            if (failure := self.fs.failure) is not None:
+                raise failure
             return await operation(self, *args, **kwargs)
         except FUSEError:
             raise

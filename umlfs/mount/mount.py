@@ -76,11 +76,12 @@ async def mount(
     try:
         _init(adapter, path, _fuse_options(filesystem, options, source))
         notifier = Notifier()
-        filesystem.attach(notifier)
+        served = adapter.fs = filesystem.attach(notifier)
         try:
-            await _serve(Mounted(path, adapter), notifier, task_status)
+            async with served.running():
+                await _serve(Mounted(path, adapter), notifier, task_status)
         finally:
-            filesystem.disconnect()
+            served.disconnect()
     finally:
         _mounted = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from umlfs.filesystem import (
     NO_HANDLE,
@@ -26,8 +27,16 @@ class View(Filesystem):
         self.inner = inner
         self.traits = inner.traits
 
-    def attach(self, invalidator: Invalidator) -> None:
-        self.inner.attach(invalidator)
+    def running(self) -> AbstractAsyncContextManager[None]:
+        return self.inner.running()
+
+    @property
+    def failure(self) -> OSError | None:
+        return self.inner.failure
+
+    def attach(self, invalidator: Invalidator) -> Filesystem:
+        self.inner = self.inner.attach(invalidator)
+        return self
 
     def disconnect(self) -> None:
         self.inner.disconnect()
