@@ -1,0 +1,74 @@
+"""A plugin as a kind of source: an entry point of the group `umlfs.sources` names a `TreeKind`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+import trio
+
+from umlfs.errors import UmlError
+from umlfs.externfs.calls import TIME_LIMIT
+from umlfs.externfs.filesystem import NodeFilesystem
+from umlfs.externfs.node import Directory
+from umlfs.externfs.words import Words, split
+from umlfs.filesystem import Filesystem
+from umlfs.sources import OpenOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """What a plugin opened."""
+
+    root: Directory
+    on_close: Callable[[], object] | None = None
+
+
+class TreeKind:
+    """A kind of source whose tree consists of nodes. A plugin says what it is called and what its root is."""
+
+    scheme: ClassVar[str]
+    summary: ClassVar[str]
+    """What it shows, in a line."""
+    example: ClassVar[str]
+    options: ClassVar[Mapping[str, str]] = {}
+    """Its own options, and what each is for."""
+
+    def claims(self, path: Path) -> int:
+        return 0
+
+    def files(self, argument: str) -> Sequence[str]:
+        """The paths of this host that it opens."""
+        return ()
+
+    def plant(self, words: Words) -> Plant | Directory:
+        """Open what `words` name. Runs in a thread. UmlError, UsageError; OSError."""
+        raise NotImplementedError
+
+    async def open(self, argument: str, options: OpenOptions) -> Filesystem:
+        """The tree. It can be changed only if `rw` was said. UmlError where it cannot be opened."""
+        words = split(self.scheme, argument, options.extra, self.options)
+        planted = await trio.to_thread.run_sync(self.plant, words)
+        plant = planted if isinstance(planted, Plant) else Plant(planted)
+        return NodeFilesystem(
+            plant.root,
+            name=f"{self.scheme}:{words.argument}",
+            read_only=options.read_only or not words.writable,
+            time_limit=words.number(self.scheme, "timeout", TIME_LIMIT),
+            on_close=plant.on_close,
+        )
+
+
+def needed(module: str, extra: str, source: str) -> ModuleType:
+    """A library that a plugin uses. UmlError that names what to install."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = (error.name or module).partition(".")[0]
+        raise UmlError(
+            f"{source}: the Python package '{package}' is missing", f"pip install 'umlfs[{extra}]'"
+        ) from None
