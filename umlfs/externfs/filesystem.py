@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from umlfs.buffers import scatter, total
@@ -34,6 +34,7 @@ from umlfs.filesystem import (
     Traits,
 )
 from umlfs.host.syscalls import failure
+from umlfs.lifetime import Tasks
 
 _NOREPLACE, _EXCHANGE = 1, 2
 _BUDGET: Final = 256 << 20
@@ -53,9 +54,10 @@ class NodeFilesystem(Filesystem):
         traits: Traits | None = None,
         time_limit: float = TIME_LIMIT,
         on_close: Callable[[], object] | None = None,
+        tasks: Iterable[Callable[[], Awaitable[object]]] = (),
     ) -> None:
         """`name` is what the log calls the tree; `time_limit` the seconds until a call of a plugin is given up.
-        `on_close` lets go of what the nodes use; it is called as their methods are."""
+        `on_close` lets go of what the nodes use; it is called as their methods are. `tasks` run while it is served."""
         self.traits = traits or Traits(read_only=read_only, shared=True)
         self._calls = Calls(name, time_limit)
         self._inodes = Inodes(root)
@@ -67,11 +69,27 @@ class NodeFilesystem(Filesystem):
         self._owner = os.geteuid(), os.getegid()
         self._invalidators: list[Invalidator] = []
         self._on_close = on_close
+        self._background = tuple(tasks)
+        self._tasks = Tasks(name)
+        self._left: list[Contents | Listing] = []
+        """What a consumer left open that is gone."""
 
     # Lifetime ---------------------------------------------------------------------------------
 
-    def attach(self, invalidator: Invalidator) -> None:
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self._tasks.running():
+            for task in self._background:
+                self._tasks.start(task)
+            yield
+
+    @property
+    def failure(self) -> OSError | None:
+        return self._tasks.failure
+
+    def attach(self, invalidator: Invalidator) -> NodeFilesystem:
         self._invalidators.append(invalidator)
+        return self
 
     def changed(self, node: Node) -> None:
         """Attributes and contents of `node` changed; whoever cached them is told."""
@@ -86,15 +104,22 @@ class NodeFilesystem(Filesystem):
             invalidator.entry(inode.ino, os.fsencode(name))  # type: ignore[union-attr]
 
     def disconnect(self) -> None:
+        self._left += [contents for _, contents in self._contents.values()]
+        self._left += [listing for _, listing in self._listings.values()]
+        self._contents.clear()
+        self._listings.clear()
         self._inodes.forget_all()
         self._invalidators.clear()
+        self._tasks.start(self._close_left)
+
+    async def _close_left(self) -> None:
+        while self._left:
+            await self._calls(self._left.pop().close)
 
     async def close(self) -> None:
         """End what is open; what was not committed is dropped."""
-        for handle in list(self._contents):
-            await self.release(NO_HANDLE, handle)
-        for handle in list(self._listings):
-            await self.releasedir(NO_HANDLE, handle)
+        self.disconnect()
+        await self._close_left()
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             await self._calls(on_close)

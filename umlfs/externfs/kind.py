@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,9 @@ class Plant:
 
     root: Directory
     on_close: Callable[[], object] | None = None
+    """Lets go of what the nodes use."""
+    tasks: Sequence[Callable[[], Awaitable[object]]] = ()
+    """What is done beside answering, while the tree is served."""
 
 
 class TreeKind:
@@ -60,6 +63,7 @@ class TreeKind:
             read_only=options.read_only or not words.writable,
             time_limit=words.number(self.scheme, "timeout", TIME_LIMIT),
             on_close=plant.on_close,
+            tasks=plant.tasks,
         )
 
 
