@@ -11,17 +11,18 @@ Names are imported when they are first used: the command line has its start to t
 
 TYPE_CHECKING = False  # as in typing, which takes long to import
 if TYPE_CHECKING:
-    from runtime.command.throwaway import run
+    from runtime.command.throwaway import TimeLimitError, run
     from runtime.machine.equipment import HostMount
     from runtime.machine.machine import Machine, Options
 
-__all__ = ["HostMount", "Machine", "Options", "run"]
+__all__ = ["HostMount", "Machine", "Options", "TimeLimitError", "run"]
 
 _MACHINE = "runtime.machine.machine"
 _HOMES = {
     "HostMount": "runtime.machine.equipment",
     "Machine": _MACHINE,
     "Options": _MACHINE,
+    "TimeLimitError": "runtime.command.throwaway",
     "run": "runtime.command.throwaway",
 }
 

@@ -49,6 +49,7 @@ def command(
     environment = {**caller.environment("", user, on_terminal), **mount_words.variables(variables)}
     run = client.Run(client.find(umid))
     null = os.open(os.devnull, os.O_RDONLY)
-    streams = None if on_terminal else (0 if interactive else null, 1, 2)
+    reads = interactive and not caller.in_background(0)
+    streams = None if on_terminal else (0 if reads else null, 1, 2)
     directory = mount_words.directory(pwd) or "/"
     return trio.run(lambda: run.run(words, streams=streams, directory=directory, environment=environment, user=user))

@@ -17,6 +17,10 @@ from umlfs.errors import UmlError, described
 USAGE = 2
 """The exit status of wrong usage."""
 
+FAILED = 1
+OURS = 125
+"""What `run` and `exec`, whose exit status is that of a command in the guest, give for a failure of ours."""
+
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
 

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 import click
 
 from runtime.cli import COMMANDS
-from runtime.cli.failure import report
+from runtime.cli.failure import FAILED, OURS, report
 from umlfs.errors import UsageError
+
+OF_THE_COMMAND = frozenset({"run", "exec"})
+"""Commands whose exit status is that of a command in the guest."""
 
 
 class LazyGroup(click.Group):
@@ -80,6 +83,7 @@ def uml(debug: bool) -> None:
 def run(args: Sequence[str]) -> int:
     """See `runtime.cli.invoke`."""
     debug = bool(os.environ.get("UML_DEBUG"))
+    ctx: click.Context | None = None
     try:
         with uml.make_context("uml", list(args)) as ctx:
             debug = ctx.params["debug"]
@@ -89,5 +93,7 @@ def run(args: Sequence[str]) -> int:
     except click.exceptions.Exit as exit_:
         status = exit_.exit_code
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
-        return report(error, debug)
+        status = report(error, debug)
+        name = None if ctx is None else ctx.invoked_subcommand
+        return OURS if status == FAILED and name in OF_THE_COMMAND else status
     return status if isinstance(status, int) else 0

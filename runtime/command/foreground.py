@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 import trio
 
-from runtime.command.throwaway import timed_out
+from runtime.command.throwaway import TimeLimitError
 from runtime.machine.control import Job
 from runtime.machine.machine import TERMINAL, Machine, Options
 from runtime.tty import terminal
-from runtime.tty.caller import PASSED_ON
+from runtime.tty.caller import END_SECONDS, ENDING, PASSED_ON
 from runtime.tty.streams import Descriptor, are_same, is_null
 
 Streams = tuple[Descriptor | None, Descriptor | None, Descriptor | None]
@@ -56,25 +56,31 @@ class Foreground:
         with trio.move_on_after(float("inf") if self.timeout is None else self.timeout) as limit:
             with self._scope, trio.open_signal_receiver(*PASSED_ON) as signals:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._pass_on, signals)
+                    nursery.start_soon(self._pass_on, signals, nursery)
                     async with Machine(self.options) as machine:
                         status = await self._within(machine, command, directory, environment, user)
                     nursery.cancel_scope.cancel()
         if self._killed is not None:
             return 128 + self._killed
         if limit.cancelled_caught:
-            raise timed_out(self.timeout or 0)
+            raise TimeLimitError(self.timeout or 0)
         assert status is not None
         return status
 
-    async def _pass_on(self, signals: AsyncIterator[int]) -> None:
+    async def _pass_on(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         seen: set[int] = set()
         async for number in signals:
             if self._job is None or number in seen:
                 self._kill(number)
-            else:
-                seen.add(number)
-                self._job.signal(PASSED_ON[signal.Signals(number)])
+                continue
+            seen.add(number)
+            self._job.signal(PASSED_ON[signal.Signals(number)])
+            if number in ENDING:
+                nursery.start_soon(self._kill_later, number)
+
+    async def _kill_later(self, number: int) -> None:
+        await trio.sleep(END_SECONDS)
+        self._kill(number)
 
     def _kill(self, number: int) -> None:
         """End the guest because of signal `number`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -35,9 +37,12 @@ async def run(
 
     Output is gathered and returned, except of a stream that has a sink. `environment` comes on top of a bare
     one (PATH, HOME, USER); the others are as for `Machine.start`. With `timeout` (seconds, boot included) a
-    command that takes longer is ended with its guest: UmlError. With `check` a status other than 0 raises
-    `subprocess.CalledProcessError`. A guest that cannot be booted is an UmlError too.
+    command that takes longer is ended with its guest: TimeLimitError. With `check` a status other than 0 raises
+    `subprocess.CalledProcessError`. A guest that cannot be booted is an UmlError. TypeError for a command that is one
+    string: it is a list of words.
     """
+    if isinstance(command, str | bytes):
+        raise TypeError(f"a command is a list of words, not one string: {shlex.split(os.fsdecode(command))!r}")
     gathered = Collector(CAPTURE_MAX), Collector(CAPTURE_MAX)
     with trio.move_on_after(float("inf") if timeout is None else timeout) as scope:
         async with Machine(options) as machine:
@@ -52,13 +57,19 @@ async def run(
             )
             status = await job.wait()
     if scope.cancelled_caught:
-        raise timed_out(timeout or 0)
+        raise TimeLimitError(timeout or 0)
     done = subprocess.CompletedProcess(list(command), status, bytes(gathered[0].data), bytes(gathered[1].data))
     if check:
         done.check_returncode()
     return done
 
 
-def timed_out(seconds: float) -> UmlError:
-    """The error of a guest that was given `seconds` and needed more."""
-    return UmlError(f"the command did not end within {seconds:g} s", "give it more time with --timeout")
+class TimeLimitError(UmlError):
+    """A guest was given `seconds`, and needed more. Its exit status is that of timeout(1)."""
+
+    STATUS: Final = 124
+
+    def __init__(self, seconds: float) -> None:
+        what = f"the command did not end within {seconds:g} s"
+        super().__init__(what, "give it more time with --timeout", status=self.STATUS)
+        self.seconds = seconds

@@ -219,15 +219,25 @@ def _mounts(boot: Boot) -> str:
 
 def _have(places: Iterable[str], *, make: bool) -> str:
     """A script for which `places` are directories afterwards. What is missing is made where that changes nothing
-    but the overlay; else the boot fails."""
-    lines = ["set --"]
-    lines += [f'[ -d {place} ] || set -- "$@" {place}' for place in map(shlex.quote, places)]
-    lines.append(_MAKE if make else _MISSING)
-    return "\n".join(lines) + "\n"
+    but the overlay; else the boot fails. It is sourced: whatever it sets it sets in a function, for the positional
+    parameters are its caller's."""
+    words = " ".join(map(shlex.quote, places))
+    return _HAVE.format(places=words, missing=_MAKE if make else _MISSING)
 
 
-_MAKE = f'[ $# = 0 ] || mkdir -m 1777 -p "$@" 2>{HERE}/errors || fail "$(cat {HERE}/errors)"'
-_MISSING = '[ $# = 0 ] || fail "${1#/root}: no such directory in the root; make it, or leave out --rw"'
+_HAVE = """\
+have() {{
+    local place
+    for place; do
+        shift
+        [ -d "$place" ] || set -- "$@" "$place"
+    done
+    [ $# = 0 ] || {missing}
+}}
+have {places}
+"""
+_MAKE = f'mkdir -m 1777 -p "$@" 2>{HERE}/errors || fail "$(cat {HERE}/errors)"'
+_MISSING = 'fail "${1#/root}: no such directory in the root; make it, or leave out --rw"'
 
 
 def explain(report: str) -> str:
@@ -258,8 +268,8 @@ def job_script(
     quote = shlex.quote
     lines = [f"__control={HERE}/control __number={number}", script("job.sh")]
     who = user if user is not None else "root"
-    lines.append(f"be {quote(who)} || fail {quote(who + ': no such user in the guest')}")
-    otherwise = f"fail {quote(directory + ': no such directory in the guest')}" if must_enter else "cd /"
+    lines.append(f"be {quote(who)} || fail 125 {quote(who + ': no such user in the guest')}")
+    otherwise = f"fail 125 {quote(directory + ': no such directory in the guest')}" if must_enter else "cd /"
     lines.append(f"cd -- {quote(directory)} 2>/dev/null || {otherwise}")
     lines.append("unset OLDPWD SHLVL TERM")
     lines += [f"export {name}={quote(value)}" for name, value in environment.items()]

@@ -31,6 +31,19 @@ spared() {
     exec -a "@/$applet" $here/busybox "$@"
 }
 
+# Run $* in a process that is nobody's child, so that nobody need wait for it. Not by `&`: that has the shell ignore SIGINT
+# and SIGQUIT there for good, and so would every command. Instead the process ends the one that waits for it.
+detached() {
+    (
+        (
+            read -r _ _ _ parent _ </proc/self/stat
+            kill -KILL "$parent"
+            "$@"
+        )
+        :
+    )
+}
+
 # Run job $1 with what the host has for its input ($2), output ($3) and errors ($4): a pipe or null; `output` for
 # errors that go where the output goes. A here-document is a pipe, and its other end can be opened by /proc: that
 # makes one without a process, as FIFOs would, but can be opened anew by /dev/stdin without waiting for anyone.

@@ -31,6 +31,6 @@ first_of() {
 # Mount what there is besides, start the agent, and become the first init of $* that there is.
 begin() {
     . $here/mounts.sh
-    spared sh $here/serve.sh </dev/null >/dev/null 2>&1 &
+    { detached spared sh $here/serve.sh </dev/null >/dev/null; } 2>/dev/null
     first_of "$@"
 }

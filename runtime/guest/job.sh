@@ -6,10 +6,10 @@ echo $$ >"/run/umlfs/pid.$__number"
 set -f
 __user=
 
-# The job cannot be run, because of $*.
+# The job cannot be run, because of $2: 126 ($1) where there is something that cannot, 127 where there is nothing.
 fail() {
-    echo "failed $*" >"$__control/$__number/status"
-    exit 125
+    echo "failed $1 $2" >"$__control/$__number/status"
+    exit "$1"
 }
 
 # Look for command $1 as execvp does; the shell would take its own applets first.
@@ -40,9 +40,9 @@ give() {
 become() {
     __name=$1
     find_command "$__name"
-    [ "$__path" ] || fail "$__name: no such command in the guest's root"
-    [ -e "$__path" ] || fail "$__name: no such file in the guest's root"
-    [ -f "$__path" ] && [ -x "$__path" ] || fail "$__name: not an executable file in the guest's root"
+    [ "$__path" ] || fail 127 "$__name: no such command in the guest's root"
+    [ -e "$__path" ] || fail 127 "$__name: no such file in the guest's root"
+    [ -f "$__path" ] && [ -x "$__path" ] || fail 126 "$__name: not an executable file in the guest's root"
     shift
     [ "$__user" ] && give && exec su -p -s "$__path" -- "$__user" "$@"
     exec -a "$__name" "$__path" "$@"
@@ -71,5 +71,5 @@ shell() {
     for __path in "$SHELL" /bin/bash /bin/sh; do
         [ -x "$__path" ] && become "$__path"
     done
-    fail "no shell in the guest's root"
+    fail 127 "no shell in the guest's root"
 }

@@ -20,7 +20,7 @@ reap() { :; }
 
 while read -r number input output errors <$control/next; do
     # Left to process 1, which sees to its end: this shell, waiting for the next job, would leave a zombie.
-    (run "$number" "$input" "$output" "$errors" &)
+    detached run "$number" "$input" "$output" "$errors"
 done
 
 # The host ends the machine and cannot wait: what is written so far is kept, and no more.

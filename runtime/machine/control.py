@@ -12,7 +12,7 @@ Bytes go between the command's pipes in the guest and descriptors of the host wi
     N/stdin        read   the command's input until its end
     N/stdout       write  its output; N/stderr likewise
     N/signals      read   names of signals for the command, a line each; end of file when the job is over
-    N/status       write  "exit STATUS" or "failed WHY"
+    N/status       write  "exit STATUS" or "failed STATUS WHY"
 """
 
 from __future__ import annotations
@@ -194,6 +194,14 @@ class _Lines:
         return done
 
 
+def _failure(told: str) -> UmlError:
+    """Why a job could not be run, as the agent tells it: a status and words."""
+    status, _, why = told.partition(" ")
+    if not (status.isascii() and status.isdigit()):
+        return UmlError(told or "the guest's agent gave no reason")
+    return UmlError(why or "the guest's agent gave no reason", status=int(status) & 0xFF or 1)
+
+
 class ControlFilesystem(Filesystem):
     """The agent's end of a machine. Jobs go in with `submit`; the agent does the rest."""
 
@@ -292,7 +300,7 @@ class ControlFilesystem(Filesystem):
             if word == "exit" and rest.isdigit():
                 job.finish(returncode=int(rest) & 0xFF)
             else:
-                job.finish(failure=UmlError(rest or "the guest's agent gave no reason"))
+                job.finish(failure=_failure(rest))
             return len(text)
 
         return push

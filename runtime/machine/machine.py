@@ -47,6 +47,8 @@ LOG_SECONDS: Final = 1.0
 """How long the log of a kernel that has ended may take to be read."""
 NOTIFY: Final = "notify"
 """The socket that the kernel tells of itself at."""
+NO_REBOOT: Final = "noreboot"
+"""Has a kernel that is to start again end instead, so that it does not do so with devices that we are closing."""
 TERMINAL: Final = 1
 """The guest's line (/dev/tty1) that `Machine.terminal` is the pty of."""
 
@@ -297,6 +299,7 @@ class Machine:
             *(device.argument for device in equipment.devices),
             *equipment.arguments,
             *tuned.arguments(),
+            NO_REBOOT,
         ]
         lines = self._make_terminals(stack)
         process = keeper.spawn(
@@ -338,7 +341,14 @@ class Machine:
             await self._log.complete.wait()
         self.returncode = status
         self._ended.set()
-        self._control.stop(self._log.failure(f"the guest ended by itself ({_ending(status)})"))
+        self._control.stop(self._end_of_guest(status))
+
+    def _end_of_guest(self, status: int) -> UmlError:
+        """What to say to whoever still waited for something of the guest."""
+        if status == 0 and not self.panicked:
+            how = "restarted, which is its end" if self.wants_reboot else "ended by itself"
+            return UmlError(f"the guest {how}", "what was still running in it has no exit status")
+        return self._log.failure(f"the guest ended by itself ({_ending(status)})")
 
     async def _tell(self, notifications: notify.Notifications, hear: Callable[[Notification], None]) -> None:
         async for notification in notifications:

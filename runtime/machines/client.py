@@ -15,7 +15,7 @@ from runtime.machines import directory
 from runtime.machines.channel import Channel
 from runtime.machines.control_wire import Message, ProtocolError, raise_failure
 from runtime.tty import terminal
-from runtime.tty.caller import PASSED_ON
+from runtime.tty.caller import END_SECONDS, ENDING, PASSED_ON
 from runtime.tty.ptys import Ends
 from umlfs.errors import UmlError
 
@@ -118,7 +118,7 @@ class Run:
         status: int | None = None
         with self._scope, trio.open_signal_receiver(*PASSED_ON) as signals:
             async with connected(self._path) as channel, trio.open_nursery() as nursery:
-                nursery.start_soon(self._pass_on, signals, channel)
+                nursery.start_soon(self._pass_on, signals, channel, nursery)
                 status = await self._follow(channel, request, streams)
                 nursery.cancel_scope.cancel()
         if self._killed is not None:
@@ -150,7 +150,7 @@ class Run:
             for end in line:
                 os.close(end)
 
-    async def _pass_on(self, signals: AsyncIterator[int], channel: Channel) -> None:
+    async def _pass_on(self, signals: AsyncIterator[int], channel: Channel, nursery: trio.Nursery) -> None:
         seen: set[int] = set()
         async for number in signals:
             if number in seen:
@@ -158,6 +158,12 @@ class Run:
             seen.add(number)
             with contextlib.suppress(trio.BrokenResourceError):
                 await channel.send({"signal": PASSED_ON[signal.Signals(number)]})
+            if number in ENDING:
+                nursery.start_soon(self._leave_later, number)
+
+    async def _leave_later(self, number: int) -> None:
+        await trio.sleep(END_SECONDS)
+        self._leave(number)
 
     def _leave(self, number: int) -> None:
         """Leave the command, which hears SIGHUP, because of signal `number`."""

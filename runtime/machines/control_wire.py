@@ -65,11 +65,11 @@ def failure(error: UmlError) -> Message:
 def raise_failure(message: Message) -> None:
     """Raise the error that `message` tells of, if it does."""
     if "error" in message:
-        way_out = message.get("way_out")
+        way_out, status = message.get("way_out"), message.get("status")
         raise UmlError(
             str(message["error"]),
             None if way_out is None else str(way_out),
-            status=2 if message.get("status") == 2 else 1,
+            status=status if isinstance(status, int) and 0 < status < 256 else 1,
             details=str(message.get("details") or ""),
         )
 

@@ -9,13 +9,26 @@ from typing import Final
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON: Final = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGQUIT: "QUIT", signal.SIGHUP: "HUP"}
 """Signals for the command: the first of a kind is passed on, the second ends the guest."""
+ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
+"""Those of them that ask for an end: a command that does not come to it within `END_SECONDS` is left, or its guest is
+ended."""
+END_SECONDS: Final = 5.0
 INHERITED: Final = ("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "TZ", "NO_COLOR")
 """Variables of the caller that a command gets: they say how to speak to the person."""
 
 
 def wants_terminal() -> bool:
-    """Whether the caller sits at a terminal, so that the command should."""
-    return os.isatty(0) and os.isatty(1)
+    """Whether the caller sits at a terminal, so that the command should: not a job in a shell's background, which is
+    stopped if it asks anything of the terminal."""
+    return os.isatty(0) and os.isatty(1) and not in_background(0)
+
+
+def in_background(fd: int) -> bool:
+    """Whether `fd` is this process's terminal, and somebody else's turn at it."""
+    try:
+        return os.tcgetpgrp(fd) != os.getpgrp()
+    except OSError:  # no terminal, or not ours
+        return False
 
 
 def environment(root: str, user: str | None, on_terminal: bool) -> dict[str, str]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 from collections.abc import Sequence
 from typing import Final
 
 import trio
 
+from runtime.tty.caller import in_background
 from umlfs.buffers import scatter
 
 CHUNK: Final = 1 << 20
@@ -32,6 +34,15 @@ def are_same(one: int, other: int) -> bool:
     return os.path.samestat(os.fstat(one), os.fstat(other))
 
 
+async def their_turn(terminal: int) -> None:
+    """Wait until this process may read from its terminal: a job in a shell's background would be stopped."""
+    if not in_background(terminal):
+        return
+    with trio.open_signal_receiver(signal.SIGCONT) as signals:
+        while in_background(terminal):
+            await anext(signals)
+
+
 class Descriptor:
     """A descriptor to read from or write to. It stays the caller's: `close` closes only what was opened here."""
 
@@ -39,7 +50,8 @@ class Descriptor:
         self._number = number
         self._own: int | None = None
         mode = os.fstat(number).st_mode
-        if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(number)):
+        self._is_terminal = stat.S_ISCHR(mode) and os.isatty(number)
+        if stat.S_ISFIFO(mode) or self._is_terminal:
             flags = (os.O_WRONLY if write else os.O_RDONLY) | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             try:
                 self._own = os.open(f"/proc/self/fd/{number}", flags)
@@ -56,6 +68,8 @@ class Descriptor:
     async def read_into(self, buffers: Sequence[memoryview]) -> int:
         """Wait for input and fill `buffers` as far as it goes; 0 at the end."""
         while self._own is not None:
+            if self._is_terminal:
+                await their_turn(self._own)
             try:
                 return os.readv(self._own, buffers)
             except BlockingIOError:

@@ -17,6 +17,7 @@ import trio
 
 from runtime.tty.ptys import TYPED_AT_ONCE, Ends, Pace, Reminder
 from runtime.tty.streams import Descriptor
+from umlfs.errors import UmlError
 
 INTERRUPT: Final = 0x03
 ESCAPE: Final = 0x1D
@@ -70,9 +71,12 @@ class Impatience:
 @contextlib.contextmanager
 def raw(number: int) -> Iterator[None]:
     """Terminal `number` passes every key on as it is, until the end of the context."""
-    before = termios.tcgetattr(number)
     try:
+        before = termios.tcgetattr(number)
         tty.setraw(number, termios.TCSADRAIN)
+    except termios.error as error:
+        raise UmlError(f"the terminal cannot be had: {error.args[1]}", "its shell may have ended") from None
+    try:
         yield
     finally:
         # Without TCSADRAIN's wait: output may be stopped, and nothing may keep us from ending. It may be gone, too.

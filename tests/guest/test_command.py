@@ -72,16 +72,16 @@ def test_first_word_is_as_it_was_called(me: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "complaint"),
+    ("command", "status", "complaint"),
     [
-        ("no-such-command", "no-such-command: no such command in the guest's root"),
-        ("/nowhere", "/nowhere: no such file in the guest's root"),
-        ("/etc/passwd", "/etc/passwd: not an executable file in the guest's root"),
-        ("/etc", "/etc: not an executable file in the guest's root"),
+        ("no-such-command", 127, "no-such-command: no such command in the guest's root"),
+        ("/nowhere", 127, "/nowhere: no such file in the guest's root"),
+        ("/etc/passwd", 126, "/etc/passwd: not an executable file in the guest's root"),
+        ("/etc", 126, "/etc: not an executable file in the guest's root"),
     ],
 )
-def test_no_such_command(me: Caller, command: str, complaint: str) -> None:
-    assert me.error("--", command) == (1, complaint)
+def test_no_such_command(me: Caller, command: str, status: int, complaint: str) -> None:
+    assert me.error("--", command) == (status, complaint)
 
 
 def test_exit_status(caller: Caller) -> None:
@@ -108,7 +108,7 @@ def test_wrong_environment(me: Caller, word: str) -> None:
 
 def test_directory(me: Caller) -> None:
     assert me.output("--pwd", "/usr/lib", "--", "pwd") == "/usr/lib\n"
-    assert me.error("--pwd", "/nowhere", "--", "pwd") == (1, "/nowhere: no such directory in the guest")
+    assert me.error("--pwd", "/nowhere", "--", "pwd") == (125, "/nowhere: no such directory in the guest")
     assert me.error("--pwd", "usr", "--", "pwd")[0] == 2
     gone = me.make("gone")
     shell = 'cd "$1" && shift && rmdir "$PWD" && exec "$@"'
@@ -138,9 +138,9 @@ def test_groups_of_a_user(me: Caller) -> None:
 
 
 def test_unknown_users(me: Caller) -> None:
-    assert me.error("--user", "no-such", "--", "id") == (1, "no-such: no such user in the guest")
-    assert me.error("--user", "123456", "--", "id") == (1, "123456: no such user in the guest")
-    assert me.error("--user", "", "--", "id")[0] == 1
+    assert me.error("--user", "no-such", "--", "id") == (125, "no-such: no such user in the guest")
+    assert me.error("--user", "123456", "--", "id") == (125, "123456: no such user in the guest")
+    assert me.error("--user", "", "--", "id")[0] == 125
 
 
 def test_a_shell_reads_what_it_is_given(caller: Caller) -> None:
@@ -174,20 +174,20 @@ def test_a_bare_root(caller: Caller) -> None:
     assert caller.output("--root", "tree", "--user", "root", input=b"echo $0\n") == "/bin/sh\n"
     os.symlink("tree", caller.directory / "link")
     assert caller.output("--root", "./link", "--", "cat", "/etc/hostname") == "tree\n"
-    assert caller.error("--root", root, "--", "true") == (1, "true: no such command in the guest's root")
+    assert caller.error("--root", root, "--", "true") == (127, "true: no such command in the guest's root")
     assert sorted(root.rglob("*")) == before
 
 
 def test_an_empty_root(me: Caller) -> None:
     root = me.make("empty")
-    assert me.error("--root", root) == (1, "no shell in the guest's root")
-    assert me.error("--root", root, "--", "ls") == (1, "ls: no such command in the guest's root")
+    assert me.error("--root", root) == (127, "no shell in the guest's root")
+    assert me.error("--root", root, "--", "ls") == (127, "ls: no such command in the guest's root")
 
 
 def test_writing_through(caller: Caller) -> None:
     root = tree(caller)
     complaint = "/proc: no such directory in the root; make it, or leave out --rw"
-    assert caller.error("--rw", "--root", root, "--", "ls") == (1, complaint)
+    assert caller.error("--rw", "--root", root, "--", "ls") == (125, complaint)
     for name in ("proc", "sys", "dev", "run", "tmp"):
         (root / name).mkdir()
     caller.own(root)
@@ -197,5 +197,5 @@ def test_writing_through(caller: Caller) -> None:
     owner = (root / "tmp/new").stat().st_uid
     assert owner == (caller.user.uid if caller.user else os.geteuid())
     complaint = "/nowhere: no such directory in the root; make it, or leave out --rw"
-    assert caller.error("--rw", "--root", root, "--mount", "/nowhere=.", "--", "ls") == (1, complaint)
+    assert caller.error("--rw", "--root", root, "--mount", "/nowhere=.", "--", "ls") == (125, complaint)
     assert not (root / "nowhere").exists()

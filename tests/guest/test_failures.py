@@ -1,4 +1,4 @@
-"""Guests that do not come up, or do not last: one line that says why, status 1, nothing left behind."""
+"""Guests that do not come up, or do not last: one line that says why, status 124 or 125, nothing left behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_panic(caller: Caller) -> None:
     """The end of the log, and then the line."""
     done = caller.run("--", "sh", "-c", "echo before; sleep 0.1; echo c >/proc/sysrq-trigger; sleep 100")
     *log, line = done.stderr.decode().splitlines()
-    assert (done.returncode, done.stdout) == (1, b"before\n")
+    assert (done.returncode, done.stdout) == (125, b"before\n")
     assert any("Kernel panic" in entry for entry in log)
     assert line.startswith("uml: the guest ended by itself (the kernel died of signal 6)")
 
@@ -41,7 +41,7 @@ def test_absurd_memory(me: Caller, size: str) -> None:
 
 def test_the_command_takes_too_long(caller: Caller) -> None:
     complaint = "the command did not end within 2 s; give it more time with --timeout"
-    assert caller.error("--timeout", "2", "--", "sleep", "1000") == (1, complaint)
+    assert caller.error("--timeout", "2", "--", "sleep", "1000") == (124, complaint)
 
 
 def test_the_boot_takes_too_long(me: Caller) -> None:
@@ -52,7 +52,7 @@ def test_the_boot_takes_too_long(me: Caller) -> None:
         assert eventually(lambda: pid.read_text().strip().isdigit())
         os.kill(int(pid.read_text()), signal.SIGSTOP)
         _, errors = process.communicate(timeout=BOUND)
-        assert (process.returncode, errors.count(b"\n")) == (1, 1)
+        assert (process.returncode, errors.count(b"\n")) == (124, 1)
         assert b"did not end within 3 s" in errors
 
 
@@ -61,22 +61,22 @@ def test_the_kernel_is_killed(me: Caller) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         os.kill(int(next(iter(me.runtime.glob("umlfs-*/*/pid"))).read_text()), signal.SIGKILL)
-        assert process.wait(BOUND) == 1
+        assert process.wait(BOUND) == 125
         assert process.stderr is not None
         assert b"the kernel died of signal 9" in process.stderr.read()
 
 
 def test_no_kernel(me: Caller) -> None:
-    assert me.error("--kernel", "/nowhere", "--", "true")[0] == 1
+    assert me.error("--kernel", "/nowhere", "--", "true")[0] == 125
     status, line = me.error("--kernel", "/bin/true", "--", "true")
-    assert (status, line.partition(";")[0]) == (1, "/bin/true: a program, but not a User-mode Linux kernel")
+    assert (status, line.partition(";")[0]) == (125, "/bin/true: a program, but not a User-mode Linux kernel")
 
 
 def test_roots_that_are_none(me: Caller) -> None:
     me.make("here", ["file"])
     for root in ("nowhere", "madeup:here", "/proc", "hostfs:", ""):
         assert me.error("--root", root, "--", "true")[0] == 2
-    assert me.error("--root", "here/file", "--", "true")[0] == 1  # an image, for all we know, with nothing in it
+    assert me.error("--root", "here/file", "--", "true")[0] == 125  # an image, for all we know, with nothing in it
 
 
 def test_modules_of_another_version(me: Caller) -> None:
@@ -87,7 +87,7 @@ def test_modules_of_another_version(me: Caller) -> None:
     kernel.write_bytes(data.replace(version, b"9" + version[1:]))
     kernel.chmod(0o755)
     status, line = me.error("--kernel", kernel, "--", "true")
-    assert status == 1
+    assert status == 125
     assert line.startswith(f"no modules for kernel 9{version[1:].decode()}")
 
 
@@ -106,7 +106,7 @@ def test_a_full_disk(me: Caller, lack: str, tmp_path: Path) -> None:
     namespace = [*needs.mount_namespace(), "sh", "-c", script, "sh", str(me.runtime), str(tmp_path), *line]
     done = subprocess.run(namespace, capture_output=True, stdin=subprocess.DEVNULL, timeout=BOUND, check=False)
     text = done.stderr.decode()
-    assert done.returncode in ((1,) if lack != "memory" else (1, 2))
+    assert done.returncode in ((125,) if lack != "memory" else (125, 2))
     assert text.startswith("uml: ")
     assert text.count("\n") == 1
 

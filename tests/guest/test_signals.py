@@ -49,6 +49,16 @@ def test_the_second_of_a_kind_ends_the_guest(me: Caller) -> None:
         assert process.wait(BOUND) == 128 + signal.SIGTERM
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_does_not_end_is_ended(me: Caller, number: signal.Signals) -> None:
+    """By the first signal: nobody has to ask twice."""
+    with me.started("--", "sh", "-c", TRAPS) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        assert process.wait(BOUND) == 128 + number
+
+
 def kernels(caller: Caller) -> list[Path]:
     return list(caller.runtime.glob("umlfs-*/*/pid"))
 

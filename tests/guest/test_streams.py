@@ -96,7 +96,7 @@ def test_closed_descriptors(me: Caller, closed: str) -> None:
 def test_a_full_disk_is_no_success(caller: Caller) -> None:
     with Path("/dev/full").open("wb") as full:
         status, line = caller.error("--", "echo", "hello", stdout=full)
-    assert (status, line) == (1, "standard output: No space left on device; not all that the command said is kept")
+    assert (status, line) == (125, "standard output: No space left on device; not all that the command said is kept")
 
 
 def test_both_streams_interleaved(me: Caller) -> None:

@@ -50,12 +50,12 @@ def test_directories(tmp_path: Path) -> None:
     assert run(tmp_path, job("pwd", directory=str(place))).stdout.decode() == f"{place}\n"
     assert run(tmp_path, job("pwd", directory="/nowhere")).stdout == b"/\n"
     assert run(tmp_path, job("pwd", directory="/nowhere", must_enter=True)).returncode == 125
-    assert (tmp_path / "control/1/status").read_text() == "failed /nowhere: no such directory in the guest\n"
+    assert (tmp_path / "control/1/status").read_text() == "failed 125 /nowhere: no such directory in the guest\n"
 
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/nowhere:/usr/bin:/bin", 0), ("/nowhere", 125), ("/*/bin", 125), ("", 125)],
+    [("/nowhere:/usr/bin:/bin", 0), ("/nowhere", 127), ("/*/bin", 127), ("", 127)],
 )
 def test_search(tmp_path: Path, path: str, status: int) -> None:
     """As execvp does it: no pattern, and no applet of the shell's."""
