@@ -299,7 +299,8 @@ class Machine:
             *(device.argument for device in equipment.devices),
             *equipment.arguments,
             *tuned.arguments(),
-            NO_REBOOT,
+            # The kernel leaves it among the words of its init, which a program may take for its own.
+            *([NO_REBOOT] if self.options.program is None else []),
         ]
         lines = self._make_terminals(stack)
         process = keeper.spawn(
