@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Final
 
 from hostfs.filesystem import HostFilesystem
-from hostfs.options import ViewOptions
+from hostfs.options import KNOWN, ViewOptions
 from hostfs.settings import Cache
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
-from umlfs.sources import OpenOptions
+from umlfs.sources import OpenOptions, SourceKind
 
 _CLAIM: Final = 50
 """Any directory will do, so a kind that recognises its own format in one has the better claim."""
 
 
-class HostKind:
+class HostKind(SourceKind):
     """Directories of the host. Options: `cache=always|auto|never` (see `Cache`), `uid=`, `gid=`, `map=GUEST:HOST:COUNT`
     and `squash` (see `Mapping`), `append` (see `AppendOnly`), `hide=PATTERN` (see `Hidden`)."""
+
+    options = KNOWN
+
+    def files(self, argument: str) -> tuple[str]:
+        return (argument,)
 
     def claims(self, path: Path) -> int:
         """50 for a directory, else 0."""

@@ -10,7 +10,7 @@ import trio
 
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
-from umlfs.sources import OpenOptions
+from umlfs.sources import OpenOptions, SourceKind
 
 _CLAIM: Final = 90
 """More than a mere directory's claim: a superblock beside one of these is nothing else."""
@@ -18,8 +18,13 @@ _BESIDE: Final = ("data", "metadata.sqlite", "file_metadata")
 _ATIMES: Final = ("relatime", "noatime", "strictatime")
 
 
-class HumKind:
+class HumKind(SourceKind):
     """humfs directories. Options: `atime=relatime|noatime|strictatime`."""
+
+    options = ("atime",)
+
+    def files(self, argument: str) -> tuple[str]:
+        return (argument,)
 
     def claims(self, path: Path) -> int:
         """90 for a directory with a superblock, and `data/` or metadata, else 0. (Without `data/` it cannot be opened,

@@ -13,6 +13,7 @@ from runtime.appliance.keeping import HELLO_MAX, connect, make_directory, socket
 from runtime.appliance.part import Part, choose
 from umlfs.errors import UmlError
 from umlfs.filesystem import Entry, Filesystem
+from umlfs.sources import Source
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
 from umlfs.wire import stream_replies as replies
@@ -26,32 +27,32 @@ HELLO_SECONDS: Final = 60.0
 
 
 @contextlib.asynccontextmanager
-async def kept_tree(word: str, partition: int | None) -> AsyncIterator[tuple[Filesystem, str] | None]:
+async def kept_tree(source: Source, partition: int | None) -> AsyncIterator[tuple[Filesystem, str] | None]:
     """The filesystem of the image's partition and its kind, by the appliance that is kept for it; None if none is.
 
     UmlError, UsageError.
     """
-    raw = connect(word)
+    raw = connect(source)
     if raw is None:
         yield None
         return
     with raw:
         raw.setblocking(False)
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(raw))
-        hello, rest = await _greet(stream, word)
-        part, told = _chosen(hello, word, partition)
+        hello, rest = await _greet(stream, source)
+        part, told = _chosen(hello, source, partition)
         connection = Connection()
         connection.push([memoryview(rest)])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_send, stream, connection)
             nursery.start_soon(_receive, stream, connection)
-            yield FuseStream(connection, _root(told, word), read_only=True), part.kind or ""
+            yield FuseStream(connection, _root(told, source), read_only=True), part.kind or ""
             nursery.cancel_scope.cancel()
 
 
-def end_kept(word: str) -> None:
+def end_kept(source: Source) -> None:
     """End the appliance that is kept for the image, if there is one, and wait for its end. Blocks."""
-    connection = connect(word)
+    connection = connect(source)
     if connection is None:
         return
     with connection:
@@ -62,10 +63,10 @@ def end_kept(word: str) -> None:
                 pass
 
 
-def prolong(word: str, seconds: int) -> bool:
+def prolong(source: Source, seconds: int) -> bool:
     """Have the appliance that is kept for the image be kept for `seconds` after its last client, if that is more than
     it would be; False if there is none. Blocks."""
-    connection = connect(word)
+    connection = connect(source)
     if connection is None:
         return False
     with connection:
@@ -77,25 +78,25 @@ def prolong(word: str, seconds: int) -> bool:
             return False
 
 
-def keep(word: str, seconds: int, commands: Commands | None = None) -> None:
-    """See to it that an appliance for the image that `word` names is kept for `seconds` after its last client: one that
-    there is, or a new one in the background, with a standby that does `commands`. To be called without an event loop.
+def keep(source: Source, seconds: int, commands: Commands | None = None) -> None:
+    """See to it that an appliance for the image `source` is kept for `seconds` after its last client: one that there
+    is, or a new one in the background, with a standby that does `commands`. To be called without an event loop.
     UmlError."""
-    if prolong(word, seconds):
+    if prolong(source, seconds):
         return
     # What serves one takes longer to import than one that is there takes to answer.
     from runtime.appliance.kept import serve_kept
     from runtime.process import background, processes
 
     def work(ready: Callable[[], None]) -> None:
-        with processes.for_machines(), _standby(word, commands):
-            trio.run(serve_kept, word, float(seconds), ready)
+        with processes.for_machines(), _standby(source, commands):
+            trio.run(serve_kept, source, float(seconds), ready)
 
     background.start(work)
 
 
-def _standby(word: str, commands: Commands | None) -> contextlib.AbstractContextManager[None]:
-    path = socket_path(word)
+def _standby(source: Source, commands: Commands | None) -> contextlib.AbstractContextManager[None]:
+    path = socket_path(source)
     if path is None or commands is None:
         return contextlib.nullcontext()
     from runtime.standby import finding
@@ -105,7 +106,7 @@ def _standby(word: str, commands: Commands | None) -> contextlib.AbstractContext
     return standby(path.with_name(path.name + finding.suffix()), commands, [path])
 
 
-async def _greet(stream: trio.SocketStream, word: str) -> tuple[object, bytes]:
+async def _greet(stream: trio.SocketStream, source: Source) -> tuple[object, bytes]:
     data = b""
     try:
         with trio.fail_after(HELLO_SECONDS):
@@ -118,21 +119,21 @@ async def _greet(stream: trio.SocketStream, word: str) -> tuple[object, bytes]:
         line, _, rest = data.partition(b"\n")
         return json.loads(line), rest
     except (trio.TooSlowError, trio.BrokenResourceError, ValueError):
-        raise UmlError(f"{word}: the kept appliance does not answer", "wait, or end it") from None
+        raise UmlError(f"{source}: the kept appliance does not answer", "wait, or end it") from None
 
 
-def _chosen(hello: object, word: str, partition: int | None) -> tuple[Part, dict[str, object]]:
+def _chosen(hello: object, source: Source, partition: int | None) -> tuple[Part, dict[str, object]]:
     """The part that is meant, and what was told of it."""
     if not isinstance(hello, list):
-        raise UmlError(f"{word}: the kept appliance makes no sense", "end it")
+        raise UmlError(f"{source}: the kept appliance makes no sense", "end it")
     parts = [Part(each["number"], each["offset"], each["size"], each["kind"]) for each in hello]
-    part = choose(word, parts, partition)
+    part = choose(str(source), parts, partition)
     return part, hello[parts.index(part)]
 
 
-def _root(told: dict[str, object], word: str) -> Entry:
+def _root(told: dict[str, object], source: Source) -> Entry:
     if "root" not in told:
-        raise UmlError(f"{word}: {told.get('trouble', 'not mounted by the kept appliance')}")
+        raise UmlError(f"{source}: {told.get('trouble', 'not mounted by the kept appliance')}")
     return replies.entry(bytes.fromhex(str(told["root"])))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import stat
 from pathlib import Path
 from typing import Final
 
 from runtime.standby import finding
+from umlfs.sources import Source
 
 HELLO_MAX: Final = 64 * 1024
 """Bytes of the line with which a kept appliance tells what it has."""
@@ -23,31 +23,24 @@ def make_directory() -> Path:
     return Path(directory)
 
 
-def socket_path(word: str) -> Path | None:
-    """The socket for the image that the `SRC` word names; None if that is no file, so that nothing can be kept.
+def socket_path(source: Source) -> Path | None:
+    """The socket for the image that `source` names; None if that is no file, so that nothing can be kept.
 
     Another file, or one that was changed, has another. (Those who write to an image in use are kept out by its lock, if
     they honour it.)
     """
-    scheme, colon, rest = word.partition(":")
-    path = rest if colon and scheme in ("raw", "cow") and not os.path.lexists(word) else word
-    files = path.split(",")
-    digest = hashlib.sha256(word.partition(":")[0].encode() if path != word else b"")
-    for each in files:
-        try:
-            status = os.stat(each)
-        except OSError:
-            return None
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-            return None
-        digest.update(repr((os.path.realpath(each), status.st_dev, status.st_ino, status.st_size)).encode())
-        digest.update(repr(status.st_mtime_ns).encode())
+    if not source.files or any(map(os.path.isdir, source.files)):
+        return None
+    try:
+        digest = hashlib.sha256(repr(source.key()).encode("utf-8", "surrogateescape"))
+    except OSError:
+        return None
     return Path(finding.directory(), digest.hexdigest()[:20])
 
 
-def connect(word: str) -> socket.socket | None:
+def connect(source: Source) -> socket.socket | None:
     """A connection to the kept appliance of the image; None if there is none. Does not wait for its answer."""
-    path = socket_path(word)
+    path = socket_path(source)
     if path is None or not finding.is_ours(os.fspath(path.parent)):
         return None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -23,26 +23,27 @@ from runtime.appliance.relay import relay
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
 from umlfs.host.listening import unix_listener
+from umlfs.sources import Source
 from umlfs.stream.connection import Connection
 from umlfs.stream.filesystem import FuseStream
 from umlfs.wire import fuse as wire
 from umlfs.wire.fuse import Opcode
 
 
-async def serve_kept(word: str, seconds: float, ready: Callable[[], None]) -> None:
-    """Boot an appliance for the image that `word` names, call `ready`, and serve until no client came for `seconds`.
+async def serve_kept(source: Source, seconds: float, ready: Callable[[], None]) -> None:
+    """Boot an appliance for the image that `source` names, call `ready`, and serve until no client came for `seconds`.
 
     UmlError if it cannot be booted, or another one is there already.
     """
-    path = socket_path(word)
+    path = socket_path(source)
     if path is None:
-        raise UmlError(f"{word}: not an image, so nothing to keep", "leave out --keep")
+        raise UmlError(f"{source}: not an image, so nothing to keep", "leave out --keep")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(_remove_directory, make_directory())
         farewell = stack.enter_context(contextlib.ExitStack())
-        device = await stack.enter_async_context(disk.opened(word))
+        device = await stack.enter_async_context(disk.opened(source))
         if not isinstance(device, BlockDevice):
-            raise UmlError(f"{word}: not an image, so nothing to keep", "leave out --keep")
+            raise UmlError(f"{source}: not an image, so nothing to keep", "leave out --keep")
         parts = await disk.parts(device)
         wanted = [part for part in parts if part.mountable][:MOUNTED_MAX]
         async with mounted(device, wanted) as found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -37,16 +38,19 @@ def command() -> None:
 @click.argument("cow", type=FILE)
 @click.argument("backing", type=FILE)
 def create_(cow: str, backing: str, force: bool) -> None:
-    """Make a COW file without changes over the file BACKING.
+    """Make a COW file without changes over BACKING: a raw image, one that qemu reads, or the disk of an NBD server.
 
     \b
     Example:
       uml cow create guest.cow debian.img
+      uml cow create guest.cow nbd://server/debian
     """
-    from umlfs.cow.create import create
+    import trio
+
+    from umlfs.cow.open import create_over
 
     try:
-        create(cow, backing, force=force)
+        trio.run(partial(create_over, cow, backing, force=force))
     except FileExistsError as error:
         raise UmlError(f"{cow}: exists", "name another, or --force to lose all changes in it") from error
 

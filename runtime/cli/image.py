@@ -187,8 +187,9 @@ def info_(word: str, as_json: bool) -> None:
     """
     from runtime.inspect.info import image_info
     from runtime.inspect.summary import summary
+    from umlfs import sources
 
-    found = run(lambda: image_info(word))
+    found = run(lambda: image_info(sources.parse(word)))
     if as_json:
         show_json(asdict(found))
         return

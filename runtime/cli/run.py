@@ -84,7 +84,8 @@ def command(
     if dry_run:
         from runtime.machine.plan import plan
 
-        click.echo("\n".join(plan(options, words)))
+        with processes.for_machines():
+            click.echo("\n".join(trio.run(plan, options, words)))
         return 0
     open_files.raise_limit()
     run = foreground.Foreground(options, timeout)

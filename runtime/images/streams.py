@@ -24,6 +24,7 @@ from runtime.images.sink import Warn
 from umlfs.block import BlockDevice
 from umlfs.blocks.raw import open_file
 from umlfs.errors import UmlError
+from umlfs.sources import parse
 
 TAR: Final = (
     "--create",
@@ -230,7 +231,7 @@ async def _require_filesystem(word: str, path: Path) -> None:
     """UsageError that tells of the partitions, if the disk has some."""
     from runtime.appliance import disk
 
-    async with disk.opened(word) as device:
+    async with disk.opened(parse(word)) as device:
         assert isinstance(device, BlockDevice)
         found = await disk.parts(device)
     if not found or any(part.number is not None for part in found):
@@ -283,7 +284,7 @@ async def _read_in_guest(word: str, fd: int, warn: Warn) -> None:
     path = word.partition(":")[2]
     sink = Descriptor(fd, write=True)
     try:
-        async with disk.opened(word) as device:
+        async with disk.opened(parse(word)) as device:
             assert isinstance(device, BlockDevice)
             part = choose(path, await disk.parts(device), None)
             seen = Scratch(Slice(device, 0, device.size))

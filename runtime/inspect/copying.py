@@ -14,6 +14,7 @@ from runtime.inspect.place import destination, own_name, place_of
 from runtime.inspect.tree import Tree, open_tree
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
+from umlfs.sources import Source
 
 
 async def copy(
@@ -41,7 +42,7 @@ async def copy(
             raise UmlError(f"{target}: can only be read", "copy to somewhere else")
         if len(words) > 1 and not await _is_directory(into, to):
             raise UsageError(f"{target}: not a directory", "several sources go into a directory that is there")
-        trees: dict[tuple[str, int | None], Tree] = {}
+        trees: dict[tuple[Source, int | None], Tree] = {}
         for word, place in zip(words, places, strict=True):
             key = (place.source, place.partition)
             if key not in trees:
@@ -59,8 +60,11 @@ async def copy(
 
 
 def _same_image(one: Location, other: Location) -> bool:
-    paths = [place.source.partition(":")[2] or place.source for place in (one, other)]
-    return all(map(os.path.isfile, paths)) and os.path.samefile(*paths)
+    return any(
+        os.path.isfile(a) and os.path.isfile(b) and os.path.samefile(a, b)
+        for a in one.source.files
+        for b in other.source.files
+    )
 
 
 async def _is_directory(filesystem: Filesystem, to: Location) -> bool:

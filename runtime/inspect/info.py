@@ -13,9 +13,11 @@ from runtime.inspect.system import System, system_in
 from umlfs.block import BlockDevice
 from umlfs.blocks.label import label_of
 from umlfs.blocks.probe import PARTITIONED, probe
+from umlfs.cow.backing import is_remote
 from umlfs.cow.file import peek_header
 from umlfs.errors import UmlError
 from umlfs.filesystem import Filesystem
+from umlfs.sources import Source
 
 LAYERS_MAX: Final = 64
 """COW files over each other that are followed."""
@@ -56,17 +58,16 @@ class ImageInfo:
     parts: list[PartInfo] = field(default_factory=list)
 
 
-async def image_info(word: str) -> ImageInfo:
-    """What is on the image that `word` names. Its filesystems are mounted, read-only, by an appliance. UmlError,
+async def image_info(source: Source) -> ImageInfo:
+    """What is on the image that `source` names. Its filesystems are mounted, read-only, by an appliance. UmlError,
     UsageError; what goes wrong with one filesystem is in its `trouble`."""
-    async with disk.opened(word) as device:
+    async with disk.opened(source) as device:
         if isinstance(device, Filesystem):
-            raise UmlError(f"{word}: a tree, not an image", "'uml ls' lists what is in it")
+            raise UmlError(f"{source}: a tree, not an image", "'uml ls' lists what is in it")
         found = await disk.parts(device)
         table = await probe(device) == PARTITIONED
-        layers = _layers(word)
-        kind = disk.qemu_format(word) or ("cow" if len(layers) > 1 else "raw")
-        info = ImageInfo(word, kind, device.size, _allocated(word), table, layers)
+        kind = "nbd" if source.scheme.startswith("nbd") else source.scheme
+        info = ImageInfo(str(source), kind, device.size, _allocated(source), table, _layers(source))
         info.parts = [await _part(device, each) for each in found]
         await _look_inside(device, found, info)
         return info
@@ -95,17 +96,18 @@ async def _look_inside(device: BlockDevice, found: list[Part], info: ImageInfo) 
             told.system = await system_in(filesystem)
 
 
-def _allocated(word: str) -> int | None:
-    path = word.partition(":")[2] if word.startswith(("raw:", "cow:")) else word
+def _allocated(source: Source) -> int | None:
     try:
-        return os.stat(path.partition(",")[0]).st_blocks * 512
+        return os.stat(source.files[0]).st_blocks * 512 if source.files else None
     except OSError:
         return None
 
 
-def _layers(word: str) -> list[str]:
-    """The COW file that `word` names and all below it; the word alone if it is none."""
-    path = word.removeprefix("cow:").partition(",")[0]
+def _layers(source: Source) -> list[str]:
+    """The COW file that `source` is and all below it; the source alone if it is none."""
+    if source.scheme != "cow":
+        return [str(source)]
+    path = source.files[0]
     found: list[str] = []
     while len(found) < LAYERS_MAX and path not in found:
         found.append(path)
@@ -115,5 +117,6 @@ def _layers(word: str) -> list[str]:
             break
         if header is None:
             break
-        path = os.path.normpath(os.path.join(os.path.dirname(path), os.fsdecode(header.backing)))
-    return found if len(found) > 1 else [word]
+        backing = os.fsdecode(header.backing)
+        path = backing if is_remote(backing) else os.path.normpath(os.path.join(os.path.dirname(path), backing))
+    return found if len(found) > 1 else [str(source)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from runtime.appliance.keeping import connect, socket_path
 from runtime.inspect import location
 from umlfs.errors import UmlError
@@ -32,7 +30,7 @@ def _is_kept(word: str) -> bool | None:
         return None
     if place.machine:
         return False
-    if os.path.isdir(place.source) or socket_path(place.source) is None:
+    if socket_path(place.source) is None:
         return None
     connection = connect(place.source)
     if connection is None:

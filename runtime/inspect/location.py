@@ -5,32 +5,50 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from umlfs import sources
+from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, UsageError
+from umlfs.filesystem import Filesystem
+from umlfs.sources import OpenOptions, Source, SourceKind
 
-_URI: Final = re.compile(r"([a-z+]+://[^/]*(?:/[^:]*)?)(?::(.*))?\Z", re.DOTALL)
-"""A URI, in whose path a colon is written `%3A`, and the rest."""
 _PARTITION: Final = re.compile(r"([0-9]{1,3})(?::(.*))?\Z", re.DOTALL)
+
+
+class _MachineKind(SourceKind):
+    """A running machine of this user's, by its umid or a path in its directory. No scheme: only here it is known."""
+
+    async def open(self, argument: str, options: OpenOptions) -> Filesystem | BlockDevice:
+        raise UsageError(f"{argument}: a running machine", "'uml ls', cp, find, df and diff look into it")
+
+
+MACHINE: Final = _MachineKind()
+
+
+def machine_source(word: str) -> Source:
+    """The machine that `word` names."""
+    return Source("machine", word, MACHINE, word=word)
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
     """A place inside a source."""
 
-    source: str
-    """A `SRC` word, or the umid of a machine."""
+    source: Source
     partition: int | None = None
     path: str | None = None
     """As in the source, from its root; None if the word named none."""
-    machine: bool = False
-    """The source is a running machine of this user's."""
 
     def __str__(self) -> str:
         partition = "" if self.partition is None else f":{self.partition}"
         return f"{self.source}{partition}" + ("" if self.path is None else f":{self.path}")
+
+    @property
+    def machine(self) -> bool:
+        """The source is a running machine of this user's."""
+        return self.source.kind is MACHINE
 
     @property
     def inside(self) -> bytes:
@@ -42,19 +60,15 @@ def parse(word: str) -> Location:
     """What `word` names. What comes before a colon is the source if there is such a file or it says its kind; of
     several such colons the last counts. Where no such word is a source, a machine's umid is; the path of a machine's
     directory, or of a socket in it, is the machine. UsageError if there is no source in it."""
-    uri = _URI.match(word)
-    if uri is not None and word.partition(":")[0] in sources.schemes():
-        return _location(uri[1], uri[2])
-    for end in _ends(word):
-        if _is_source(word[:end]):
-            found = _location(word[:end], word[end + 1 :] if end < len(word) else None)
-            return replace(found, machine=_is_machines_place(found.source))
-    first, colon, rest = word.partition(":")
-    if is_machine(first):
-        return replace(_location(first, rest if colon else None), machine=True)
-    raise UsageError(
-        f"{first or word}: no such file or directory", "name a source, such as IMAGE, IMAGE:PARTITION:/PATH or DIR"
-    )
+    for end in _machine_ends(word):
+        return _location(machine_source(word[:end]), word[end + 1 :] if end < len(word) else None)
+    try:
+        return _location(*sources.split(word))
+    except UsageError:
+        first, colon, rest = word.partition(":")
+        if not is_machine(first):
+            raise
+        return _location(machine_source(first), rest if colon else None)
 
 
 def is_remote(word: str) -> bool:
@@ -89,23 +103,17 @@ def _is_machines_place(source: str) -> bool:
     return machine_at(source) is not None
 
 
-def _ends(word: str) -> Iterator[int]:
-    yield len(word)
-    for position in range(len(word) - 1, 0, -1):
-        if word[position] == ":":
-            yield position
+def _machine_ends(word: str) -> Iterator[int]:
+    """Where the path of a machine's directory, or of a socket in it, ends in `word`."""
+    if "/" in word:
+        for end in sources.ends(word):
+            if os.path.lexists(word[:end]):
+                if _is_machines_place(word[:end]):
+                    yield end
+                return
 
 
-def _is_source(text: str) -> bool:
-    if os.path.lexists(text):
-        return True
-    scheme, colon, argument = text.partition(":")
-    if colon and scheme in sources.schemes():
-        return all(map(os.path.lexists, argument.split(",")))
-    return "," in text and all(map(os.path.lexists, text.split(",")))
-
-
-def _location(source: str, rest: str | None) -> Location:
+def _location(source: Source, rest: str | None) -> Location:
     if rest is None:
         return Location(source)
     numbered = _PARTITION.match(rest)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from runtime.inspect import location
 from runtime.inspect.location import Location
 from runtime.inspect.paths import Node, failure, resolve
+from umlfs import sources
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
+from umlfs.sources import Source
 
 
 def place_of(word: str, *, follow: bool = True) -> Location:
@@ -21,12 +23,16 @@ def place_of(word: str, *, follow: bool = True) -> Location:
     if location.is_remote(word):
         return location.parse(word)
     if os.path.isdir(word) and (follow or not os.path.islink(word)):
-        return Location(f"hostfs:{os.path.realpath(word)}", None, "/")
+        return Location(_directory(os.path.realpath(word)), None, "/")
     whole = os.path.realpath(word) if follow else word
     directory = os.path.realpath(os.path.dirname(whole.rstrip("/")) or ".")
     if not os.path.isdir(directory):
         raise UsageError(f"{word}: no such directory", "make it first")
-    return Location(f"hostfs:{directory}", None, os.path.basename(whole.rstrip("/")))
+    return Location(_directory(directory), None, os.path.basename(whole.rstrip("/")))
+
+
+def _directory(path: str) -> Source:
+    return sources.parse(f"hostfs:{path}")
 
 
 def own_name(word: str) -> bytes:

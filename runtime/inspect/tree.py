@@ -93,8 +93,8 @@ async def _machine(location: Location, writable: bool) -> AsyncIterator[Tree]:
 
     if location.partition is not None:
         raise UsageError(f"{location.source}: a machine, which has no partitions", "leave it out")
-    async with inside(client.find(location.source), writable=writable) as filesystem:
-        yield Tree(filesystem, "tree", location.source)
+    async with inside(client.find(location.source.argument), writable=writable) as filesystem:
+        yield Tree(filesystem, "tree", str(location.source))
 
 
 @contextlib.asynccontextmanager
@@ -106,9 +106,9 @@ async def _own_tree(location: Location, writable: bool) -> AsyncIterator[Tree]:
         if isinstance(found, Filesystem):
             if location.partition is not None:
                 raise UmlError(f"{location.source}: not a disk", "leave out the partition")
-            yield Tree(found, "tree", location.source.removeprefix("hostfs:"))
+            yield Tree(found, "tree", str(location.source).removeprefix("hostfs:"))
             return
-        part = choose(location.source, await disk.parts(found), location.partition)
+        part = choose(str(location.source), await disk.parts(found), location.partition)
         async with mounted(found, [part], writable=writable) as filesystems:
             if isinstance(filesystems[0], UmlError):
                 raise UmlError(f"{location.source}: {filesystems[0].what}", details=filesystems[0].details)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import trio
 
-from runtime.machine.equipment import HostMount, open_source
+from runtime.machine.equipment import HostMount
 from umlfs.errors import UmlError
 from umlfs.filesystem import Filesystem
+from umlfs.sources import OpenOptions
 from umlfs.virtio.slot import Slot
 
 Script = Callable[[str, Sequence[str]], Awaitable[None]]
@@ -125,7 +126,7 @@ class Slots:
 
 
 async def _open(mount: HostMount) -> Filesystem:
-    opened = await open_source(mount.source, read_only=mount.read_only, extra=dict(mount.options))
+    opened = await mount.source.open(OpenOptions(read_only=mount.read_only, extra=dict(mount.options)))
     if not isinstance(opened, Filesystem):
         await opened.close()
         raise UmlError(f"{mount.source}: a disk, not a directory", "config ubd<N>= takes disks")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -13,11 +12,11 @@ from typing import Final
 import trio
 
 from runtime import guest
-from umlfs import sources
 from umlfs.block import BlockDevice
 from umlfs.blocks import probe
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
+from umlfs.sources import OpenOptions, Source, as_source
 from umlfs.ubd import Spec
 from umlfs.virtio import blk as virtio_blk
 from umlfs.virtio import fs as virtio_fs
@@ -31,17 +30,24 @@ BASE_MODULES: Final = ("fuse", "virtiofs", OVERLAY_MODULE)
 BLOCK_MODULE: Final = "virtio_blk"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class HostMount:
     """A source of the host at a place in the guest."""
 
     place: str
     """An absolute path in the guest."""
-    source: str
-    """A `SRC` word, see `umlfs.sources`."""
-    read_only: bool = False
-    options: tuple[tuple[str, str], ...] = ()
+    source: Source
+    read_only: bool
+    options: tuple[tuple[str, str], ...]
     """Names and values of the source's own options, such as `cache` of a hostfs."""
+
+    def __init__(
+        self, place: str, source: Source | str, read_only: bool = False, options: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        """`source` may be a `SRC` word, see `umlfs.sources`. UsageError if it names none."""
+        given = {"place": place, "source": as_source(source), "read_only": read_only, "options": options}
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
 
     @property
     def word(self) -> str:
@@ -130,6 +136,8 @@ class Equipment:
     disk_slots: list[tuple[DiskSlot, int]] = field(default_factory=list)
     """Those without a disk, with the numbers of their virtio-uml devices."""
     root: guest.Mount = field(default_factory=lambda: guest.Mount("root", "/"))
+    look_only: bool = False
+    """Nothing is to be started: every source is opened read-only, and no file is made."""
     btrfs: bool = False
     """Some disk may hold btrfs: the kernel must not leave out its driver, which takes most of a second to start."""
     writes_disks: bool = False
@@ -182,14 +190,16 @@ class Equipment:
 
     # From sources -----------------------------------------------------------------------------
 
-    async def open_root(self, stack: contextlib.AsyncExitStack, word: str, *, writable: bool, flags: str = "") -> None:
+    async def open_root(
+        self, stack: contextlib.AsyncExitStack, source: Source, *, writable: bool, flags: str = ""
+    ) -> None:
         """Open the source of the root, to be mounted with `flags`. UmlError, UsageError."""
-        opened = await _open(stack, word, read_only=not writable, snapshot=not writable)
+        opened = await self._open(stack, source, OpenOptions(read_only=not writable, snapshot=not writable))
         if isinstance(opened, Filesystem):
             self.add_filesystem("root", opened, read_only=not writable)
             self.root = guest.Mount("root", "/", options=flags or ("rw" if writable else "ro"))
             return
-        self.root = await self._mount_of(stack, opened, "/", word, read_only=not writable)
+        self.root = await self._mount_of(stack, opened, "/", source, read_only=not writable)
         if flags:
             self.root = replace(self.root, options=flags)
 
@@ -207,7 +217,8 @@ class Equipment:
     async def open_mounts(self, stack: contextlib.AsyncExitStack, mounts: Sequence[HostMount]) -> None:
         """Open the sources of further mounts. UmlError, UsageError."""
         for number, mount in enumerate(mounts):
-            opened = await _open(stack, mount.source, read_only=mount.read_only, extra=dict(mount.options))
+            wanted = OpenOptions(read_only=mount.read_only, extra=dict(mount.options))
+            opened = await self._open(stack, mount.source, wanted)
             options = "ro" if mount.read_only else "rw"
             place = posixpath.normpath(mount.place)
             if isinstance(opened, Filesystem):
@@ -230,8 +241,8 @@ class Equipment:
         if not specs:
             return
         # COW files and what belongs to them take a while to load, and most boots have none.
-        from umlfs.ubd.device import open_ubd
-        from umlfs.ubd.native import native_argument
+        from umlfs.ubd.device import look_at_ubd, open_ubd
+        from umlfs.ubd.native import native_argument, native_word
 
         units = [spec.unit for spec in specs]
         for spec in specs:
@@ -240,13 +251,13 @@ class Equipment:
         stack.push_async_callback(self.close_ubds)
         for spec in specs:
             if native:
-                self.arguments.append(await native_argument(spec))
+                self.arguments.append(native_word(spec) if self.look_only else await native_argument(spec))
                 self.btrfs = True  # who knows what it holds
                 self._found[spec.name] = spec.name, None
                 self.writes_disks |= not spec.read_only
                 continue
             async with contextlib.AsyncExitStack() as opening:
-                device = await open_ubd(spec)
+                device = await (look_at_ubd if self.look_only else open_ubd)(spec)
                 opening.push_async_callback(_close, device)
                 await self._add_ubd(spec, device)
                 opening.pop_all()
@@ -271,8 +282,15 @@ class Equipment:
             for it in self.ubds:
                 stack.push_async_callback(_close, it.device)
 
+    async def _open(
+        self, stack: contextlib.AsyncExitStack, source: Source, options: OpenOptions
+    ) -> Filesystem | BlockDevice:
+        opened = await source.open(replace(options, read_only=options.read_only or self.look_only))
+        stack.push_async_callback(_close, opened)
+        return opened
+
     async def _mount_of(
-        self, stack: contextlib.AsyncExitStack, device: BlockDevice, place: str, word: str, *, read_only: bool
+        self, stack: contextlib.AsyncExitStack, device: BlockDevice, place: str, source: Source, *, read_only: bool
     ) -> guest.Mount:
         """The mount of the filesystem on `device`; with `read_only` the device stays as it is.
 
@@ -281,7 +299,7 @@ class Equipment:
         """
         from umlfs.cow.scratch import Scratch  # see open_ubds
 
-        kind = await self._filesystem_on(device, word)
+        kind = await self._filesystem_on(device, source)
         if read_only:
             device = Scratch(device)
             stack.push_async_callback(device.close)
@@ -290,13 +308,13 @@ class Equipment:
         self.writes_disks = keeps or not read_only
         return guest.Mount(f"/dev/{disk}", place, kind, "ro" if read_only else "rw")
 
-    async def _filesystem_on(self, device: BlockDevice, word: str) -> str:
+    async def _filesystem_on(self, device: BlockDevice, source: Source) -> str:
         """What the guest is to mount `device` as. UmlError if that is nothing."""
         kind = await probe.probe(device)
         if kind == probe.PARTITIONED:
-            raise UmlError(f"{word}: a disk with partitions, not a filesystem", "attach it with --ubd")
+            raise UmlError(f"{source}: a disk with partitions, not a filesystem", "attach it with --ubd")
         if kind is None:
-            raise UmlError(f"{word}: no filesystem in it that the guest could mount", "attach it with --ubd")
+            raise UmlError(f"{source}: no filesystem in it that the guest could mount", "attach it with --ubd")
         self._note_btrfs(kind)
         return kind
 
@@ -328,30 +346,6 @@ def disk_name(number: int) -> str:
         name = chr(ord("a") + number % 26) + name
         number = number // 26 - 1
     return f"vd{name}"
-
-
-async def _open(
-    stack: contextlib.AsyncExitStack,
-    word: str,
-    *,
-    read_only: bool,
-    snapshot: bool = False,
-    extra: Mapping[str, str] | None = None,
-) -> Filesystem | BlockDevice:
-    opened = await open_source(word, read_only=read_only, snapshot=snapshot, extra=extra)
-    stack.push_async_callback(_close, opened)
-    return opened
-
-
-async def open_source(
-    word: str, *, read_only: bool, snapshot: bool = False, extra: Mapping[str, str] | None = None
-) -> Filesystem | BlockDevice:
-    """Open the source that `word` names, which is the caller's to close. UmlError, UsageError."""
-    options = sources.OpenOptions(read_only=read_only, snapshot=snapshot, extra=extra or {})
-    try:
-        return await sources.parse(word).open(options)
-    except OSError as error:
-        raise UmlError(f"{word}: {os.strerror(error.errno or 0)}", "use a source that you may open") from error
 
 
 async def _close(opened: Filesystem | BlockDevice) -> None:

@@ -15,17 +15,17 @@ import trio
 
 from runtime import guest
 from runtime.kernels.kernel import Kernel, find_kernel
-from runtime.kernels.tuning import command_line, remember_lpj, tuning
-from runtime.machine import ending, script
+from runtime.kernels.tuning import remember_lpj, tuning
+from runtime.machine import ending
 from runtime.machine.archive import write_archive
 from runtime.machine.control import ControlFilesystem, Job, Sink, Source
 from runtime.machine.directory_slots import Slots
 from runtime.machine.disk_slots import DiskSlots
 from runtime.machine.equipment import Equipment
 from runtime.machine.log import KernelLog
-from runtime.machine.mount_points import check_places
 from runtime.machine.options import Options
-from runtime.machine.plan import ARCHIVE, kernel_arguments
+from runtime.machine.plan import ARCHIVE, equip, kernel_command
+from runtime.machine.script import run_script
 from runtime.mconsole import notify
 from runtime.mconsole.wire import Kind, Notification
 from runtime.process.keeper import Keeper
@@ -47,8 +47,6 @@ LOG_SECONDS: Final = 1.0
 """How long the log of a kernel that has ended may take to be read."""
 NOTIFY: Final = "notify"
 """The socket that the kernel tells of itself at."""
-NO_REBOOT: Final = "noreboot"
-"""Has a kernel that is to start again end instead, so that it does not do so with devices that we are closing."""
 TERMINAL: Final = 1
 """The guest's line (/dev/tty1) that `Machine.terminal` is the pty of."""
 
@@ -82,9 +80,9 @@ class Machine:
         self._booted = trio.Event()
         """The kernel said so; it does where `Options.on_notification` listens."""
         self._equipment: Equipment | None = None
-        self.slots = Slots([], partial(script.run, self))
+        self.slots = Slots([], partial(run_script, self))
         """For filesystems that come while the guest runs; none before it does."""
-        self.disk_slots = DiskSlots([], [], partial(script.run, self))
+        self.disk_slots = DiskSlots([], [], partial(run_script, self))
         """For disks, likewise; those of the boot are among them."""
 
     async def __aenter__(self) -> Self:
@@ -233,7 +231,6 @@ class Machine:
     async def _running(self) -> AsyncIterator[None]:
         options = self.options
         async with contextlib.AsyncExitStack() as stack:
-            check_places(mount.place for mount in options.mounts)
             kernel = find_kernel(options.kernel)
             memory = memory_directory(options.memory)
             keeper = stack.enter_context(Keeper())
@@ -264,24 +261,11 @@ class Machine:
                     await self._control.settle()
 
     async def _equip(self, stack: contextlib.AsyncExitStack, directory: Path) -> Equipment:
-        """Open every source."""
-        options = self.options
-        equipment = Equipment(directory, btrfs=bool(options.initrd))
-        if self.has_agent:
-            equipment.add_filesystem(guest.CONTROL_TAG, self._control)
-        if options.program is None and options.root_disk is None and self.has_agent:
-            await equipment.open_root(stack, options.root, writable=options.writable, flags=options.root_flags)
-        await equipment.open_mounts(stack, options.mounts)
-        await equipment.open_ubds(stack, options.ubds, native=options.native_ubd)
-        if options.root_disk is not None:
-            equipment.root_on(options.root_disk, read_only=options.root_flags == "ro")
-        await equipment.add_disks(options.disks)
-        equipment.add_slots(options.slots)
-        self.slots = Slots(equipment.slots, partial(script.run, self))
+        """Open every source, and have the slots at hand."""
+        equipment = await equip(stack, self.options, directory, self._control)
+        self.slots = Slots(equipment.slots, partial(run_script, self))
         stack.push_async_callback(self.slots.close)
-        equipment.add_disk_slots(options.disk_slots)
-        self.disk_slots = DiskSlots(equipment.disk_slots, equipment.ubds, partial(script.run, self))
-        equipment.arguments += options.arguments
+        self.disk_slots = DiskSlots(equipment.disk_slots, equipment.ubds, partial(run_script, self))
         return equipment
 
     def _start_kernel(
@@ -294,17 +278,9 @@ class Machine:
         memory: Path,
     ) -> None:
         tuned = tuning(kernel, btrfs=equipment.btrfs)
-        arguments = [
-            *kernel_arguments(self.options.memory, keeper.directory),
-            *(device.argument for device in equipment.devices),
-            *equipment.arguments,
-            *tuned.arguments(),
-            # The kernel leaves it among the words of its init, which a program may take for its own.
-            *([NO_REBOOT] if self.options.program is None else []),
-        ]
         lines = self._make_terminals(stack)
         process = keeper.spawn(
-            [kernel.path, *command_line([*arguments, *(f"con{n}=fd:{fd}" for n, fd in lines.items())])],
+            kernel_command(kernel, self.options, equipment, tuned, lines),
             output=subprocess.PIPE,
             pass_fds=[*self.options.descriptors, *lines.values()],
             env={"TMPDIR": str(memory), "PATH": os.defpath, "HOME": str(keeper.directory)},

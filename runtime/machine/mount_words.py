@@ -16,31 +16,16 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 MOUNT_FORM: Final = "DIR=SRC[:OPTION]..."
-_OPTION: Final = re.compile(
-    r"(.+):(ro|append|squash|[ug]id=[^:/]*|map=\d+:\d+:\d+|hide=[^:]+"
-    r"|cache=(?:always|auto|never)|atime=(?:relatime|noatime|strictatime))\Z",
-    re.DOTALL,
-)
-_SEVERAL: Final = ("hide", "map")
-"""Options that may be given more than once."""
 
 
 def mount(text: str) -> HostMount:
-    """`DIR=SRC`, and after it options, each behind a colon: `ro`, and those of the kind of source.
-    UsageError if it is not of that form."""
+    """`DIR=SRC`, and after it options, each behind a colon: `ro` or `rw`, and those of the kind of source.
+    UsageError if it is not of that form, or there is no such source."""
     from runtime.machine.equipment import HostMount
+    from umlfs.sources.options import split_options
 
-    place, equals, source = text.partition("=")
-    read_only = False
-    options: dict[str, str] = {}
-    while found := _OPTION.match(source):
-        source, word = found.groups()
-        name, _, value = word.partition("=")
-        if name == "ro":
-            read_only = True
-        else:
-            more = f"\n{options[name]}" if name in _SEVERAL and name in options else ""
-            options[name] = value + more
+    place, equals, rest = text.partition("=")
+    source, read_only, options = split_options(rest)
     if not equals or not place or not source:
         raise UsageError(f"--mount {text}: not of the form {MOUNT_FORM}", "for example --mount /src=./project:ro")
     return HostMount(place, source, read_only, tuple(options.items()))

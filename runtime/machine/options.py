@@ -10,6 +10,7 @@ from runtime import guest
 from runtime.machine.equipment import Disk, HostMount, RootDisk
 from runtime.mconsole.wire import Notification
 from runtime.process.memory import DEFAULT
+from umlfs.sources import Source
 from umlfs.ubd import Spec
 
 BOOT_SECONDS: Final = 60.0
@@ -20,8 +21,8 @@ BOOT_SECONDS: Final = 60.0
 class Options:
     """What a machine is made of."""
 
-    root: str = "hostfs:/"
-    """The source of the root filesystem."""
+    root: Source | str = "hostfs:/"
+    """The source of the root filesystem, or its word."""
     root_disk: RootDisk | None = None
     """One of `ubds` holds the root instead."""
     root_flags: str = ""

@@ -1,28 +1,30 @@
-"""What a machine is started with, and how to show that to a person without starting it."""
+"""What a machine is started with: its devices opened, its kernel's command line, and both shown to a person."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from runtime.kernels.kernel import find_kernel
-from runtime.kernels.tuning import command_line, tuning
+from runtime import guest
+from runtime.kernels.kernel import Kernel, find_kernel
+from runtime.kernels.tuning import Tuning, command_line, tuning
+from runtime.machine.control import ControlFilesystem
+from runtime.machine.equipment import Equipment
 from runtime.machine.mount_points import check_places
+from runtime.machine.options import Options
 from runtime.process.memory import memory_directory
-from umlfs import sources
-from umlfs.virtio import blk as virtio_blk
-from umlfs.virtio import fs as virtio_fs
-
-if TYPE_CHECKING:
-    from runtime.machine.machine import Options
+from umlfs.sources import as_source
 
 ARCHIVE: Final = "initramfs"
 """The name of the guest's initramfs in the machine's directory."""
+NO_REBOOT: Final = "noreboot"
+"""Has a kernel that is to start again end instead, so that it does not do so with devices that we are closing."""
 
 
-def kernel_arguments(memory: int, directory: Path) -> list[str]:
+def _common_arguments(memory: int, directory: Path) -> list[str]:
     """What every kernel is told, devices apart."""
     return [
         f"mem={memory >> 10}K",
@@ -37,28 +39,67 @@ def kernel_arguments(memory: int, directory: Path) -> list[str]:
     ]
 
 
-def plan(options: Options, command: Sequence[str]) -> list[str]:
-    """What a machine of these options would be, in lines for a person; nothing is started."""
-    kernel = find_kernel(options.kernel)
-    root = sources.parse(options.root)
-    mounts = [(mount, sources.parse(mount.source)) for mount in options.mounts]
-    directory = Path("/RUN")
-    devices = [f"virtio_uml.device={directory}/{number}:{virtio_fs.DEVICE_ID}" for number in range(2 + len(mounts))]
-    if options.native_ubd:
-        devices += [str(spec) for spec in options.ubds]
-    else:
-        first = len(devices)
-        numbers = range(first, first + len(options.ubds))
-        devices += [f"virtio_uml.device={directory}/{number}:{virtio_blk.DEVICE_ID}" for number in numbers]
-    terminal = ["con1=fd:TERMINAL"] if options.terminal else []
-    arguments = [*kernel_arguments(options.memory, directory), *devices, *terminal]
+async def equip(
+    stack: contextlib.AsyncExitStack,
+    options: Options,
+    directory: Path,
+    control: ControlFilesystem,
+    *,
+    look_only: bool = False,
+) -> Equipment:
+    """Open every source that `options` name, to be closed by `stack`. The sockets go to `directory`. UmlError,
+    UsageError."""
     check_places(mount.place for mount in options.mounts)
+    has_agent = not options.initrd
+    equipment = Equipment(directory, btrfs=bool(options.initrd), look_only=look_only)
+    if has_agent:
+        equipment.add_filesystem(guest.CONTROL_TAG, control)
+    if options.program is None and options.root_disk is None and has_agent:
+        source = as_source(options.root)
+        await equipment.open_root(stack, source, writable=options.writable, flags=options.root_flags)
+    await equipment.open_mounts(stack, options.mounts)
+    await equipment.open_ubds(stack, options.ubds, native=options.native_ubd)
+    if options.root_disk is not None:
+        equipment.root_on(options.root_disk, read_only=options.root_flags == "ro")
+    await equipment.add_disks(options.disks)
+    equipment.add_slots(options.slots)
+    equipment.add_disk_slots(options.disk_slots)
+    equipment.arguments += options.arguments
+    return equipment
+
+
+def kernel_command(
+    kernel: Kernel, options: Options, equipment: Equipment, tuned: Tuning, lines: Mapping[int, object]
+) -> list[str]:
+    """The kernel's command line. `lines` are its terminals: the descriptors, by their numbers (`con`). UmlError if it
+    is too long."""
+    arguments = [
+        *_common_arguments(options.memory, equipment.directory),
+        *(device.argument for device in equipment.devices),
+        *equipment.arguments,
+        *tuned.arguments(),
+        # The kernel leaves it among the words of its init, which a program may take for its own.
+        *([NO_REBOOT] if options.program is None else []),
+        *(f"con{number}=fd:{descriptor}" for number, descriptor in lines.items()),
+    ]
+    return [str(kernel.path), *command_line(arguments)]
+
+
+async def plan(options: Options, command: Sequence[str]) -> list[str]:
+    """What a machine of these options would be, in lines for a person. Every source is opened, as it would be but for
+    reading only; no kernel is started, and nothing is changed. UmlError, UsageError, as a start would have them."""
+    kernel = find_kernel(options.kernel)
+    root = as_source(options.root)
+    async with contextlib.AsyncExitStack() as stack:
+        equipment = await equip(stack, options, Path("/RUN"), ControlFilesystem(), look_only=True)
+        tuned = tuning(kernel, btrfs=equipment.btrfs)
+        start = kernel_command(kernel, options, equipment, tuned, {1: "TERMINAL"} if options.terminal else {})
     return [
         f"kernel   {kernel.path} ({kernel.version}), modules in {kernel.modules}",
         f"memory   {options.memory >> 20} MiB in {memory_directory(options.memory)}",
-        f"root     {root}, {'changes go through' if options.writable else 'changes go to memory'}",
-        *(f"mount    {mount.place} = {source}{' (read-only)' * mount.read_only}" for mount, source in mounts),
+        f"root     {root.full}, {'changes go through' if options.writable else 'changes go to memory'}",
+        *(f"mount    {it.place} = {it.source.full}{' (read-only)' * it.read_only}" for it in options.mounts),
         *(f"disk     {spec.name} = {spec}" for spec in options.ubds),
-        f"start    {shlex.join([str(kernel.path), *command_line([*arguments, *tuning(kernel).arguments()])])}",
+        f"start    {shlex.join(start)}",
         f"command  {shlex.join(command) if command else 'an interactive shell'}",
     ]

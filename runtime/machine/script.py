@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 import trio
 
 from runtime.guest import HERE
+from runtime.machine.control import Job, Sink
 from runtime.tty.caller import DEFAULT_PATH
 from runtime.tty.streams import Collector
 from umlfs.errors import UmlError
-
-if TYPE_CHECKING:
-    from runtime.machine.machine import Machine
 
 BUSYBOX: Final = f"{HERE}/busybox"
 SECONDS: Final = 8.0
@@ -30,7 +28,26 @@ class ScriptError(UmlError):
         self.returncode = returncode
 
 
-async def run(machine: Machine, script: str, arguments: Sequence[str] = (), *, seconds: float = SECONDS) -> None:
+class RunsJobs(Protocol):
+    """A machine, as far as scripts need one."""
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        stderr: Sink | None = None,
+        directory: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Job:
+        """See `runtime.machine.machine.Machine.start`."""
+
+    def retire(self, job: Job) -> None:
+        """Forget a job that is over."""
+
+
+async def run_script(
+    machine: RunsJobs, script: str, arguments: Sequence[str] = (), *, seconds: float = SECONDS
+) -> None:
     """Run `script` in the guest, which must take several commands at a time, and wait for its end.
 
     ScriptError with the first line of what it complained of, if it fails; UmlError if it takes longer than `seconds`:

@@ -10,8 +10,9 @@ from typing import Final
 
 import trio
 
-from runtime.machine import mount_words, script
+from runtime.machine import mount_words
 from runtime.machine.machine import Machine
+from runtime.machine.script import run_script
 from runtime.machines import statistics
 from runtime.machines.description import Description
 from runtime.machines.options import is_native
@@ -172,7 +173,7 @@ class Requests:
             if self._stopped:
                 yield
                 return
-            await script.run(self._machine, "sync", seconds=SYNC_SECONDS)
+            await run_script(self._machine, "sync", seconds=SYNC_SECONDS)
             try:
                 reply = await self._kernel.request("stop")
                 if reply.err:

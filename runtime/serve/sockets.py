@@ -13,8 +13,6 @@ from urllib.parse import quote
 import trio
 
 from umlfs.block import BlockDevice
-from umlfs.errors import UsageError
-from umlfs.filesystem import Filesystem
 from umlfs.host.listening import tcp_listeners, unix_listener
 from umlfs.sources import OpenOptions, Source
 
@@ -50,11 +48,9 @@ async def serve_virtiofs(source: Source, path: Path, ready: Ready, *, tag: str, 
     from umlfs.virtio import vhost_user
     from umlfs.virtio.fs import VirtioFs
 
-    filesystem = await source.open(OpenOptions(read_only=read_only))
+    filesystem = await source.filesystem(OpenOptions(read_only=read_only))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(_shielded, filesystem.close)
-        if not isinstance(filesystem, Filesystem):
-            raise UsageError(f"{source} is not a filesystem", "'uml serve nbd' serves block devices")
         device = VirtioFs(tag, filesystem, read_only=read_only)
         listener = stack.enter_context(unix_listener(path))
         ready(os.fspath(path))
@@ -80,10 +76,8 @@ async def serve_virtioblk(
 
 @contextlib.asynccontextmanager
 async def _opened_device(source: Source, read_only: bool) -> AsyncIterator[BlockDevice]:
-    device = await source.open(OpenOptions(read_only=read_only))
+    device = await source.device(OpenOptions(read_only=read_only))
     try:
-        if not isinstance(device, BlockDevice):
-            raise UsageError(f"{source} is not a block device", "'uml serve virtiofs' serves filesystems")
         yield device
         if not device.read_only:
             await device.flush()

@@ -31,6 +31,7 @@ from umlfs.blocks.raw import open_raw
 from umlfs.cow.create import create
 from umlfs.errors import UmlError
 from umlfs.filesystem import Caller
+from umlfs.sources import parse
 
 pytestmark = pytest.mark.guest
 OLD = Path(__file__).with_name("old")
@@ -58,7 +59,7 @@ async def test_a_disk_with_a_filesystem_of_each_kind(tmp_path: Path) -> None:
     parts = [make(kind, tmp_path / kind, each, f"my-{kind}") for kind, each in kinds.items()]
     disk = partitioned(tmp_path / "disk", parts)
     before = digest(disk)
-    info = await image_info(str(disk))
+    info = await image_info(parse(str(disk)))
     assert (info.format, info.table, info.size) == ("raw", True, disk.stat().st_size)
     assert [part.filesystem for part in info.parts] == list(kinds)
     assert [(part.label or "").lower() for part in info.parts] == [f"my-{kind}" for kind in kinds]
@@ -103,7 +104,7 @@ async def test_filesystems_that_few_make_any_more(kind: str, tmp_path: Path) -> 
     image.write_bytes(lzma.decompress(OLD.joinpath(f"{kind}.img.xz").read_bytes()))
     before = digest(image)
     tree = make_tree(tmp_path / "tree")
-    (part,) = (await image_info(str(image))).parts
+    (part,) = (await image_info(parse(str(image)))).parts
     assert (part.filesystem, part.trouble) == (kind, None)
     # Made by somebody else, and at another time.
     assert [line for line in await changes(tree, image) if not re.search(r"\(owner|  \(mode", line)] == []
@@ -164,7 +165,7 @@ async def test_a_qcow2_image_over_another(tmp_path: Path) -> None:
     base = make("ext4", tmp_path / "base", make_tree(tmp_path / "tree"))
     image = tmp_path / "image.qcow2"
     run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, image)
-    info = await image_info(str(image))
+    info = await image_info(parse(str(image)))
     assert info.format == "qcow2"
     assert info.parts[0].system is not None
     with pytest.raises(UmlError, match="can only be read; 'qemu-img convert' makes it raw"):
@@ -182,7 +183,7 @@ async def test_what_a_guest_changed(tmp_path: Path) -> None:
     found = await changes(base, cow)
     assert found[0].startswith("! /etc/hostname  (size 4 -> 6")
     assert found[1:] == ["+ /home/new"]
-    info = await image_info(str(cow))
+    info = await image_info(parse(str(cow)))
     assert (info.format, info.layers) == ("cow", [str(cow), str(base)])
 
 
@@ -223,9 +224,9 @@ async def test_an_image_in_use_is_left_alone(tmp_path: Path) -> None:
 def test_a_kept_appliance_answers_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     image = make("ext4", tmp_path / "image", make_tree(tmp_path / "tree"))
-    keep(str(image), 60)
+    keep(parse(str(image)), 60)
     try:
-        assert prolong(str(image), 60)
+        assert prolong(parse(str(image)), 60)
 
         async def use() -> list[str]:
             async with open_tree(location.parse(str(image))) as opened:
@@ -239,6 +240,6 @@ def test_a_kept_appliance_answers_one_after_the_other(tmp_path: Path, monkeypatc
             open_raw(image)
         # Whoever wants to write ends it first.
         trio.run(copy, [str(tmp_path / "tree/etc/fstab")], f"{image}:/new")
-        assert not prolong(str(image), 1)
+        assert not prolong(parse(str(image)), 1)
     finally:
-        end_kept(str(image))
+        end_kept(parse(str(image)))

@@ -17,6 +17,7 @@ from pathlib import Path
 from runtime.appliance.client import end_kept
 from tests import needs
 from tests.benchmarks.ratio import measure, table
+from umlfs.sources import parse
 
 UML = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]
 LARGE = 200 << 20
@@ -138,7 +139,7 @@ def main(rounds: int = 5) -> None:
         }
         for name, contestants in reversed(runs.items()):
             print(f"\n{name}\n{table(measure(contestants, rounds), next(iter(contestants)))}", flush=True)
-            end_kept(str(image))  # it was for the first
+            end_kept(parse(str(image)))  # it was for the first
 
 
 if __name__ == "__main__":

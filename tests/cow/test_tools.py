@@ -207,7 +207,7 @@ async def test_merge_with_the_backing_file_elsewhere(tmp_path: Path) -> None:
 
 KILLED = """
 import os, sys
-from umlfs import sparse
+from umlfs.blocks import sparse
 from umlfs.cow import file, merge
 left = int(sys.argv[2])
 def dying(function):

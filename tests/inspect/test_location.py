@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime.inspect.location import Location, is_remote, parse
+from runtime.inspect.location import Location, is_remote, machine_source, parse
 from runtime.inspect.place import own_name, place_of
 from runtime.machines.client import find
 from runtime.machines.directory import claimed
 from umlfs.errors import UsageError
+from umlfs.sources import detect
+from umlfs.sources import parse as source
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +45,8 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_words(word: str, source: str, partition: int | None, path: str | None) -> None:
-    assert parse(word) == Location(source, partition, path)
+    found = parse(word)
+    assert (str(found.source), found.partition, found.path, found.machine) == (source, partition, path, False)
 
 
 @pytest.mark.parametrize("word", ["", "nothing", "nothing:/etc", "raw:nothing:/x"])
@@ -56,15 +59,15 @@ def test_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine has its name for as long as it runs, and no file has it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     with claimed(tmp_path / ".uml", "web"):
-        assert parse("web") == Location("web", None, None, machine=True)
-        assert parse("web:/etc/x:y") == Location("web", None, "/etc/x:y", machine=True)
+        assert parse("web") == Location(machine_source("web"))
+        assert parse("web:/etc/x:y") == Location(machine_source("web"), None, "/etc/x:y")
         assert is_remote("web:/etc")
         assert place_of("web:/etc/").machine
         assert not parse("disk.img:/web").machine
         with pytest.raises(UsageError):
             parse("./web:/etc")
         Path("web").mkdir()
-        assert parse("web:/etc") == Location("web", None, "/etc")
+        assert parse("web:/etc") == Location(detect("web"), None, "/etc")
         Path("web").rmdir()
     with pytest.raises(UsageError, match="web: no such file"):
         parse("web:/etc")
@@ -77,8 +80,8 @@ def test_machines_elsewhere(tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as console:
             console.bind(str(place / "mconsole"))
         for word in (f"{place}", "./elsewhere/web", "elsewhere/web/mconsole"):
-            assert parse(f"{word}:/etc") == Location(word, None, "/etc", machine=True)
-            assert parse(word) == Location(word, None, None, machine=True)
+            assert parse(f"{word}:/etc") == Location(machine_source(word), None, "/etc")
+            assert parse(word) == Location(machine_source(word))
             assert is_remote(f"{word}:/etc")
             assert find(word) == place
         assert not parse(f"hostfs:{place}:/etc").machine
@@ -99,11 +102,11 @@ def test_a_file_with_a_colon_in_its_name() -> None:
 def test_places_of_this_host(tmp_path: Path) -> None:
     top = tmp_path.resolve()
     Path("link").symlink_to("dir")
-    assert place_of("dir") == Location(f"hostfs:{top}/dir", None, "/")
-    assert place_of("link") == Location(f"hostfs:{top}/dir", None, "/")
-    assert place_of("link", follow=False) == Location(f"hostfs:{top}", None, "link")
-    assert place_of("new") == Location(f"hostfs:{top}", None, "new")
-    assert place_of("dir/new/") == Location(f"hostfs:{top}/dir", None, "new")
+    assert place_of("dir") == Location(source(f"hostfs:{top}/dir"), None, "/")
+    assert place_of("link") == Location(source(f"hostfs:{top}/dir"), None, "/")
+    assert place_of("link", follow=False) == Location(source(f"hostfs:{top}"), None, "link")
+    assert place_of("new") == Location(source(f"hostfs:{top}"), None, "new")
+    assert place_of("dir/new/") == Location(source(f"hostfs:{top}/dir"), None, "new")
     with pytest.raises(UsageError, match="no such directory"):
         place_of("nowhere/new")
 

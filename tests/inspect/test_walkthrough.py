@@ -14,6 +14,7 @@ import pytest
 from runtime.appliance.client import end_kept
 from tests.appliance.images import make_tree
 from tests.ordinary import ROOT
+from umlfs.sources import parse
 
 pytestmark = pytest.mark.guest
 
@@ -32,7 +33,7 @@ def test_it_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     try:
         done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment, check=False)
     finally:
-        end_kept("disk.img")
+        end_kept(parse("disk.img"))
     assert (done.returncode, done.stderr) == (0, "")
     for line in (
         "  system      Debian GNU/Linux 12 (bookworm)",

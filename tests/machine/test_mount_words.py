@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from runtime.machine import mount_words
@@ -13,29 +16,36 @@ from umlfs.errors import UsageError
 @pytest.mark.parametrize(
     ("text", "mount"),
     [
-        ("/src=.", HostMount("/src", ".")),
-        ("/src=./a=b", HostMount("/src", "./a=b")),
-        ("/src=hostfs:/x:ro", HostMount("/src", "hostfs:/x", True)),
-        ("/a b=c d:ro", HostMount("/a b", "c d", True)),
-        ("/src=x:rw", HostMount("/src", "x:rw")),
-        ("/src=x:cache=never", HostMount("/src", "x", options=(("cache", "never"),))),
-        ("/src=x:ro:cache=always", HostMount("/src", "x", True, (("cache", "always"),))),
-        ("/src=x:cache=auto:ro", HostMount("/src", "x", True, (("cache", "auto"),))),
-        ("/src=x:cache=often", HostMount("/src", "x:cache=often")),
-        ("/log=x:append", HostMount("/log", "x", options=(("append", ""),))),
-        ("/src=x:uid=5:gid=6:ro", HostMount("/src", "x", True, (("gid", "6"), ("uid", "5")))),
+        ("/src=.", lambda: HostMount("/src", ".")),
+        ("/src=./a=b", lambda: HostMount("/src", "./a=b")),
+        ("/src=hostfs:/x:ro", lambda: HostMount("/src", "hostfs:/x", True)),
+        ("/a b=c d:ro", lambda: HostMount("/a b", "c d", True)),
+        ("/src=x:rw", lambda: HostMount("/src", "x")),
+        ("/src=x:ro:rw", lambda: HostMount("/src", "x")),
+        ("/src=.:rw", lambda: HostMount("/src", ".")),
+        ("/src=x:ro:y:ro", lambda: HostMount("/src", "x:ro:y", True)),
+        ("/src=x:cache=never", lambda: HostMount("/src", "x", options=(("cache", "never"),))),
+        ("/src=x:ro:cache=always", lambda: HostMount("/src", "x", True, (("cache", "always"),))),
+        ("/src=x:cache=auto:ro", lambda: HostMount("/src", "x", True, (("cache", "auto"),))),
+        ("/src=x:cache=often", lambda: HostMount("/src", "x", options=(("cache", "often"),))),
+        ("/log=x:append", lambda: HostMount("/log", "x", options=(("append", ""),))),
+        ("/src=x:uid=5:gid=6:ro", lambda: HostMount("/src", "x", True, (("gid", "6"), ("uid", "5")))),
         (
             "/src=x:map=0:1000:1:map=5:7:9:squash",
-            HostMount("/src", "x", options=(("squash", ""), ("map", "0:1000:1\n5:7:9"))),
+            lambda: HostMount("/src", "x", options=(("squash", ""), ("map", "0:1000:1\n5:7:9"))),
         ),
-        ("/src=x:hide=*.o:hide=.git", HostMount("/src", "x", options=(("hide", "*.o\n.git"),))),
-        ("/src=humfs:x:atime=noatime", HostMount("/src", "humfs:x", options=(("atime", "noatime"),))),
-        ("/src=nbd://host:10809/append", HostMount("/src", "nbd://host:10809/append")),
+        ("/src=x:hide=*.o:hide=.git", lambda: HostMount("/src", "x", options=(("hide", "*.o\n.git"),))),
+        ("/src=humfs:x:atime=noatime", lambda: HostMount("/src", "humfs:x", options=(("atime", "noatime"),))),
+        ("/src=nbd://host:10809/append", lambda: HostMount("/src", "nbd://host:10809/append")),
     ],
 )
-def test_mounts(text: str, mount: HostMount) -> None:
-    assert mount_words.mount(text) == mount
-    assert mount_words.mount(str(mount)) == mount
+def test_mounts(text: str, mount: Callable[[], HostMount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a=b", "c d", "x", "x:ro:y"):
+        Path(name).mkdir()
+    expected = mount()
+    assert mount_words.mount(text) == expected
+    assert mount_words.mount(str(expected)) == expected
 
 
 @pytest.mark.parametrize("text", ["", "/src", "=x", "/src=", "="])

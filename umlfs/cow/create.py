@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 
+from umlfs.blocks.foreign import format_of
 from umlfs.blocks.raw import open_file
 from umlfs.cow.backing import Backing, absolute, is_remote, look_at, require_other, require_usable
 from umlfs.cow.file import fill, identity, peek_header
@@ -24,6 +25,8 @@ def create(cow: str, backing: str, *, force: bool = False) -> Header:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), cow)
     found = look_at(backing)
     require_usable(found)
+    if image_format := format_of(backing):
+        raise UmlError(f"{backing}: a {image_format} image, which is none of the kernel's", "'uml cow create' takes it")
     if peek_header(backing) is not None:
         raise UmlError(
             f"{backing}: is itself a COW file, which a backing file cannot be",
@@ -34,13 +37,18 @@ def create(cow: str, backing: str, *, force: bool = False) -> Header:
     return _write(cow, Header(absolute(backing), found.mtime, found.size), force)
 
 
-def create_remote(cow: str, source: str, size: int) -> Header:
-    """Make a COW file over a source that is not a file, such as `nbd://host/name`, of `size` bytes.
+def create_remote(cow: str, source: str, size: int, *, mtime: int = 0, force: bool = False) -> Header:
+    """Make a COW file over a source that is not a raw image, such as `nbd://host/name` or `qcow2:///path`, of `size`
+    bytes; `mtime` in seconds is its file's.
 
     The kernel cannot open it. Otherwise as `create`.
     """
     assert is_remote(source)
-    return _write(cow, Header(os.fsencode(source), 0, size), replace=False)
+    if not force and os.path.lexists(cow):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), cow)
+    if force and os.path.exists(cow):
+        open_file(cow).close()  # UmlError if it is in use
+    return _write(cow, Header(os.fsencode(source), mtime, size), replace=force)
 
 
 def _require_free(cow: str, backing: Backing) -> None:

@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from umlfs.block import BlockDevice
+from umlfs.blocks.foreign import format_of
 from umlfs.blocks.raw import LockedFile, open_file, open_raw
-from umlfs.cow.backing import absolute, choose, is_remote
+from umlfs.cow.backing import absolute, choose, is_remote, look_at
 from umlfs.cow.create import create, create_remote
 from umlfs.cow.device import CowDevice
 from umlfs.cow.file import identity, read_header, rename_backing, require_not_merging, require_whole
@@ -39,7 +40,7 @@ async def open_cow(
     """
     if backing is not None and not read_only and _is_missing(path):
         with suppress(FileExistsError):  # somebody else made it meanwhile, and may have it in use
-            await _create(path, backing)
+            await create_over(path, backing)
     async with AsyncExitStack() as opened:
         file = open_file(path, read_only=read_only, sync=sync, lock=lock)
         opened.callback(lambda: file.close())
@@ -64,15 +65,31 @@ def _is_missing(path: str) -> bool:
     return not os.path.lexists(path)
 
 
-async def _create(path: str, backing: str) -> None:
-    if not is_remote(backing):
-        create(path, backing)
-        return
-    device = await open_source(backing)
+async def create_over(path: str, backing: str, *, force: bool = False) -> Header:
+    """Make a COW file without changes over any disk: a raw image by its path, as the kernel does it; what only qemu or
+    a server can read by its URI, which no kernel opens. As `umlfs.cow.create.create`."""
+    word = _uri(backing)
+    if not is_remote(word):
+        return create(path, backing, force=force)
+    device = await open_source(word)
     try:
-        create_remote(path, backing, device.size)
+        return create_remote(path, word, device.size, mtime=_mtime(word), force=force)
     finally:
         await device.close()
+
+
+def _uri(backing: str) -> str:
+    """The URI of an image that qemu reads; `backing` itself for all others. OSError, UmlError."""
+    if is_remote(backing):
+        return backing
+    image_format = format_of(backing)
+    return backing if image_format is None else f"{image_format}://{os.fsdecode(absolute(backing))}"
+
+
+def _mtime(uri: str) -> int:
+    """Whole seconds, of the file that a URI names; 0 where it names none."""
+    files = parse(uri).files
+    return look_at(files[0]).mtime if files else 0
 
 
 def _require_ready(file: LockedFile, path: str, header: Header, read_only: bool) -> None:
@@ -88,6 +105,17 @@ def _require_ready(file: LockedFile, path: str, header: Header, read_only: bool)
 async def _open_remote(path: str, header: Header) -> BlockDevice:
     source = os.fsdecode(header.backing)
     device = await open_source(source)
+    try:
+        mtime = _mtime(source)
+    except BaseException:
+        await device.close()
+        raise
+    if mtime != header.mtime:
+        await device.close()
+        raise UmlError(
+            f"{path}: its backing image {source} has changed: its mtime is {mtime}, it was {header.mtime}",
+            f"restore it, or discard the COW file and all changes in it (rm {shlex.quote(path)})",
+        )
     if device.size != header.size:
         await device.close()
         raise UmlError(
@@ -99,8 +127,4 @@ async def _open_remote(path: str, header: Header) -> BlockDevice:
 
 async def open_source(text: str) -> BlockDevice:
     """Open a source that must be a block device, for reading. OSError, UmlError."""
-    device = await parse(text).open(OpenOptions(read_only=True))
-    if isinstance(device, BlockDevice):
-        return device
-    await device.close()
-    raise UmlError(f"{text}: not a block device", "name an image")
+    return await parse(text).device(OpenOptions(read_only=True))

@@ -6,7 +6,6 @@ The URIs are defined in https://github.com/NetworkBlockDevice/nbd/blob/master/do
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -15,30 +14,32 @@ import trio
 from umlfs.block import BlockDevice
 from umlfs.errors import UsageError
 from umlfs.nbd.client import TIMEOUT_SECONDS, Connect, NbdDevice
-from umlfs.sources import OpenOptions
+from umlfs.sources import OpenOptions, SourceKind, refuse_options
 
 DEFAULT_PORT: Final = 10809
 
 
-class _Kind:
+class _Kind(SourceKind):
     """One of the two transports."""
 
     def __init__(self, scheme: str, form: str) -> None:
         self.scheme = scheme
         self._form = form
 
-    def claims(self, path: Path) -> int:
-        return 0
+    options = ("timeout",)
 
     async def open(self, argument: str, options: OpenOptions) -> BlockDevice:
         """Connect to the server. The option `timeout` is how many seconds it may owe a reply (60)."""
         uri = f"{self.scheme}:{argument}"
+        if options.sync:
+            raise UsageError(f"{uri}: a server decides itself when a write is durable", "leave out flag s")
         try:
             connect, export = self._where(uri)
         except ValueError:
             raise UsageError(f"{uri}: not an NBD address", f"write {self._form}") from None
         device = await NbdDevice.connect(uri, connect, export, timeout=_timeout(options))
         device.read_only = device.read_only or options.read_only
+        device.can_discard = device.can_discard and options.discard
         return device
 
     def _where(self, uri: str) -> tuple[Connect, str]:
@@ -74,10 +75,8 @@ class _Unix(_Kind):
 
 
 def _timeout(options: OpenOptions) -> float:
-    extra = dict(options.extra)
-    text = extra.pop("timeout", str(TIMEOUT_SECONDS))
-    if extra:
-        raise UsageError(f"an NBD source has no option '{next(iter(extra))}'", "it has 'timeout', in seconds")
+    refuse_options("an NBD source", options, ("timeout",))
+    text = options.extra.get("timeout", str(TIMEOUT_SECONDS))
     try:
         seconds = float(text)
     except ValueError:

@@ -4,49 +4,33 @@ A source is a path (what it is gets detected) or says its kind: `hostfs:DIR`, `h
 `cow:FILE`, `nbd://host/name`. Two files joined by a comma are a COW file and its backing file, as on the
 kernel's command line. Each kind is an entry point of the group `umlfs.sources` naming a `SourceKind`: those
 that come with the project are registered like anyone's plugin.
+
+A word is parsed once, where it comes in; all rooms behind that have the `Source`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from umlfs.block import BlockDevice
-from umlfs.errors import UsageError
+from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
+from umlfs.sources.kind import OpenOptions, SourceKind
 from umlfs.sources.plugins import entry_points, load
 
 GROUP: Final = "umlfs.sources"
+NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+"""What opening for writing may fail with where reading is possible."""
 
-
-@dataclass(frozen=True, slots=True)
-class OpenOptions:
-    """How a source is to be opened."""
-
-    read_only: bool = False
-    snapshot: bool = False
-    """The consumer need not see what others change while it lives, and may cache for as long."""
-    extra: Mapping[str, str] = field(default_factory=dict)
-    """Options of the kind itself, such as `cache=always`; a kind refuses those that it does not know. One that was
-    given more than once has its values on lines of their own."""
-    detected: bool = False
-    """Nobody said what kind of source it is: a consumer must not make it look like another one for the next time."""
-    aside: Sequence[Path] = ()
-    """Mount points of this host, without symlinks in them, whose servers may be waiting for what this source
-    answers. A kind that shows the host's own directories must not walk into them."""
-
-
-class SourceKind(Protocol):
-    """One kind of source; the entry point's name is its scheme."""
-
-    def claims(self, path: Path) -> int:
-        """How sure this kind is that `path` is one of its own, from 0 (is not) to 100."""
-
-    async def open(self, argument: str, options: OpenOptions) -> Filesystem | BlockDevice:
-        """Open what stands behind the scheme. UmlError where it cannot be used."""
+_URI: Final = re.compile(r"([a-z+]+://[^/]*(?:/[^:]*)?)(?::(.*))?\Z", re.DOTALL)
+"""A URI, in whose path a colon is written `%3A`, and the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +42,82 @@ class Source:
     kind: SourceKind
     detected: bool = False
     """It was named by its path alone."""
+    word: str = field(default="", compare=False)
+    """As the person wrote it."""
 
     def __str__(self) -> str:
+        """What is printed for it: the person's own word."""
+        return self.word or self.full
+
+    @property
+    def full(self) -> str:
+        """The word with its kind."""
         return f"{self.scheme}:{self.argument}"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of this host that it names."""
+        return tuple(self.kind.files(self.argument))
+
+    def key(self) -> tuple[object, ...]:
+        """Changes when the source is another one, or one of its files was changed. OSError if one is not there."""
+        return (self.scheme, *(_file_key(path) for path in self.files)) if self.files else (self.scheme, self.argument)
+
+    def absolute(self) -> Source:
+        """The same, whatever the working directory will be."""
+        argument = self.argument
+        if self.files and all(map(os.path.lexists, self.files)):
+            argument = ",".join(map(os.path.abspath, self.files))
+        return replace(self, argument=argument, word="" if argument != self.argument else self.word)
+
     async def open(self, options: OpenOptions | None = None) -> Filesystem | BlockDevice:
-        """Open it. UmlError where it cannot be used."""
-        return await self.kind.open(self.argument, replace(options or OpenOptions(), detected=self.detected))
+        """Open it. UmlError where it cannot be used, with the source's name."""
+        wanted = replace(options or OpenOptions(), detected=self.detected)
+        try:
+            return await self.kind.open(self.argument, wanted)
+        except OSError as error:
+            raise Unopened(self, error, wanted) from error
+
+    async def filesystem(self, options: OpenOptions | None = None) -> Filesystem:
+        """Open it as a filesystem. UmlError; UsageError if it is a disk."""
+        found = await self.open(options)
+        if isinstance(found, Filesystem):
+            return found
+        await found.close()
+        raise UsageError(f"{self} is not a filesystem", "'uml serve nbd', serve virtioblk and --ubd take disks")
+
+    async def device(self, options: OpenOptions | None = None) -> BlockDevice:
+        """Open it as a block device. UmlError; UsageError if it is a tree of files."""
+        found = await self.open(options)
+        if isinstance(found, BlockDevice):
+            return found
+        await found.close()
+        raise UsageError(
+            f"{self} is not a block device", "'uml serve virtiofs', uml mount and --mount take trees of files"
+        )
+
+
+class Unopened(UmlError):
+    """A file of a source could not be opened: `error` says why."""
+
+    def __init__(self, source: Source, error: OSError, options: OpenOptions) -> None:
+        self.error = error
+        why = os.strerror(error.errno) if error.errno else str(error)
+        named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        what = f"{source}: {why}" if named in ("", *source.files) else f"{source}: {named}: {why}"
+        if error.errno in NOT_WRITABLE and not options.read_only and all(map(_readable, source.files)):
+            super().__init__(f"{source}: cannot be written: {why}", "open it read-only")
+        else:
+            super().__init__(what, "use a source that you may open")
+
+
+def _readable(path: str) -> bool:
+    return os.access(path, os.R_OK, effective_ids=True)
+
+
+def _file_key(path: str) -> tuple[object, ...]:
+    status = os.stat(path)
+    return os.path.realpath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def schemes() -> list[str]:
@@ -72,8 +125,15 @@ def schemes() -> list[str]:
     return sorted(entry_points(GROUP))
 
 
-def _kind(target: str) -> SourceKind:
+@lru_cache
+def kind_at(target: str) -> SourceKind:
+    """The kind that an entry point names. ImportError, AttributeError."""
     return cast(SourceKind, load(target))
+
+
+def as_source(source: Source | str) -> Source:
+    """`source`, parsed if it is a word still. UsageError."""
+    return parse(source) if isinstance(source, str) else source
 
 
 def parse(text: str) -> Source:
@@ -81,26 +141,79 @@ def parse(text: str) -> Source:
     scheme, colon, argument = text.partition(":")
     points = entry_points(GROUP)
     if colon and scheme in points:
-        return Source(scheme, argument, _kind(points[scheme]))
+        return Source(scheme, argument, kind_at(points[scheme]), word=text)
     if colon and scheme.isalnum() and not os.path.lexists(text):
         raise UsageError(f"{text}: unknown kind of source '{scheme}'", f"known are {', '.join(schemes())}")
     if "," in text and not os.path.lexists(text) and "cow" in points:
-        return Source("cow", text, _kind(points["cow"]))
-    return _detect(text)
+        return Source("cow", text, kind_at(points["cow"]), word=text)
+    return detect(text)
 
 
-def _detect(text: str) -> Source:
+def detect(text: str) -> Source:
+    """The source at the path `text`, whatever colons it has. UsageError for a missing path, or one of no kind."""
     path = Path(text)
     if not os.path.lexists(path):
         raise UsageError(f"{path}: no such file or directory", "name an existing one as the source")
     best: tuple[int, str, SourceKind] | None = None
     for scheme, target in entry_points(GROUP).items():
-        kind = _kind(target)
-        score = kind.claims(path)
+        kind = kind_at(target)
+        score = _claim(kind, path)
         if score and (best is None or score > best[0]):
             best = (score, scheme, kind)
     if best is None:
         raise UsageError(
             f"{path}: not a directory or a file that umlfs can use", f"say its kind: {', '.join(schemes())}"
         )
-    return Source(best[1], text, best[2], detected=True)
+    return Source(best[1], text, best[2], detected=True, word=text)
+
+
+def _claim(kind: SourceKind, path: Path) -> int:
+    """Its claim; none of a path that it may not look at, which who opens it is told."""
+    try:
+        return kind.claims(path)
+    except OSError:
+        return 0
+
+
+# A source, and what follows it ----------------------------------------------------------------
+
+
+def split(word: str) -> tuple[Source, str | None]:
+    """The source that `word` begins with, and what follows it after a colon; None if nothing does.
+
+    A source ends where there is such a file, of several such ends at the last; one whose argument is no path at the
+    first colon behind its scheme, or behind a URI. UsageError if there is none.
+    """
+    uri = _URI.match(word)
+    points = entry_points(GROUP)
+    scheme, colon, argument = word.partition(":")
+    if uri is not None and scheme in points:
+        return parse(uri[1]), uri[2]
+    if colon and scheme in points and not kind_at(points[scheme]).files(argument):
+        name, more, rest = argument.partition(":")
+        return parse(f"{scheme}:{name}"), rest if more else None
+    for end in ends(word):
+        if _names_files(word[:end]):
+            return parse(word[:end]), word[end + 1 :] if end < len(word) else None
+    said = scheme in points and bool(colon)
+    name = ":".join(word.split(":")[: 1 + said]) or word
+    raise UsageError(f"{name}: no such file or directory", "name a source that is there")
+
+
+def ends(word: str) -> Iterator[int]:
+    """Where a source may end in `word`: at its end, and at each colon from the last to the first."""
+    yield len(word)
+    for position in range(len(word) - 1, 0, -1):
+        if word[position] == ":":
+            yield position
+
+
+def _names_files(text: str) -> bool:
+    """Whether all files are there that `text` names as a source."""
+    if os.path.lexists(text):
+        return True
+    scheme, colon, argument = text.partition(":")
+    points = entry_points(GROUP)
+    if colon and scheme in points:
+        return all(map(os.path.lexists, kind_at(points[scheme]).files(argument)))
+    return "," in text and all(map(os.path.lexists, text.split(",")))

@@ -3,45 +3,64 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import replace
-from typing import Final
 
 from umlfs.block import BlockDevice
 from umlfs.blocks import sparse
-from umlfs.blocks.raw import RawDevice, open_file
+from umlfs.blocks.raw import open_file
+from umlfs.cow.backing import is_remote
 from umlfs.cow.header import READ_SIZE, BadHeader, NotCow, parse
-from umlfs.cow.open import open_cow
-from umlfs.cow.plain import PlainImage
 from umlfs.errors import UmlError
+from umlfs.sources import NOT_WRITABLE, OpenOptions, Source, Unopened, detect
+from umlfs.sources import parse as parse_source
 from umlfs.ubd.spec import Spec
-
-READ_ONLY_ERRORS: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""What opening for writing may fail with where reading is possible: the driver then makes the disk read-only."""
 
 
 async def open_ubd(spec: Spec) -> BlockDevice:
-    """Open what `spec` names: a COW file finds its backing file, and is made if it is missing and that is given.
+    """Open what `spec` names, as what it is: a COW file finds its backing file, and is made if it is missing and that
+    is given; qemu serves the images of its formats.
 
     A file that cannot be written is opened read-only, as the driver does. UmlError if it cannot be used.
     """
     try:
         return await _open(spec)
-    except OSError as error:
-        if spec.read_only or error.errno not in READ_ONLY_ERRORS:
-            raise _unusable(spec, error) from error
-    try:
-        return await _open(replace(spec, read_only=True))
+    except Unopened as error:
+        if spec.read_only or error.error.errno not in NOT_WRITABLE:
+            raise _unusable(spec, error.error) from error
     except OSError as error:
         raise _unusable(spec, error) from error
+    try:
+        return await _open(replace(spec, read_only=True))
+    except Unopened as error:
+        raise _unusable(spec, error.error) from error
+
+
+async def look_at_ubd(spec: Spec) -> BlockDevice:
+    """The same, read-only, and as it would be where it is to be made first. UmlError if it cannot be used."""
+    if spec.backing is not None and _is_missing(spec.file):
+        spec = replace(spec, file=spec.backing, backing=None)
+    return await open_ubd(replace(spec, read_only=True))
+
+
+def _is_missing(path: str) -> bool:
+    return not os.path.lexists(path)
+
+
+def source_of(spec: Spec) -> Source:
+    """The source that `spec` names. OSError, UmlError."""
+    if spec.plain:
+        return parse_source(f"raw:{spec.file}")
+    if spec.backing is not None:
+        return parse_source(f"cow:{spec.file},{spec.backing}")
+    if is_remote(spec.file):
+        return parse_source(spec.file)
+    return parse_source(f"cow:{spec.file}") if is_cow(spec.file) else detect(spec.file)
 
 
 async def _open(spec: Spec) -> BlockDevice:
-    read_only, sync, lock, discard = spec.read_only, spec.sync, not spec.shared, not spec.no_trim
-    if spec.backing is None and (spec.plain or not is_cow(spec.file)):
-        kind = RawDevice if spec.plain else PlainImage
-        file = open_file(spec.file, read_only=read_only, sync=sync, lock=lock)
-        return kind(file, file.size(), read_only=read_only, discard=discard)
-    return await open_cow(spec.file, spec.backing, read_only=read_only, sync=sync, lock=lock, discard=discard)
+    options = OpenOptions(read_only=spec.read_only, sync=spec.sync, lock=not spec.shared, discard=not spec.no_trim)
+    return await source_of(spec).device(options)
 
 
 def is_cow(path: str) -> bool:

@@ -13,6 +13,7 @@ import shlex
 from dataclasses import replace
 from typing import Final
 
+from umlfs.blocks.foreign import format_of
 from umlfs.cow.backing import is_remote
 from umlfs.cow.check import check
 from umlfs.cow.file import header_at
@@ -33,19 +34,29 @@ OURS: Final = "leave out '--ubd-driver native': our own driver takes it"
 async def native_argument(spec: Spec) -> str:
     """The word for the kernel's command line, after the checks that our own driver makes (a missing COW file is made,
     a moved backing file noted, everything locked for a moment). UmlError for what the driver must not be given."""
+    word = native_word(spec)
     device = await open_ubd(spec)
     size, read_only = device.size, device.read_only
     await device.close()
-    files = [posixpath.join(os.getcwd(), name) for name in (spec.file, spec.backing) if name]
-    for name in files:
-        if any(c in ',:"' or c.isspace() or not c.isprintable() for c in name):
-            raise UmlError(f"{name}: the kernel's own driver cannot be given a name with ',', ':' or a space", OURS)
+    if is_remote(spec.file):
+        raise _refused(spec, "it can only open files")
+    if not spec.plain and (image_format := format_of(spec.file)):
+        raise _refused(spec, f"it knows nothing of {image_format} images")
     if spec.plain and begins_cow_file(head_of(spec.file)):
         raise _refused(spec, "even with flag d it takes the size from the COW header")
     if not spec.plain and is_cow(spec.file):
         _check_cow(spec, header_at(spec.file), read_only)
     elif size % SECTOR:
         raise _refused(spec, f"its {size} bytes end within a sector, and it would repeat data there")
+    return word
+
+
+def native_word(spec: Spec) -> str:
+    """The word, without any checks of what is in the files. UmlError for a name that the kernel cannot be given."""
+    files = [posixpath.join(os.getcwd(), name) for name in (spec.file, spec.backing) if name]
+    for name in files:
+        if any(c in ',:"' or c.isspace() or not c.isprintable() for c in name):
+            raise UmlError(f"{name}: the kernel's own driver cannot be given a name with ',', ':' or a space", OURS)
     return str(replace(spec, file=files[0], backing=files[1] if spec.backing else None))
 
 

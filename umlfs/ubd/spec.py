@@ -18,7 +18,8 @@ DIGITS_MAX: Final = 20
 """More digits are out of range without a look."""
 
 _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
-_SEPARATOR: Final = re.compile("[,:]")
+_FIELD: Final = re.compile(r"[a-z][a-z0-9+]*://[^,]*|[^,:]*")
+"""A file, or the URI of a disk that is none, in which a colon does not separate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +106,24 @@ def _unit(text: str, rest: str) -> tuple[int, str]:
 
 def _fields(text: str, value: str) -> tuple[str, str | None, str | None]:
     """File, backing file and serial number; an empty field is an absent one."""
-    fields = _SEPARATOR.split(value)
+    fields = _split(value)
     if len(fields) > 3:
         raise _error(text, "more than a file, a backing file and a serial number (paths hold no ',' and ':')")
     file, backing, serial = [*fields, "", ""][:3]
     if not file:
         raise _error(text, "no file named")
     return file, backing or None, serial or None
+
+
+def _split(value: str) -> list[str]:
+    """The fields between the separators `,` and `:`."""
+    fields, position = [], 0
+    while position <= len(value):
+        found = _FIELD.match(value, position)
+        assert found is not None  # an empty field matches too
+        fields.append(found[0])
+        position = found.end() + 1
+    return fields
 
 
 def _error(text: str, why: str) -> UsageError:

@@ -1,0 +1,1 @@
+"""Images in formats that qemu knows and we do not, as sources: qemu's own server reads and writes them."""

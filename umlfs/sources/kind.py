@@ -1,0 +1,62 @@
+"""What a kind of source is: the contract of a plugin of the group `umlfs.sources`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from umlfs.block import BlockDevice
+from umlfs.errors import UsageError
+from umlfs.filesystem import Filesystem
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How a source is to be opened."""
+
+    read_only: bool = False
+    snapshot: bool = False
+    """The consumer need not see what others change while it lives, and may cache for as long."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Options of the kind itself, such as `cache=always`; a kind refuses those that it does not know. One that was
+    given more than once has its values on lines of their own."""
+    detected: bool = False
+    """Nobody said what kind of source it is: a consumer must not make it look like another one for the next time."""
+    aside: Sequence[Path] = ()
+    """Mount points of this host, without symlinks in them, whose servers may be waiting for what this source
+    answers. A kind that shows the host's own directories must not walk into them."""
+    sync: bool = False
+    """Every write is durable when it is answered. A kind that cannot refuses."""
+    lock: bool = True
+    """Exclude other writers. A kind that cannot leave that out refuses."""
+    discard: bool = True
+    """Give back to the host what is discarded."""
+
+
+class SourceKind:
+    """One kind of source; the entry point's name is its scheme. A plugin derives from this and has `open` at least."""
+
+    options: Iterable[str] = ()
+    """The names of its own options (`OpenOptions.extra`), for the words of a command line."""
+
+    def claims(self, path: Path) -> int:
+        """How sure this kind is that `path` is one of its own, from 0 (is not) to 100."""
+        return 0
+
+    def files(self, argument: str) -> Sequence[str]:
+        """The paths of this host that `argument` names; none for a kind whose argument is no path. Paths that are
+        there decide where an argument with colons in it ends."""
+        return ()
+
+    async def open(self, argument: str, options: OpenOptions) -> Filesystem | BlockDevice:
+        """Open what stands behind the scheme. UmlError where it cannot be used; OSError of the file itself."""
+        raise NotImplementedError
+
+
+def refuse_options(source: str, options: OpenOptions, known: Iterable[str] = ()) -> None:
+    """UsageError if `options` has one that `source` does not know."""
+    unknown = sorted(set(options.extra) - set(known))
+    if unknown:
+        there = ", ".join(sorted(known))
+        raise UsageError(f"{source}: unknown option '{unknown[0]}'", f"it has {there}" if there else "it has none")

@@ -1,0 +1,45 @@
+"""Options behind a source, each after a colon: `SRC:ro:cache=never:hide=*.o`. Which there are, the kinds say."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from typing import Final
+
+from umlfs.sources.plugins import entry_points
+from umlfs.sources.source import GROUP, kind_at
+
+_OPTION: Final = re.compile(r"(.+):([a-z_]+)(?:=([^:]*(?::\d+)*))?\Z", re.DOTALL)
+ACCESS: Final = ("ro", "rw")
+"""Options of every kind."""
+
+Options = dict[str, str]
+"""Values by their names, the first given first; one that was given more than once has its values in lines."""
+
+
+def split_options(word: str) -> tuple[str, bool, Options]:
+    """The word of the source itself, whether it is to be read-only, and its kind's own options.
+
+    A path that is there is one to its end, whatever it looks like. What no kind knows as an option is the path's.
+    """
+    read_only: bool | None = None
+    found: list[tuple[str, str]] = []
+    while not os.path.lexists(word) and (match := _OPTION.match(word)):
+        name, value = match[2], match[3]
+        if name in ACCESS and value is None:
+            read_only = name == "ro" if read_only is None else read_only  # the last one counts
+        elif name in _known():
+            found.append((name, value or ""))
+        else:
+            break
+        word = match[1]
+    options: Options = {}
+    for name, value in found:
+        options[name] = f"{value}\n{options[name]}" if name in options else value
+    return word, bool(read_only), options
+
+
+@lru_cache
+def _known() -> frozenset[str]:
+    return frozenset(name for target in entry_points(GROUP).values() for name in kind_at(target).options)
