@@ -213,6 +213,8 @@ class ControlFilesystem(Filesystem):
         self.reported = trio.Event()
         self._jobs: dict[int, Job] = {}
         self._count = 0
+        self._closed = False
+        """No more jobs are taken."""
         self._queue, waiting = trio.open_memory_channel[bytes](math.inf)
         self._waiting = _Lines(waiting)
         self._nodes: dict[int, _Node] = {
@@ -230,7 +232,10 @@ class ControlFilesystem(Filesystem):
     def submit(self, job: Job, script: bytes, terminal: str = "", program: bytes | None = None) -> None:
         """Give `job` to the agent, which runs jobs in the order they come: its shell runs `script` to become the
         command, on the guest's device `terminal` or else with pipes. One that brings its `program` gets no pipes: it
-        opens its streams here by itself."""
+        opens its streams here by itself. Once the guest is ending it fails."""
+        if self._closed:
+            job.finish(failure=UmlError("the guest is ending"))
+            return
         self._count += 1
         job.number = self._count
         self._jobs[job.number] = job
@@ -261,14 +266,19 @@ class ControlFilesystem(Filesystem):
 
     async def settle(self) -> None:
         """No more jobs come: wait until the guest has let go of its filesystems."""
-        self._queue.close()
+        self._close()
         await self.reported.wait()
 
     def hang_up(self) -> None:
         """The guest's kernel is about to end: it waits for what it asked, so nothing may wait for anything else."""
-        self._queue.close()
+        self._close()
         for job in self._jobs.values():
             job.hang_up()
+
+    def _close(self) -> None:
+        """No more jobs are taken."""
+        self._closed = True
+        self._queue.close()
 
     def stop(self, why: UmlError) -> None:
         """The guest is gone: whoever waits for a job hears `why`."""

@@ -1,4 +1,4 @@
-"""Noticing that a kernel is about to end, while it still runs."""
+"""Noticing that a kernel is about to end, while it still runs; and that it will not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from umlfs.host.watch import DELETE, Watch
 
 LOOK_SECONDS: Final = 0.2
 """How often to look where the host has no watch left to give: a user has some hundred of them."""
+STUCK_SECONDS: Final = 1.0
+"""How long a kernel that has said that it ends may do nothing at all before it is taken to be stuck."""
+AWAKE: Final = 0.05
+"""The share of time that a process runs which is not asleep."""
+END_SECONDS: Final = 10.0
+"""How long it may take in all."""
 
 
 @contextlib.contextmanager
@@ -53,3 +59,34 @@ async def umid_removed(watch: Watch | None, directory: Path) -> None:
         await trio.lowlevel.wait_readable(watch.fd)
         if any(event.mask & DELETE and event.name == os.fsencode(directory.name) for event in watch.read()):
             return
+
+
+async def stuck(pid: int) -> None:
+    """Return when the kernel process `pid`, whose guest has shut down, will not end by itself.
+
+    It sleeps, as 7.2 does for good, waiting for devices that it has switched off; or it has had all the time there is.
+    """
+    with trio.move_on_after(END_SECONDS):
+        ran, asleep = _ran(pid), 0.0
+        while asleep < STUCK_SECONDS:
+            await trio.sleep(LOOK_SECONDS)
+            before, ran = ran, _ran(pid)
+            idle = ran - before < AWAKE * LOOK_SECONDS and not _runs(pid)
+            asleep = asleep + LOOK_SECONDS if idle else 0.0
+
+
+def _ran(pid: int) -> float:
+    """For how many seconds a process has run, or has waited to; 0 once it is gone."""
+    try:
+        ran, waited, _ = map(int, Path(f"/proc/{pid}/schedstat").read_bytes().split())
+    except (OSError, ValueError):
+        return 0.0
+    return (ran + waited) / 1e9
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process has a processor, or waits for one."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
+    except OSError:
+        return False

@@ -28,6 +28,8 @@ class KernelLog:
 
     def __init__(self, on_line: Callable[[bytes], None] | None = None) -> None:
         self.lines: deque[bytes] = deque(maxlen=LINES)
+        self.count = 0
+        """Of lines, those no longer kept among them."""
         self.complete = trio.Event()
         """The console is closed, and all that it said is here."""
         self.ending = trio.Event()
@@ -54,6 +56,7 @@ class KernelLog:
             if line.startswith(_NO_LINE[0]) and line.endswith(_NO_LINE[1]):
                 continue
             self.lines.append(line)
+            self.count += 1
             if any(word in line for word in (*RESTARTS, *ENDS)):
                 self.ending.set()
             if self._on_line is not None:

@@ -73,6 +73,8 @@ class Machine:
         """The kernel's."""
         self.returncode: int | None = None
         """The exit status of a kernel that has ended; -N after signal N."""
+        self._cut_off = False
+        """The kernel was ended because it did not do so by itself after its guest had shut down."""
         self._control = ControlFilesystem()
         self._log = KernelLog(self.options.on_log)
         self._stack = contextlib.AsyncExitStack()
@@ -221,6 +223,11 @@ class Machine:
         return self._log.panicked
 
     @property
+    def lines_said(self) -> int:
+        """How many lines the kernel has said."""
+        return self._log.count
+
+    @property
     def log(self) -> list[bytes]:
         """The last lines of the kernel's log."""
         return list(self._log.lines)
@@ -316,7 +323,8 @@ class Machine:
         status = await keeper.wait(process)
         with trio.move_on_after(LOG_SECONDS):
             await self._log.complete.wait()
-        self.returncode = status
+        # Its guest has shut down in order: that a kernel does not end by itself then is its own fault.
+        self.returncode = 0 if self._cut_off else status
         self._ended.set()
         self._control.stop(self._end_of_guest(status))
 
@@ -336,6 +344,10 @@ class Machine:
     async def _hear_farewell(self, watch: Watch | None, umid: Path) -> None:
         await ending.umid_removed(watch, umid)
         self._control.hang_up()
+        if self.pid is not None:
+            await ending.stuck(self.pid)
+            self._cut_off = self.returncode is None
+            self.kill()
 
     async def _wait_until_ready(self) -> None:
         """Return when the agent asks for its first job, or without one when the kernel answers. UmlError if that never

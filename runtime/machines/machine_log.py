@@ -1,14 +1,17 @@
-"""What a machine's kernel said, in a file that does not grow for ever."""
+"""What a machine's kernel said, and what we have to say of it, in a file that does not grow for ever."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 MOST: Final = 1 << 20
 """Bytes of the file; then the older half goes."""
+LOGGERS: Final = ("umlfs", "hostfs", "humfs", "runtime")
 
 
 class LogFile:
@@ -31,3 +34,26 @@ class LogFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: LogFile) -> None:
+        super().__init__(logging.WARNING)
+        self.setFormatter(logging.Formatter("uml: %(name)s: %(message)s"))
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.write(self.format(record).encode(errors="backslashreplace") + b"\n")
+
+
+@contextlib.contextmanager
+def logging_to(log: LogFile) -> Iterator[None]:
+    """Meanwhile warnings and errors of ours, with their tracebacks, are in `log` too."""
+    handler = _Handler(log)
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield
+    finally:
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(handler)

@@ -8,28 +8,47 @@ from typing import Final
 import trio
 
 from runtime.machine.machine import Machine
-from runtime.machine.script import BUSYBOX
+from runtime.machine.script import BUSYBOX, SAID_MAX
 from runtime.tty.caller import DEFAULT_PATH
+from runtime.tty.streams import Collector
 from umlfs.errors import UmlError
 
-AGAIN_SECONDS: Final = 5.0
-"""After so long a guest that has not ended is told again: an init that is just starting may not have heard."""
+OVERALL: Final = 10
+"""A guest that keeps making progress gets so many times the seconds without it at most."""
+LOOK_SECONDS: Final = 0.5
 
 # systemd takes SIGRTMIN + 4 and + 5 for it, our own process 1 the signals of busybox's init. Others have programs.
+# An init that is just starting would not hear a signal: it is sent once it is handled (or blocked, as for a signalfd).
 _SCRIPT: Final = """\
-if [ -d /run/systemd/system ]; then
+until_heard() {{
+    while :; do
+        while read -r name mask; do
+            case $name in
+            SigBlk: | SigCgt:) [ $((0x$mask >> $1 - 1 & 1)) = 0 ] || return ;;
+            esac
+        done </proc/1/status
+        sleep 0.2
+    done
+}}
+if [ -d /run/systemd/system ] || [ "$(cat /proc/1/comm)" = systemd ]; then
+    until_heard {systemd}
     kill -{systemd} 1
 elif grep -q '^{busybox}' /proc/1/cmdline; then
+    until_heard {number}
     kill -s {signal} 1
 else
     exec /sbin/{program}
 fi
 """
 _HOW: Final = {
-    "halt": {"systemd": 38, "signal": "USR2", "program": "poweroff"},
-    "reboot": {"systemd": 39, "signal": "TERM", "program": "reboot"},
+    "halt": {"systemd": 38, "signal": "USR2", "number": 12, "program": "poweroff"},
+    "reboot": {"systemd": 39, "signal": "TERM", "number": 15, "program": "reboot"},
 }
 ACTIONS: Final = tuple(_HOW)
+
+
+class StuckError(UmlError):
+    """A guest that was asked did not do it, and does nothing else."""
 
 
 def script(action: str) -> str:
@@ -38,16 +57,33 @@ def script(action: str) -> str:
 
 
 async def shut_down(machine: Machine, action: str, seconds: float = math.inf) -> None:
-    """Have the guest `halt` or `reboot`; returns when its kernel has ended. UmlError if that takes longer."""
+    """Have the guest `halt` or `reboot`; returns when its kernel has ended. UmlError if it cannot be asked,
+    StuckError if it does nothing for `seconds`: says nothing, and uses no device."""
     if not machine.has_agent:
         raise machine.no_agent()
-    with trio.move_on_after(seconds):
-        while True:
-            with trio.move_on_after(AGAIN_SECONDS):
-                job = machine.start([BUSYBOX, "sh", "-c", script(action)], environment={"PATH": DEFAULT_PATH})
-                try:
-                    await machine.ended()
-                    return
-                finally:
-                    machine.retire(job)
-    raise UmlError(f"the guest did not {action} within {seconds:g} s", "--now does it without the guest's help")
+    said = Collector(SAID_MAX)
+    # Asked once, and not forgotten before the end: its streams are answered as long as the guest reads them.
+    job = machine.start([BUSYBOX, "sh", "-c", script(action)], stderr=said, environment={"PATH": DEFAULT_PATH})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_until_idle, machine, seconds, nursery.cancel_scope)
+        await machine.ended()
+        nursery.cancel_scope.cancel()
+    if machine.returncode is None:
+        why = said.data.decode(errors="replace").strip().partition("\n")[0] if job.returncode else ""
+        raise StuckError(f"the guest did not {action} within {seconds:g} s{f' ({why})' if why else ''}")
+
+
+async def _until_idle(machine: Machine, seconds: float, scope: trio.CancelScope) -> None:
+    """Cancel `scope` when the guest has done nothing for `seconds`, or anything for far too long."""
+    with trio.move_on_after(seconds * OVERALL):
+        since, before = trio.current_time(), _work(machine)
+        while trio.current_time() - since < seconds:
+            await trio.sleep(min(LOOK_SECONDS, seconds))
+            if (now := _work(machine)) != before:
+                since, before = trio.current_time(), now
+    scope.cancel()
+
+
+def _work(machine: Machine) -> tuple[object, ...]:
+    """What changes with all progress of the guest: the lines that its kernel said, and what its devices did."""
+    return (machine.lines_said, *(device.statistics.requests for device in machine.stores))

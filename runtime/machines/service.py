@@ -13,7 +13,8 @@ import trio
 
 from runtime.machines.channel import Channel
 from runtime.machines.control_wire import Message, ProtocolError, failure
-from umlfs.errors import UmlError, sole
+from runtime.machines.directory import LOG
+from umlfs.errors import UmlError, described, sole
 from umlfs.host.listening import unix_listener
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,10 @@ async def serve(
                 if len(clients.child_tasks) >= CLIENTS_MAX:
                     connection.close()
                 else:
-                    clients.start_soon(_serve, Channel(connection), handlers)
+                    clients.start_soon(_serve, Channel(connection), handlers, path.parent / LOG)
 
 
-async def _serve(channel: Channel, handlers: Mapping[str, Handler]) -> None:
+async def _serve(channel: Channel, handlers: Mapping[str, Handler], log_file: Path) -> None:
     """One client, from its request to the answer."""
     with channel, contextlib.suppress(trio.BrokenResourceError):
         if channel.uid not in (os.geteuid(), 0):
@@ -58,23 +59,24 @@ async def _serve(channel: Channel, handlers: Mapping[str, Handler]) -> None:
         try:
             answer = await _answer(channel, handlers)
         except Exception as error:
-            answer = failure(_told(error))
+            answer = failure(_told(error, log_file))
         if answer is not None:
             await channel.send(answer)
 
 
-def _told(error: BaseException) -> UmlError:
-    """What the client is told of `error`: no request may end the machine."""
+def _told(error: BaseException, log_file: Path) -> UmlError:
+    """What the client is told of `error`, whose traceback is in the machine's log: no request may end the machine."""
     error = sole(error)
     if isinstance(error, UmlError):
         return error
     if isinstance(error, ProtocolError):
         return UmlError(f"not the protocol of this socket: {error}")
+    if isinstance(error, trio.BrokenResourceError):
+        return UmlError("the client has gone")
     if isinstance(error, OSError):
-        return UmlError(os.strerror(error.errno or 0))
-    if not isinstance(error, trio.BrokenResourceError):
-        log.error("control: a request failed", exc_info=error)
-    return UmlError("internal error; the machine's log has more")
+        return UmlError(described(error))
+    log.error("control: a request failed", exc_info=error)
+    return UmlError(f"internal error: {type(error).__name__}: {error}", f"{log_file} has more, please report it")
 
 
 async def _answer(channel: Channel, handlers: Mapping[str, Handler]) -> Message | None:

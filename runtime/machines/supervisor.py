@@ -24,10 +24,10 @@ from runtime.machines.channel import Channel
 from runtime.machines.control_wire import Message, ProtocolError, text
 from runtime.machines.description import Description, save
 from runtime.machines.hooks import Hooks
-from runtime.machines.machine_log import LogFile
+from runtime.machines.machine_log import LogFile, logging_to
 from runtime.machines.options import console_specs, is_native, machine_options, xterm
 from runtime.machines.placement import Placement
-from runtime.machines.power import ACTIONS, shut_down
+from runtime.machines.power import ACTIONS, StuckError, shut_down
 from runtime.machines.pulse import Pulse
 from runtime.machines.requests import HELP, Requests
 from runtime.mconsole import server as mconsole
@@ -103,7 +103,7 @@ class Supervisor:
         parent = layout.machines_directory(self.description.uml_dir)
         with layout.claimed(parent, self.description.umid) as directory:
             save(self.description, directory / layout.DESCRIPTION)
-            with contextlib.closing(LogFile(directory / layout.LOG)) as log:
+            with contextlib.closing(LogFile(directory / layout.LOG)) as log, logging_to(log):
                 return await self._live(directory, log, ready)
 
     # One life ---------------------------------------------------------------------------------
@@ -302,12 +302,25 @@ class Supervisor:
         if seconds is None:
             await self._now(machine, action)
         elif isinstance(seconds, int | float):
-            state, self.state = self.state, "ending"
-            try:
-                await shut_down(machine, action, seconds)
-            finally:
-                self.state = state
+            await self._in_order(machine, action, seconds)
         return {"done": action}
+
+    async def _in_order(self, machine: Machine, action: str, seconds: float) -> None:
+        """Have the guest do it. One that does not is ended by force, and StuckError says so."""
+        state, self.state = self.state, "ending"
+        try:
+            await shut_down(machine, action, seconds)
+        except StuckError as error:
+            await self._force(machine, action)
+            raise StuckError(f"{error.what}: ended by force", "what it had not written is lost") from None
+        finally:
+            if machine.returncode is None:
+                self.state = state
+
+    async def _force(self, machine: Machine, action: str) -> None:
+        self._asked = "kill" if action == "halt" else action
+        machine.kill()
+        await machine.ended()
 
     async def _now(self, machine: Machine, action: str) -> None:
         """End the kernel by its management console, or by force if it does not answer."""
@@ -317,6 +330,4 @@ class Supervisor:
                 await Client(machine.mconsole).request(action, NOW_SECONDS)
             await machine.ended()
             return
-        self._asked = "kill" if action == "halt" else action
-        machine.kill()
-        await machine.ended()
+        await self._force(machine, action)

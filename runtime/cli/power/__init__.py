@@ -19,7 +19,7 @@ def in_order(name: str, help_page: str) -> click.Command:
         type=click.FloatRange(min=0, min_open=True),
         default=SECONDS,
         metavar="S",
-        help=f"Give up after S seconds.  [{SECONDS:g}]",
+        help=f"End it by force once it has done nothing for S seconds.  [{SECONDS:g}]",
     )
     @click.argument("umid")
     def command(now: bool, timeout: float, umid: str) -> None:
