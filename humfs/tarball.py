@@ -29,6 +29,7 @@ import trio
 from humfs.importer import Importer, Member, show, split
 from humfs.tarheader import Header
 from umlfs.errors import UmlError
+from umlfs.host.programs import Program
 
 _TYPES: Final = {
     tarfile.REGTYPE: stat.S_IFREG,
@@ -123,7 +124,7 @@ def _unzstd(stream: BinaryIO) -> Iterator[BinaryIO]:
     program = shutil.which("zstd")
     if program is None:
         raise UmlError("the archive is compressed with zstd", "install the program zstd")
-    with subprocess.Popen(
+    with Program(
         [program, "-dcq"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         pipe, plain = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)

@@ -104,3 +104,36 @@ def test_the_rule_sees_every_form_of_import(tmp_path: Path, monkeypatch: pytest.
         "umlfs/serve/x_wire.py:2 imports c.d",
         "umlfs/serve/x_wire.py:4 imports umlfs.f.g",
     ]
+
+
+# Programs of others ---------------------------------------------------------------------------
+
+STARTERS = {"run", "Popen", "call", "check_call", "check_output", "run_process", "open_process", "system", "fork"}
+GROUPED = {"process_group", "start_new_session"}
+OF_OUR_GROUP = {
+    "umlfs/host/programs.py": "gives each a group",
+    "runtime/process/keeper.py": "a kernel makes a session of its own, and has its keeper",
+    "runtime/process/background.py": "makes a session",
+    "runtime/standby/server.py": "makes a session",
+    "runtime/host/suite.py": "the tests, which Ctrl-C is for",
+}
+"""Modules that start processes without saying which group they are in, and why that is well."""
+
+
+def started(path: Path) -> Iterator[str]:
+    """Where the module starts a process in its own group."""
+    for node in ast.walk(ast.parse(path.read_text(), path)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        whose = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+        if whose not in ("subprocess", "os", "trio") or node.func.attr not in STARTERS:
+            continue
+        if not GROUPED & {keyword.arg for keyword in node.keywords} and (whose, node.func.attr) != ("trio", "run"):
+            yield f"{path.relative_to(ROOT)}:{node.lineno} starts a process in our own group"
+
+
+def test_every_program_has_a_group_of_its_own() -> None:
+    """What signals its group must not hit the caller's shell, and what ends a program must end its children."""
+    paths = [path for package in ABOVE for path in modules(package)]
+    found = [each for path in paths if str(path.relative_to(ROOT)) not in OF_OUR_GROUP for each in started(path)]
+    assert found == []

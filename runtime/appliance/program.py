@@ -12,6 +12,7 @@ from typing import Final
 
 from runtime.host import cache
 from umlfs.errors import UmlError
+from umlfs.host.programs import run_program
 
 SOURCES: Final = [Path(__file__).with_name(name) for name in ("filer.c", "packer.c")]
 FLAGS: Final = ("-std=gnu11", "-O2", "-Wall", "-static", "-s")
@@ -55,13 +56,12 @@ def _compile() -> bytes:
         raise UmlError("no C compiler on this host, to make the appliance's program", INSTALL)
     with tempfile.TemporaryDirectory(prefix="umlfs-filer-") as directory:
         output = Path(directory, "filer")
-        done = subprocess.run(
+        done = run_program(
             [compiler, *FLAGS, "-o", str(output), *map(str, SOURCES)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         if done.returncode:
-            raise UmlError(f"{compiler} cannot make the appliance's program", INSTALL, details=done.stderr.strip())
+            said = done.stderr.decode(errors="replace").strip()
+            raise UmlError(f"{compiler} cannot make the appliance's program", INSTALL, details=said)
         return output.read_bytes()

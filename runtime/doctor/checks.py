@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.modules import resolve
 from runtime.process.memory import DEFAULT, memory_directory
 from umlfs.errors import UmlError
+from umlfs.host.programs import run_program
 
 MODULES = ("fuse", "virtiofs", "overlay", "virtio_blk")
 """Kernel modules that the root of a guest and its disks need."""
@@ -110,7 +110,7 @@ def _memory() -> Check:
 def _ptrace() -> Check:
     """Have a child ask to be traced by us, as the kernel's processes do."""
     code = "import ctypes, sys; sys.exit(0 if ctypes.CDLL(None).ptrace(0, 0, None, None) == 0 else 1)"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], stdin=subprocess.DEVNULL, check=False)
+    done = run_program([sys.executable, "-I", "-S", "-c", code])
     purpose = "running the processes of a guest"
     if done.returncode == 0:
         return Check("ptrace", True, True, "allowed", purpose)

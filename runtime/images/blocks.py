@@ -20,6 +20,7 @@ from umlfs.blocks.raw import open_file, open_raw
 from umlfs.cow.merge import merge
 from umlfs.cow.open import open_cow
 from umlfs.errors import UmlError
+from umlfs.host.programs import run_program
 
 
 async def holds(image: Image) -> str | None:
@@ -100,7 +101,7 @@ def qcow2_size(path: Path) -> int:
 
 def _facts(path: Path) -> dict[str, Any]:
     command = [find_program("qemu-img", "qemu-utils"), "info", "-U", "-f", "qcow2", "--output=json"]
-    done = subprocess.run([*command, os.path.abspath(path)], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = run_program([*command, os.path.abspath(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().removeprefix("qemu-img: ")
         raise UmlError(f"{path}: qemu-img cannot read it: {words}", "see 'qemu-img check'")

@@ -7,6 +7,7 @@ import getpass
 import os
 import shutil
 import subprocess
+import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
@@ -19,11 +20,12 @@ from runtime.images import ext4
 from runtime.images.convert import Write, Writing, in_thread, write_image
 from runtime.images.epoch import NAME as EPOCH
 from runtime.images.formats import Image
-from runtime.images.output import require_free
+from runtime.images.output import require_free, scratch_directory
 from runtime.images.programs import find_program
 from runtime.images.recipe import Recipe, commands, files
 from runtime.images.streams import drain
 from umlfs.errors import UmlError, sole
+from umlfs.host.programs import Program, run_program
 
 SIZE: Final = 2 << 30
 _LINES: Final = 400
@@ -67,28 +69,43 @@ async def _packages(recipe: Recipe, target: Image, say: Say) -> AsyncIterator[Bi
     """What mmdebstrap writes, a tar archive. Its failure is an UmlError, whatever the archive's reader makes of it."""
     content = await trio.to_thread.run_sync(files, recipe, target.format)
     lines: deque[str] = deque(maxlen=_LINES)
-    with _additions(content) as additions:
-        process = _start(recipe, additions)
-    stream, words = cast(BinaryIO, process.stdout), cast(BinaryIO, process.stderr)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_listen, words, lines, say)
-        try:
-            yield stream
-            await trio.to_thread.run_sync(drain, stream)
-        except UmlError as error:
-            if stream.read(1) or await _status(process) == 0:
-                raise
-            raise _explained(recipe, lines) from error
-        finally:
-            stream.close()
-            if process.poll() is None:
-                process.terminate()
-            status = await _status(process)
+    with _scratch() as scratch:
+        with _additions(content) as additions:
+            process = _start(recipe, additions, scratch)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_listen, cast(BinaryIO, process.stderr), lines, say)
+            async with _ending(process, recipe, lines) as stream:
+                yield stream
+
+
+@contextlib.asynccontextmanager
+async def _ending(process: Program, recipe: Recipe, lines: Iterable[str]) -> AsyncIterator[BinaryIO]:
+    """What the program writes. Afterwards it has ended: UmlError if it failed, whatever else went wrong."""
+    stream = cast(BinaryIO, process.stdout)
+    try:
+        yield stream
+        await trio.to_thread.run_sync(drain, stream)
+    except UmlError as error:
+        if stream.read(1) or await _status(process) == 0:
+            raise
+        raise _explained(recipe, lines) from error
+    finally:
+        stream.close()
+        process.terminate()
+        status = await _status(process)
     if status:
         raise _explained(recipe, lines)
 
 
-async def _status(process: subprocess.Popen[bytes]) -> int:
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A directory for its temporary files, which it leaves when it fails. Its chroot's users go through it."""
+    with scratch_directory(Path(tempfile.gettempdir())) as path:
+        path.chmod(0o711)
+        yield path
+
+
+async def _status(process: Program) -> int:
     """Wait for the end of mmdebstrap, which cleans up first: also when the caller is cancelled."""
     with trio.CancelScope(shield=True):
         await trio.to_thread.run_sync(process.wait)
@@ -103,7 +120,7 @@ def _additions(content: bytes) -> Iterator[int]:
         yield file.fileno()
 
 
-def _start(recipe: Recipe, additions: int) -> subprocess.Popen[bytes]:
+def _start(recipe: Recipe, additions: int, scratch: Path) -> Program:
     command = [find_program("mmdebstrap", "mmdebstrap"), "--variant=minbase", "--format=tar"]
     command.append(f"--include={','.join(recipe.packages)}")
     hooks = [*commands(recipe), f"tar-in /proc/self/fd/{additions} /"]
@@ -111,12 +128,12 @@ def _start(recipe: Recipe, additions: int) -> subprocess.Popen[bytes]:
     command += [recipe.suite, "-", *(recipe.mirrors or host_sources(recipe.suite))]
     environment = dict(os.environ)
     environment["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    environment["LC_ALL"] = "C.UTF-8"
+    environment |= {"LC_ALL": "C.UTF-8", "TMPDIR": str(scratch)}
     environment.pop(EPOCH, None)
     if recipe.epoch is not None:
         environment[EPOCH] = str(recipe.epoch)
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, pass_fds=[additions], **streams)  # type: ignore[call-overload, no-any-return]
+    return Program(command, env=environment, pass_fds=[additions], **streams)
 
 
 async def _listen(words: BinaryIO, lines: deque[str], say: Say) -> None:
@@ -147,8 +164,8 @@ def host_sources(suite: str) -> tuple[str, ...]:
     if apt is None:
         return ()
     form = "$(TARGET_OF)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(SIGNED_BY)"
-    done = subprocess.run([apt, "indextargets", "--format", form], capture_output=True, text=True, check=False)
-    return tuple(_source_lines(suite, done.stdout.splitlines()))
+    done = run_program([apt, "indextargets", "--format", form], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return tuple(_source_lines(suite, done.stdout.decode(errors="replace").splitlines()))
 
 
 def _source_lines(suite: str, targets: list[str]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from runtime.images.streams import failed
 from runtime.images.tree import Node, Tree
 from umlfs.blocks import sparse
 from umlfs.errors import UmlError
+from umlfs.host.programs import run_program
 from umlfs.host.syscalls import failure
 
 BLOCK: Final = 4096
@@ -91,13 +92,12 @@ def make_filesystem(fd: int, settings: Settings) -> None:
     environment = {"PATH": os.defpath, "LC_ALL": "C"}
     if settings.epoch is not None:
         environment |= dict.fromkeys(("SOURCE_DATE_EPOCH", "E2FSPROGS_FAKE_TIME"), str(settings.epoch))
-    done = subprocess.run(
+    done = run_program(
         [find_program("mkfs.ext4", "e2fsprogs"), *words, f"/proc/self/fd/{fd}"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         pass_fds=[fd],
         env=environment,
-        check=False,
     )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()

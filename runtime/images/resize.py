@@ -19,6 +19,7 @@ from umlfs.blocks import probe, sparse
 from umlfs.blocks.file import HostFile
 from umlfs.blocks.raw import RawDevice, open_file
 from umlfs.errors import UsageError
+from umlfs.host.programs import run_program
 
 UNIT: Final = 4096
 """Sizes are multiples of it: a block of any of these filesystems."""
@@ -109,14 +110,12 @@ def _run(path: Path, name: str, words: list[str], fd: int, most: int = 0) -> Non
     program = find_program(name, "e2fsprogs")
     place = f"/proc/self/fd/{fd}"
     command = [program, place, *words] if name == "resize2fs" else [program, *words, place]
-    done = subprocess.run(
+    done = run_program(
         command,
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         pass_fds=[fd],
         env={"PATH": os.defpath, "LC_ALL": "C"},
-        check=False,
     )
     if done.returncode > most or done.returncode < 0:
         said = done.stdout.decode(errors="replace").replace(place, str(path))

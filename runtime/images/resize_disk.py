@@ -21,6 +21,7 @@ from umlfs.blocks.partitions import SECTOR
 from umlfs.blocks.raw import RawDevice
 from umlfs.blocks.slice import Slice
 from umlfs.errors import UsageError
+from umlfs.host.programs import run_program
 
 _GROW: Final = GROW | {"ext4": ("resize2fs", "e2fsprogs", f"resize2fs /dev/{NAME}")}
 """All while they are mounted: nothing has to be checked before."""
@@ -95,16 +96,14 @@ def _grow_table(path: Path, fd: int, old: int, size: int, last: Part) -> None:
 def _sfdisk(path: Path, fd: int, words: list[str], said: str) -> None:
     place = f"/proc/self/fd/{fd}"
     command = [find_program("sfdisk", "fdisk"), "--quiet", "--lock=no", *words, place]
-    done = subprocess.run(
+    done = run_program(
         command,
-        input=said,
+        input=said.encode(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         pass_fds=[fd],
         env={"PATH": os.defpath, "LC_ALL": "C"},
-        text=True,
-        errors="replace",
-        check=False,
     )
     if done.returncode:
-        raise failed(f"{path}: sfdisk refuses", done.stdout.replace(place, str(path)).strip().splitlines())
+        words_said = done.stdout.decode(errors="replace").replace(place, str(path))
+        raise failed(f"{path}: sfdisk refuses", words_said.strip().splitlines())

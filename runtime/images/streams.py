@@ -24,6 +24,7 @@ from runtime.images.sink import Warn
 from umlfs.block import BlockDevice
 from umlfs.blocks.raw import open_file
 from umlfs.errors import UmlError
+from umlfs.host.programs import Program
 from umlfs.sources import parse
 
 TAR: Final = (
@@ -148,7 +149,7 @@ def _packing(path: Path, errors: BinaryIO) -> subprocess.Popen[bytes]:
     command = [find_program("tar", "tar"), *TAR, "--directory", str(path), "."]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
-    return subprocess.Popen(command, env=environment, **streams)  # type: ignore[call-overload, no-any-return]
+    return Program(command, env=environment, **streams)
 
 
 @contextlib.contextmanager
@@ -252,6 +253,7 @@ async def convert_with_qemu(path: Path, format_: str, fd: int, target: str, inhe
         capture_stdout=True,
         capture_stderr=True,
         pass_fds=[fd, *inherited],
+        process_group=0,
         check=False,
     )
     if done.returncode:

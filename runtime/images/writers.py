@@ -23,6 +23,7 @@ from runtime.images.programs import find_program
 from runtime.images.sink import Tick, Warn, pour
 from runtime.images.streams import failed, said, scratch_errors
 from umlfs.errors import UmlError
+from umlfs.host.programs import Program
 
 _CHUNK: Final = 1 << 20
 _COMPRESSORS: Final = {
@@ -77,7 +78,7 @@ def to_directory(stream: BinaryIO, root: Path, report: Report) -> None:
     with scratch_errors() as errors:
         # Not with our own umask: modes are the archive's.
         options = {"stdin": subprocess.PIPE, "stderr": errors, "env": _ENVIRONMENT, "umask": 0}
-        process = subprocess.Popen(words, **options)  # type: ignore[call-overload]
+        process = Program(words, **options)
         status = _feed(stream, process, report.tick)
         lines = said(errors)
     devices = [line for line in lines if line.endswith(_NO_DEVICE)]
@@ -145,7 +146,7 @@ def to_tar(stream: BinaryIO, fd: int, compressor: str | None, report: Report) ->
             return
         package, words = _COMPRESSORS[compressor]
         with scratch_errors() as errors:
-            process = subprocess.Popen(
+            process = Program(
                 [find_program(compressor, package), *words, "-c"],
                 stdin=subprocess.PIPE,
                 stdout=output,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runtime.host import cache
 from umlfs.errors import UmlError
+from umlfs.host.programs import run_program
 
 PACKAGED_MODULES = Path("/usr/lib/uml/modules")
 """Where Debian's user-mode-linux package keeps them."""
@@ -137,8 +138,8 @@ def identity(path: Path) -> str:
 def ask(path: Path, option: str) -> str:
     """What the kernel prints for `option` (`--version`, `--showconfig`); UmlError if it fails."""
     try:
-        done = subprocess.run(
-            [path, option], stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_TIMEOUT, cwd="/"
+        done = run_program(
+            [path, option], timeout=ANSWER_TIMEOUT, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
     except subprocess.TimeoutExpired:
         raise UmlError(f"{path}: no answer to {option} in {ANSWER_TIMEOUT:.0f} s", OTHER) from None

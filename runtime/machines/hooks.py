@@ -13,6 +13,7 @@ from runtime.machines.description import Description
 from runtime.mconsole.wire import NOTIFICATION_MAX, Kind, Notification, encode_notification
 from runtime.process.open_files import callers_limit
 from runtime.process.processor import free_to_choose
+from umlfs.host.programs import Program
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Hooks:
         self._umid = description.umid
         self._commands = {Kind.PANIC: description.on_panic, Kind.HANG: description.on_hang}
         self._socket = description.notify
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: list[Program] = []
 
     def heard(self, notification: Notification) -> None:
         """Start the command for `notification`, if there is one. Does not wait for it."""
@@ -48,7 +49,7 @@ class Hooks:
         try:
             with free_to_choose():
                 self._running.append(
-                    subprocess.Popen(
+                    Program(
                         ["/bin/sh", "-c", f"ulimit -Sn {callers_limit()}; {command}"],
                         stdin=subprocess.DEVNULL,
                         env={**os.environ, **told},

@@ -7,6 +7,7 @@ import pty
 import select
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from runtime.kernels.kernel import find_kernel
 from runtime.process.memory import memory_directory
 from tests import needs
 from tests.images.conftest import EPOCH, Walk, command, lines
+from tests.ordinary import ROOT
 from umlfs.errors import UsageError
 
 LOGIN_SECONDS = 240
@@ -169,3 +171,33 @@ def test_a_suite_that_does_not_exist(walk: Walk) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "uml: mmdebstrap could not make nosuchsuite; its last words are above"
     assert not (walk.caller.directory / "none.img").exists()
+
+
+def test_a_build_that_signals_its_group(tmp_path: Path) -> None:
+    """As mmdebstrap does when it fails: the caller's shell is in none of our programs' groups. Nothing stays behind."""
+    program, scratch = tmp_path / "bin/mmdebstrap", tmp_path / "scratch"
+    program.parent.mkdir()
+    scratch.mkdir()
+    program.write_text('#!/bin/sh\necho "E: no such suite" >&2\ntouch "$TMPDIR/keys"\nkill -HUP 0\nsleep 10\n')
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "TMPDIR": str(scratch)}
+    words = [
+        sys.executable,
+        "-c",
+        "from runtime.cli import main; main()",
+        "image",
+        "build",
+        str(tmp_path / "new.img"),
+        "--suite",
+        "bookworm",
+    ]
+    done = subprocess.run(
+        words, env={**environment, "PYTHONPATH": str(ROOT)}, start_new_session=True, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[-2:] == [
+        "E: no such suite",
+        "uml: mmdebstrap could not make bookworm; its last words are above",
+    ]
+    assert list(scratch.iterdir()) == []
+    assert not (tmp_path / "new.img").exists()

@@ -10,6 +10,7 @@ import subprocess
 from typing import Final
 
 from umlfs.errors import UmlError
+from umlfs.host.programs import run_program
 
 HELPER: Final = "fusermount3"
 """What mounts and unmounts for ordinary users."""
@@ -53,14 +54,13 @@ def _unmount_as_user(mountpoint: str, lazy: bool) -> None:
     program = shutil.which(HELPER)
     if program is None:
         raise UmlError(f"{mountpoint}: ordinary users unmount with {HELPER}, which is not there", INSTALL_HELPER)
-    done = subprocess.run(
+    done = run_program(
         [program, "-u", *(["-z"] if lazy else []), "--", mountpoint],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         env={**os.environ, "LC_ALL": "C"},
     )
     if done.returncode:
-        code = errno.EBUSY if "busy" in done.stderr else errno.EINVAL
-        raise OSError(code, done.stderr.strip() or os.strerror(code))
+        said = done.stderr.decode(errors="replace").strip()
+        code = errno.EBUSY if "busy" in said else errno.EINVAL
+        raise OSError(code, said or os.strerror(code))
