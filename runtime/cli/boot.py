@@ -46,6 +46,8 @@ def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool]
 @click.option(
     "--slots", type=int, metavar="N", help="How many directories, and disks, can be added while it runs.  [2]"
 )
+@equipment.networks
+@equipment.publish
 @equipment.ubds
 @click.option(
     "--ubd-driver",

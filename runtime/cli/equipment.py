@@ -11,6 +11,20 @@ mounts = click.option(
     metavar="DIR=SRC[:OPTION]...",
     help="Put SRC at DIR in the guest. Options: ro, append, cache=WHEN...",
 )
+networks = click.option(
+    "--net",
+    "networks",
+    multiple=True,
+    metavar="KIND[:OPTION,...]",
+    help="A network card: user (the internet, through this host; user:host=yes reaches its loopback), or none.",
+)
+publish = click.option(
+    "-p",
+    "--publish",
+    multiple=True,
+    metavar="[ADDR:]PORT:GUEST[/udp]",
+    help="Have a port of this host lead to one of the guest.",
+)
 ubds = click.option(
     "--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING."
 )

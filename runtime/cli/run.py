@@ -20,6 +20,8 @@ from runtime.cli.printing import printable_lines
     default="virtio",
     help="Who serves the disks: umlfs, or the kernel's own driver.  [virtio]",
 )
+@equipment.networks
+@equipment.publish
 @click.option("--mem", default="256M", metavar="SIZE", help="Memory of the guest.  [256M]")
 @click.option("--rw", is_flag=True, help="Let changes to the root go through to SRC.")
 @click.option("--pwd", metavar="DIR", help="Start in DIR.  [the current directory, where the guest has it]")
@@ -35,6 +37,8 @@ def command(
     mounts: tuple[str, ...],
     ubds: tuple[str, ...],
     ubd_driver: str,
+    networks: tuple[str, ...],
+    publish: tuple[str, ...],
     mem: str,
     rw: bool,
     pwd: str | None,
@@ -55,6 +59,7 @@ def command(
     \b
     Example:
       uml run -- uname -a
+      uml run --net user -- apt-get update
       uml run --mount /src=. --pwd /src -- make check
       tar c . | uml run -- sh -c 'cd /tmp && tar x && ls'
     """
@@ -63,6 +68,7 @@ def command(
     from runtime.command import foreground
     from runtime.machine import mount_words
     from runtime.machine.machine import Options
+    from runtime.network import words as net
     from runtime.process import open_files, processes
     from runtime.process.memory import parse_size
     from runtime.tty import caller
@@ -75,6 +81,8 @@ def command(
         mounts=[mount_words.mount(text) for text in mounts],
         ubds=[parse_ubd(text) for text in ubds],
         native_ubd=ubd_driver == "native",
+        networks=net.networks(networks, publish),
+        on_network=_warn,
         memory=parse_size(mem),
         kernel=kernel,
         terminal=on_terminal,
@@ -93,6 +101,10 @@ def command(
         return trio.run(
             lambda: run.run(words, directory=mount_words.directory(pwd), environment=environment, user=user)
         )
+
+
+def _warn(line: str) -> None:
+    print(f"uml: {printable_lines(line)}", file=sys.stderr, flush=True)
 
 
 def _show_log(line: bytes) -> None:

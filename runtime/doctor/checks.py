@@ -11,6 +11,8 @@ from pathlib import Path
 from runtime.guest.initramfs import find_busybox
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.modules import resolve
+from runtime.network import slirp
+from runtime.network.engine import user_namespaces
 from runtime.process.memory import DEFAULT, memory_directory
 from umlfs.errors import UmlError
 from umlfs.host.programs import run_program
@@ -24,6 +26,11 @@ FUSERMOUNT = Path("/usr/bin/fusermount3")
 MTAB = Path("/etc/mtab")
 PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 SHARED_MEMORY = Path("/dev/shm")
+NAMESPACE_SETTINGS = {
+    Path("/proc/sys/kernel/unprivileged_userns_clone"): "1",
+    Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"): "0",
+}
+"""What forbids user namespaces to ordinary users, and the value that allows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,30 @@ def diagnose(kernel: str | None = None) -> list[Check]:
         _fusermount(),
         _mtab(),
         _pyfuse3(),
+        _slirp4netns(),
+        _user_namespaces(),
     ]
+
+
+def _slirp4netns() -> Check:
+    purpose = "--net user: the internet for guests"
+    try:
+        path = slirp.find()
+    except UmlError as error:
+        return Check(slirp.PROGRAM, False, False, error.what, purpose, _install(slirp.PROGRAM))
+    return Check(slirp.PROGRAM, True, False, path, purpose)
+
+
+def _user_namespaces() -> Check:
+    """In a chroot they are forbidden whatever the settings say."""
+    purpose = "networks between machines without root, and a jail for slirp4netns"
+    if os.geteuid() == 0 or user_namespaces():
+        return Check("user namespaces", True, False, "allowed", purpose)
+    for path, value in NAMESPACE_SETTINGS.items():
+        if path.exists() and path.read_text().strip() != value:
+            mend = _sudo(f"sysctl {'.'.join(path.parts[3:])}={value}")
+            return Check("user namespaces", False, False, f"forbidden by {path}", purpose, mend)
+    return Check("user namespaces", False, False, "forbidden, as by the seccomp filter of a container", purpose)
 
 
 def can_run(checks: list[Check]) -> bool:

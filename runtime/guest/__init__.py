@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from runtime.guest import cpio
+from runtime.guest import cpio, network
 
 CONTROL_TAG = "umlfs"
 HERE = "/run/umlfs"
@@ -84,6 +84,7 @@ class Boot:
     hostname: str = "umlfs"
     init: Init | None = None
     """None for a guest that only runs the jobs it is given."""
+    network: network.Network = field(default_factory=network.Network)
 
     @property
     def writes(self) -> bool:
@@ -128,7 +129,9 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         "places.sh": _places(boot),
         "modules.sh": load_modules,
         "links.sh": "".join(f"link {link.name} {link.disk}\n" for link in boot.links),
-        "mounts.sh": _mounts(boot) if boot.mounts else "",
+        "network.sh": network.setup_script(boot.network, f"{HERE}/errors", overlay=boot.overlay),
+        "reconnect.sh": network.reconnect_script(boot.network),
+        "mounts.sh": _resolver(boot) + (_mounts(boot) if boot.mounts else ""),
         "fstab.mounts": "".join(mount.line() for mount in sorted(boot.mounts, key=lambda mount: mount.place)),
         "agent.sh": script("agent.sh") + (_throwaway(boot) if boot.init is None else _first(boot.init)),
         "serve.sh": script("agent.sh") + script("lasting.sh") if boot.init is not None else "",
@@ -144,8 +147,12 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         cpio.file(here + b"/" + name.encode(), text.encode(errors="surrogateescape"), 0o600)
         for name, text in texts.items()
     ]
+    if boot.network.resolver:
+        entries.append(cpio.file(here + b"/resolv.conf", boot.network.resolver.encode()))
     if boot.init is not None:
         entries += _systemd()
+    if boot.init is not None and boot.network:
+        entries += network.managers_entries(boot.network)
     if boot.links or boot.disk_slots:
         devices = [*(link.device for link in boot.links), *boot.disk_slots]
         rules = "".join(map(udev_rule, devices)).encode()
@@ -215,6 +222,10 @@ def _mounts(boot: Boot) -> str:
     """The script that mounts what this guest has besides, from inside its root: symlinks lead where they should."""
     mount = f'mount -a -T {HERE}/fstab.mounts 2>{HERE}/errors || fail "$(cat {HERE}/errors)"\n'
     return _have((mount.place for mount in boot.mounts), make=boot.overlay) + mount
+
+
+def _resolver(boot: Boot) -> str:
+    return "" if boot.overlay else network.resolver_script(boot.network, HERE)
 
 
 def _have(places: Iterable[str], *, make: bool) -> str:

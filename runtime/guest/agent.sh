@@ -14,9 +14,14 @@ fail() {
     exit 1
 }
 
-# Pass signals on to the process group of job $1 until the host says that it is over.
+# Pass signals on to the process group of job $1 until the host says that it is over. `NETWORK` is none: what the guest's
+# cards go by was lost, and is there again.
 signals() {
     while read -r name; do
+        if [ "$name" = NETWORK ]; then
+            $here/busybox sh $here/reconnect.sh </dev/null
+            continue
+        fi
         until read -r pid <"$here/pid.$1"; do :; done
         kill -s "$name" -- "-$pid"
     done <"$control/$1/signals" 2>/dev/null

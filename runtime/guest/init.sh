@@ -27,6 +27,7 @@ for bdi in /root/sys/class/bdi/*; do
     echo 1024 >"$bdi/read_ahead_kb"
 done 2>/dev/null
 ip link set lo up
+. /run/umlfs/network.sh
 cd /root || fail "no root"
 mount -o move . / && exec chroot . /run/umlfs/busybox sh /run/umlfs/agent.sh
 fail "the guest cannot enter its root"

@@ -16,6 +16,7 @@ from umlfs.errors import UmlError
 OPTIONS: Final = {
     "ext4": "CONFIG_EXT4_FS",
     "fuse": "CONFIG_FUSE_FS",
+    "ipv6": "CONFIG_IPV6",
     "nbd": "CONFIG_BLK_DEV_NBD",
     "overlay": "CONFIG_OVERLAY_FS",
     "virtio_blk": "CONFIG_VIRTIO_BLK",

@@ -32,6 +32,7 @@ def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Opt
         disk_slots=[number for _, number in equipment.disk_slots],
         hostname=options.name,
         init=options.init,
+        network=equipment.network,
     )
     init = guest.script("init.sh").encode()
     busybox = initramfs.find_busybox()

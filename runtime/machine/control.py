@@ -264,6 +264,11 @@ class ControlFilesystem(Filesystem):
             for child in self._nodes.pop(number).children.values():
                 del self._nodes[child]
 
+    def signal_all(self, name: str) -> None:
+        """Tell every job something by the way of its signals."""
+        for job in self._jobs.values():
+            job.signal(name)
+
     async def settle(self) -> None:
         """No more jobs come: wait until the guest has let go of its filesystems."""
         self._close()

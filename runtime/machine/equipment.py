@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from runtime import guest
+from runtime.guest.network import Network as GuestNetwork
 from umlfs.block import BlockDevice
 from umlfs.blocks import probe
 from umlfs.errors import UmlError, UsageError
@@ -138,6 +139,9 @@ class Equipment:
     root: guest.Mount = field(default_factory=lambda: guest.Mount("root", "/"))
     look_only: bool = False
     """Nothing is to be started: every source is opened read-only, and no file is made."""
+    network: GuestNetwork = field(default_factory=GuestNetwork)
+    """The guest's cards."""
+    network_modules: tuple[str, ...] = ()
     btrfs: bool = False
     """Some disk may hold btrfs: the kernel must not leave out its driver, which takes most of a second to start."""
     writes_disks: bool = False
@@ -149,7 +153,7 @@ class Equipment:
     @property
     def modules(self) -> tuple[str, ...]:
         """The kernel modules that the guest needs, outermost last."""
-        return (*BASE_MODULES, BLOCK_MODULE) if self._disks else BASE_MODULES
+        return (*BASE_MODULES, *([BLOCK_MODULE] if self._disks else []), *self.network_modules)
 
     @property
     def later(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from runtime.machine.directory_slots import Slots
 from runtime.machine.disk_slots import DiskSlots
 from runtime.machine.equipment import Equipment
 from runtime.machine.log import KernelLog
+from runtime.machine.networking import Networking
 from runtime.machine.options import Options
 from runtime.machine.plan import ARCHIVE, equip, kernel_command
 from runtime.machine.script import run_script
@@ -86,6 +87,7 @@ class Machine:
         """For filesystems that come while the guest runs; none before it does."""
         self.disk_slots = DiskSlots([], [], partial(run_script, self))
         """For disks, likewise; those of the boot are among them."""
+        self.networking = Networking(self.options, self._reconnect)
 
     async def __aenter__(self) -> Self:
         try:
@@ -242,7 +244,9 @@ class Machine:
             memory = memory_directory(options.memory)
             keeper = stack.enter_context(Keeper())
             self.directory = directory = keeper.directory
+            await stack.enter_async_context(self.networking.attached(keeper))
             self._equipment = equipment = await self._equip(stack, directory)
+            self.networking.equip(equipment, kernel)
             listeners = [
                 await stack.enter_async_context(vhost_user.listening(str(device.socket)))
                 for device in equipment.devices
@@ -259,8 +263,11 @@ class Machine:
                 nursery.start_soon(self._tell, heard, options.on_notification)
                 equipment.arguments.append(f"mconsole=notify:{directory / NOTIFY}")
             nursery.start_soon(self._hear_farewell, watch, directory / directory.name)
+            await self.networking.ready()
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
             await self._wait_until_ready()
+            if self.has_agent:
+                await self.networking.settled()
             yield
             writes_disks = equipment.writes_disks or self.disk_slots.writes
             if writes_disks and self.has_agent and not self._ended.is_set():
@@ -289,7 +296,7 @@ class Machine:
         process = keeper.spawn(
             kernel_command(kernel, self.options, equipment, tuned, lines),
             output=subprocess.PIPE,
-            pass_fds=[*self.options.descriptors, *lines.values()],
+            pass_fds=[*self.options.descriptors, *self.networking.descriptors, *lines.values()],
             env={"TMPDIR": str(memory), "PATH": os.defpath, "HOME": str(keeper.directory)},
         )
         self.pid = process.pid
@@ -313,6 +320,16 @@ class Machine:
             stack.callback(os.close, ends.near)
             stack.callback(os.close, ends.far)
         return {line: ends.far for line, ends in self.terminals.items()}
+
+    async def _reconnect(self) -> None:
+        """Have the guest connect its cards again."""
+        if self._ended.is_set() or not self.has_agent or not self._control.ready.is_set():
+            return
+        if self.options.init is None:
+            self._control.signal_all("NETWORK")
+            return
+        with contextlib.suppress(UmlError):
+            await run_script(self, f". {guest.HERE}/reconnect.sh")
 
     async def _learn(self, kernel: Kernel) -> None:
         """Keep what this boot measured for the next one."""

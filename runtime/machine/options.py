@@ -9,6 +9,7 @@ from typing import Final
 from runtime import guest
 from runtime.machine.equipment import Disk, HostMount, RootDisk
 from runtime.mconsole.wire import Notification
+from runtime.network.contract import Network
 from runtime.process.memory import DEFAULT
 from umlfs.sources import Source
 from umlfs.ubd import Spec
@@ -62,10 +63,14 @@ class Options:
     """How many further filesystems can come while the guest runs (`Machine.slots`)."""
     disk_slots: int = 0
     """How many further disks can come (`Machine.disk_slots`)."""
+    networks: Sequence[Network] = ()
+    """What its network cards are attached to, one each."""
     name: str = "umlfs"
     """The guest's host name."""
     boot_seconds: float = BOOT_SECONDS
     on_log: Callable[[bytes], None] | None = field(default=None, compare=False)
     """Called with each line of the kernel's log."""
+    on_network: Callable[[str], None] | None = field(default=None, compare=False)
+    """Called with what befalls its networks, a line each."""
     on_notification: Callable[[Notification], None] | None = field(default=None, compare=False)
     """Called with what the kernel tells of itself: that it boots, that it panics."""

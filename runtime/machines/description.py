@@ -15,6 +15,8 @@ SUFFIX: Final = ".toml"
 SIZE_MAX: Final = 1 << 20
 """Bytes of a description's file."""
 DRIVERS: Final = ("virtio", "native")
+SECTION: Final = ("networks", "publish")
+"""What stands in a section of its own, [network]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,10 @@ class Description:
     """`ubd0=FILE` each."""
     ubd_driver: str = DRIVERS[0]
     """`virtio`, or `native` for the kernel's own."""
+    networks: tuple[str, ...] = ()
+    """`user`, `none`, `NAME[:OPTIONS]` each; empty for `user` where this host has an engine for it."""
+    publish: tuple[str, ...] = ()
+    """`[ADDR:]PORT:GUEST[/udp]` each."""
     consoles: tuple[str, ...] = ()
     """`con0=CHANNEL`, `ssl=CHANNEL` each."""
     xterm: str = ""
@@ -119,13 +125,16 @@ def encode(description: Description) -> str:
     """As TOML: a line for each thing that is not as it is by default. UsageError for what TOML cannot hold."""
     default = Description()
     lines = ["# A machine of umlfs: boot it with `uml boot FILE`.\n"]
+    section = [f"{name} = {_value(getattr(description, name))}\n" for name in SECTION if getattr(description, name)]
     for field in fields(Description):
         value = getattr(description, field.name)
-        if value == getattr(default, field.name):
+        if field.name in SECTION or value == getattr(default, field.name):
             continue
         if field.name == "memory" and value % (1 << 20) == 0:
             value = f"{value >> 20}M"
         lines.append(f"{field.name} = {_value(value)}\n")
+    if section:
+        lines += ["\n[network]\n", *section]
     return "".join(lines)
 
 
@@ -148,6 +157,10 @@ def _value(value: object) -> str:
 def decode(table: dict[str, Any]) -> Description:
     """The description that a table of TOML is. UsageError for an unknown key, or a value of the wrong kind."""
     known = {field.name: field for field in fields(Description)}
+    section = table.get("network", {})
+    if not isinstance(section, dict) or any(name not in SECTION for name in section):
+        raise UsageError("[network] is not as it should be", f"it takes {' and '.join(SECTION)}")
+    table = {**{key: value for key, value in table.items() if key != "network"}, **section}
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:

@@ -14,6 +14,9 @@ from runtime.machine import mount_words
 from runtime.machine.equipment import RootDisk
 from runtime.machine.machine import Options
 from runtime.machines.description import Description
+from runtime.network import user
+from runtime.network import words as net
+from runtime.network.contract import Network
 from umlfs import ubd
 from umlfs.errors import UsageError
 
@@ -79,7 +82,24 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         disk_slots=0 if is_native(it) else it.slots,
         init=Init("" if it.init is None and it.boots_host else it.init, it.init_arguments, _environment(it)),
         name=it.umid,
+        networks=_networks(it),
     )
+
+
+def _networks(it: Description) -> list[Network]:
+    """What its cards are attached to. Without a word of it, the internet, unless the kernel has cards of its own or
+    nobody in the guest would set ours up."""
+    words = it.networks
+    if not words and (it.publish or _wants_network(it)):
+        words = (net.USER,)
+    if it.initrd and any(word != net.NONE for word in words):
+        raise UsageError(f"initrd={it.initrd}: sets up its network itself", "give the kernel a card: vec0:…")
+    return net.networks(words, it.publish)
+
+
+def _wants_network(it: Description) -> bool:
+    cards = any(re.match(r"(vec\d+:|eth\d+=)", word) for word in it.arguments)
+    return not it.initrd and not cards and user.is_there()
 
 
 def is_native(description: Description) -> bool:

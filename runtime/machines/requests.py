@@ -20,6 +20,7 @@ from runtime.machines.power import ACTIONS
 from runtime.mconsole.client import Client
 from runtime.mconsole.server import Handler
 from runtime.mconsole.wire import Reply
+from runtime.network import published
 from umlfs import ubd
 from umlfs.errors import UmlError, UsageError
 
@@ -28,6 +29,8 @@ HELP: Final = (
     "stats - Tell what its disks and filesystems have done",
     "snapshot [<directory>] - Copy the COW files that the machine writes to",
     "config hostfs<n>=<directory>[:ro] - Mount a directory of the host as /mnt/hostfs<n>",
+    "config publish[<[addr:]port>=<guest port>[/udp]] - Publish a port of the guest, or list those that are",
+    "remove publish<port>[/udp] - Publish it no longer",
 )
 PLUGGED: Final = "/mnt"
 """Where in the guest directories appear that are added while it runs."""
@@ -70,6 +73,8 @@ class Requests:
             "remove ubd": self._remove,
             "config hostfs": self._plug,
             "remove hostfs": self._unplug,
+            "config publish": self._publish,
+            "remove publish": self._withdraw,
             "devices": self._devices,
             "stats": self._stats,
             "snapshot": self._snapshot,
@@ -151,6 +156,25 @@ class Requests:
     async def _unplug(self, argument: str) -> Reply:
         self._require_running()
         await self._machine.slots.unplug(_place(argument.rstrip()))
+        return Reply(0, "")
+
+    async def _publish(self, argument: str) -> Reply:
+        """A port of the host for one of the running guest."""
+        host, equals, guest = argument.removeprefix("publish").strip().partition("=")
+        attachments = self._machine.networking.attachments
+        if not equals:
+            found = [each for each in attachments.published if host in ("", str(each.host_port))]
+            return Reply(0, "\n".join(map(str, found)))
+        self._require_running()
+        await attachments.publish(published.parse(f"{host}:{guest}"))
+        return Reply(0, "")
+
+    async def _withdraw(self, argument: str) -> Reply:
+        self._require_running()
+        port, _, protocol = argument.removeprefix("publish").strip().partition("/")
+        attachments = self._machine.networking.attachments
+        if not port.isdigit() or not await attachments.withdraw(int(port), protocol or "tcp"):
+            raise UmlError(f"port {port} is not published", "config publish lists those that are")
         return Reply(0, "")
 
     def _require_running(self) -> None:

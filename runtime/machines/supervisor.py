@@ -148,6 +148,7 @@ class Supervisor:
             machine_options(self.description, arguments=consoles.arguments, served=list(consoles.ends)),
             descriptors=consoles.inherited,
             on_notification=self._hear(directory),
+            on_network=lambda line: self._tell(Event.NETWORK, line),
         )
         self._asked = None
         with contextlib.closing(Hooks(self.description)) as self._hooks:

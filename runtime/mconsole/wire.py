@@ -185,7 +185,10 @@ class Kind(StrEnum):
     """A kernel that did not answer does so again."""
     REBOOT = "reboot"
     EXIT = "exit"
-    """The kernel has ended; the text says how. These three are never on the wire: our own processes tell of them."""
+    """The kernel has ended; the text says how."""
+    NETWORK = "network"
+    """What befell its network, such as an engine that died and was started again. These four are
+    never on the wire: our own processes tell of them."""
 
 
 _WIRE: Final = (Kind.BOOT, Kind.PANIC, Kind.HANG, Kind.USER)

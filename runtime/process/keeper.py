@@ -188,6 +188,11 @@ class Keeper:
         with contextlib.suppress(subprocess.TimeoutExpired):
             kernel.wait(END_TIMEOUT)
 
+    @property
+    def closed(self) -> bool:
+        """Whether all is over: what is started now would be nobody's."""
+        return self._pipe < 0
+
     def _tell(self, line: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._pipe, line)

@@ -1,0 +1,156 @@
+"""What a guest makes of its network cards before its first command: scripts, and files for its network's managers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from runtime.guest import cpio
+
+RESOLVER: Final = "/etc/resolv.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A network card that is up, with its addresses, when the guest's first command starts."""
+
+    kernel_name: str
+    """What the kernel calls it: `vec0`. A path below /sys for a card whose name the kernel chooses: its device."""
+    name: str
+    """What it is called instead: `eth0`."""
+    addresses: Sequence[str] = ()
+    """With the lengths of their prefixes: `10.0.2.100/24`."""
+    gateways: Sequence[str] = ()
+    """Of IPv4 and IPv6; none for a network that leads nowhere."""
+
+    def lines(self) -> list[str]:
+        """The commands that set it up."""
+        path = self.kernel_name
+        if "/" in path:
+            find = [f"for card in {path}; do :; done; card=${{card##*/}}"]
+            set_up = f'ip link set "$card" name {self.name} up'
+            same = f'[ "$card" = {self.name} ] && ip link set {self.name} up || {set_up}'
+            return [*find, same, *self.addressing()]
+        return [f"ip link set {path} name {self.name} up", *self.addressing()]
+
+    def addressing(self) -> list[str]:
+        """The commands that give it addresses and routes."""
+        return [
+            *(f"ip addr add {shlex.quote(address)} dev {self.name}" for address in self.addresses),
+            *(f"ip route add default via {gateway} dev {self.name}" for gateway in self.gateways),
+        ]
+
+    def again(self) -> str:
+        """The script that connects it again, if it is up: what it goes by has been lost and is there again."""
+        lines = [f"ip link set {self.name} down", f"ip link set {self.name} up", *self.readdressing()]
+        up = f"read -r flags </sys/class/net/{self.name}/flags && [ $((flags & 1)) = 1 ]"
+        return f"if {up}; then\n" + "\n".join(lines) + "\nfi\n"
+
+    def readdressing(self) -> list[str]:
+        """As `addressing`, for a card that has kept what the kernel lets it keep."""
+        return [f"{line} 2>/dev/null" for line in self.addressing()]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """All cards of a guest, and whom it asks for names."""
+
+    cards: Sequence[Card] = ()
+    servers: Sequence[str] = ()
+    search: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.cards)
+
+    @property
+    def resolver(self) -> str:
+        """The text of resolv.conf; empty for a guest that has nobody to ask."""
+        if not self.servers:
+            return ""
+        search = [f"search {' '.join(self.search)}\n"] if self.search else []
+        return "".join([*search, *(f"nameserver {server}\n" for server in self.servers)])
+
+    def with_card(self, card: Card, servers: Sequence[str], search: Sequence[str]) -> Network:
+        """The network with one more card."""
+        more = [server for server in servers if server not in self.servers]
+        domains = [domain for domain in search if domain not in self.search]
+        return replace(
+            self,
+            cards=[*self.cards, card],
+            servers=[*self.servers, *more],
+            search=[*self.search, *domains],
+        )
+
+
+def setup_script(network: Network, errors: str, *, overlay: bool) -> str:
+    """For the initramfs, where the root is at /root: sets up the cards and, where that changes nothing but an overlay,
+    the resolver. A card that cannot be set up ends the boot."""
+    lines = []
+    for card in network.cards:
+        commands = " && ".join(f"{{ {line}; }}" for line in card.lines())
+        lines.append(f'{{ {commands}; }} 2>{errors} || fail "{card.name}: $(cat {errors})"')
+    if overlay and network.resolver:
+        target = f"/root{RESOLVER}"
+        lines.append(f"[ ! -L {target} ] || rm {target}")
+        lines.append(f"[ ! -d /root/etc ] || echo {shlex.quote(network.resolver.rstrip())} >{target}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def resolver_script(network: Network, here: str) -> str:
+    """For a root that is written through: its file stays as it is, and ours lies over it while the guest runs."""
+    if not network.resolver:
+        return ""
+    return f"""\
+if [ -L {RESOLVER} ]; then
+    resolver=$(readlink -f {RESOLVER})
+    case $resolver in
+    /run/*) mkdir -p "${{resolver%/*}}" && cp {here}/resolv.conf "$resolver" ;;
+    *) [ ! -f "$resolver" ] || mount -o bind {here}/resolv.conf "$resolver" ;;
+    esac
+elif [ -d /etc ]; then
+    [ -e {RESOLVER} ] || touch {RESOLVER}
+    [ ! -f {RESOLVER} ] || mount -o bind {here}/resolv.conf {RESOLVER}
+fi 2>/dev/null
+"""
+
+
+def reconnect_script(network: Network) -> str:
+    """Connects every card again."""
+    return "".join(card.again() for card in network.cards)
+
+
+# What manages networks in the roots of others ---------------------------------------------------
+
+
+def managers_entries(network: Network) -> list[cpio.Entry]:
+    """Files below /run that keep what else may look after networks from undoing ours: systemd-networkd and -resolved,
+    NetworkManager, ifupdown."""
+    files: dict[str, str] = {}
+    for card in network.cards:
+        files[f"run/systemd/network/05-{card.name}.network"] = _networkd(network, card)
+        files[f"run/systemd/network/05-{card.name}.link"] = (
+            f"[Match]\nOriginalName={card.name}\n\n[Link]\nNamePolicy=keep kernel\nMACAddressPolicy=none\n"
+        )
+        files[f"run/network/ifstate.{card.name}"] = f"{card.name}\n"
+    names = "".join(f"interface-name:{card.name};" for card in network.cards)
+    files["run/NetworkManager/conf.d/umlfs.conf"] = f"[main]\ndns=none\n\n[keyfile]\nunmanaged-devices={names}\n"
+    files["run/network/ifstate"] = "".join(f"{name}={name}\n" for name in ("lo", *(c.name for c in network.cards)))
+    if network.servers:
+        domains = f"Domains={' '.join(network.search)}\n" if network.search else ""
+        servers = " ".join(network.servers)
+        files["run/systemd/resolved.conf.d/umlfs.conf"] = f"[Resolve]\nDNS={servers}\n{domains}"
+    return _entries(files)
+
+
+def _networkd(network: Network, card: Card) -> str:
+    lines = ["[Match]", f"Name={card.name}", "", "[Network]", "KeepConfiguration=yes", "LinkLocalAddressing=ipv6"]
+    lines += [f"Address={address}" for address in card.addresses]
+    lines += [f"Gateway={gateway}" for gateway in card.gateways]
+    lines += [f"DNS={server}" for server in network.servers]
+    return "\n".join(lines) + "\n"
+
+
+def _entries(files: dict[str, str]) -> list[cpio.Entry]:
+    return [cpio.file(name.encode(), text.encode(), 0o644) for name, text in files.items()]

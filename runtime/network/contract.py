@@ -1,0 +1,101 @@
+"""What every kind of network is to a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from runtime.guest.network import Card
+from runtime.network.published import Published
+from runtime.process.keeper import Keeper
+from umlfs.errors import UmlError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a machine a card comes."""
+
+    keeper: Keeper
+    """Its directory is the machine's, and what it starts ends with the machine."""
+    unit: int
+    """The number of the card: `vecN` to the kernel, `ethN` in the guest."""
+    mac: str
+    """The card's address, unless the network's own options say otherwise."""
+    reconnect: Callable[[], Awaitable[None]]
+    """Have the guest connect its cards again: what they went by was lost, and is there again."""
+    tell: Callable[[str], None]
+    """Tell those who watch the machine of something in one line."""
+
+
+class Attachment(Protocol):
+    """One card of one machine on its network, for as long as the machine runs."""
+
+    async def ready(self) -> None:
+        """Wait until a kernel that is started now finds its network. UmlError if that does not come."""
+
+    async def settled(self) -> None:
+        """Wait until all is there that a guest which is up finds: its published ports. UmlError."""
+
+    async def publish(self, published: Published) -> None:
+        """Have a port of the host lead to one of the guest. UmlError."""
+
+    async def withdraw(self, host_port: int, protocol: str) -> bool:
+        """Publish a port no longer; whether it was."""
+
+    @property
+    def gear(self) -> Gear: ...
+
+    @property
+    def published(self) -> Sequence[Published]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gear:
+    """What the kernel and the guest need of an attachment."""
+
+    card: Card
+    arguments: Sequence[str] = ()
+    """Words for the kernel's command line."""
+    descriptors: Sequence[int] = ()
+    """What the kernel inherits."""
+    modules: Sequence[str] = ()
+    servers: Sequence[str] = ()
+    """Whom to ask for names."""
+    search: Sequence[str] = ()
+    namespace: int | None = None
+    """A descriptor of the network namespace that the kernel is to be started in."""
+
+
+class Network(Protocol):
+    """What a card can be attached to."""
+
+    def attached(self, place: Place) -> AbstractAsyncContextManager[Attachment]:
+        """Attach a card: on entry everything that stands behind it is under way, and it is gone at the exit.
+        UmlError, UsageError if it cannot be."""
+
+
+@dataclass(slots=True)
+class Attachments:
+    """All cards of a machine."""
+
+    each: list[Attachment] = field(default_factory=list)
+
+    def _publisher(self) -> Attachment:
+        if not self.each:
+            raise UmlError("the machine has no network to publish a port on", "boot it with --net user")
+        return self.each[0]
+
+    async def publish(self, published: Published) -> None:
+        """Publish a port on the first card. UmlError."""
+        await self._publisher().publish(published)
+
+    async def withdraw(self, host_port: int, protocol: str) -> bool:
+        """Publish a port no longer; whether it was."""
+        return self.each != [] and await self.each[0].withdraw(host_port, protocol)
+
+    @property
+    def published(self) -> list[Published]:
+        """What is published."""
+        return [published for attachment in self.each for published in attachment.published]

@@ -1,0 +1,43 @@
+"""`--net user`: the internet as this user has it, by whatever engine is there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from runtime.network import slirp
+from runtime.network.contract import Attachment, Place
+from runtime.network.published import Published
+from umlfs.errors import UmlError
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """The internet, without root and without a network of the host's being changed."""
+
+    host: bool = False
+    """The guest reaches what listens on the host's loopback alone, at the address of its gateway."""
+    mac: str = ""
+    published: Sequence[Published] = ()
+
+    @contextlib.asynccontextmanager
+    async def attached(self, place: Place) -> AsyncIterator[Attachment]:
+        """See `Network`."""
+        network = slirp.Slirp(self.host, self.mac, self.published)
+        async with network.attached(place) as attachment:
+            yield attachment
+
+    @staticmethod
+    def check() -> None:
+        """UmlError if this host has no engine for it."""
+        slirp.find()
+
+
+def is_there() -> bool:
+    """Whether this host has an engine."""
+    try:
+        User.check()
+    except UmlError:
+        return False
+    return True

@@ -1,0 +1,118 @@
+"""`--net` and `--publish`: from what a person writes to networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from runtime.network import published, user
+from runtime.network.contract import Network
+from runtime.network.published import Published
+from umlfs.errors import UsageError
+
+NONE: Final = "none"
+USER: Final = "user"
+KINDS: Final = f"{NONE}, {USER}[:host=yes]"
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
+_ANSWERS: Final = {"yes": True, "no": False}
+
+
+def networks(words: Sequence[str], publish: Iterable[str] = ()) -> list[Network]:
+    """The networks of a machine, card by card. UsageError for what cannot be meant."""
+    ports = [published.parse(word) for word in publish]
+    _check_ports(ports)
+    found = [network for word in words if (network := parse(word)) is not None]
+    if len(found) < len(words) and len(words) > 1:
+        raise UsageError(f"--net {NONE} and others", f"leave out --net {NONE}, or the others")
+    if ports:
+        _publish(found, ports)
+    _check_macs(found)
+    return found
+
+
+def parse(word: str) -> Network | None:
+    """The network that one word says; None for none. UsageError."""
+    kind, options = split(word)
+    if kind == NONE:
+        refuse_unknown(word, options, ())
+        return None
+    if kind == USER:
+        return _user(word, options)
+    raise UsageError(f"--net {word}: '{kind}' is not a network", f"known are {KINDS}")
+
+
+def split(word: str) -> tuple[str, dict[str, str]]:
+    """The kind and the options of `KIND[:NAME=VALUE,…]`. What is no option of its own belongs to the value before it.
+    UsageError."""
+    kind, _, rest = word.partition(":")
+    options: dict[str, str] = {}
+    last = ""
+    for part in rest.split(",") if rest else []:
+        name, equals, value = part.partition("=")
+        if equals:
+            if name in options:
+                raise UsageError(f"--net {word}: {name}= is there twice", "give it once")
+            last, options[name] = name, value
+        elif last:
+            options[last] += f",{part}"
+        else:
+            raise UsageError(f"--net {word}: '{part}' is not an option", "options are NAME=VALUE, with commas between")
+    return kind, options
+
+
+def refuse_unknown(word: str, options: Iterable[str], known: Sequence[str]) -> None:
+    """UsageError for an option that is not `known`."""
+    for name in options:
+        if name not in known:
+            way_out = f"known are {', '.join(f'{each}=' for each in known)}" if known else "it takes none"
+            raise UsageError(f"--net {word}: no option '{name}'", way_out)
+
+
+def mac(word: str, text: str) -> str:
+    """A card's address. UsageError for one that a card cannot have."""
+    lower = text.lower()
+    if text and not _MAC.match(lower):
+        raise UsageError(f"--net {word}: '{text}' is not a MAC address", "for example mac=02:00:00:00:00:01")
+    if text and (int(lower[:2], 16) & 1 or lower == "00:00:00:00:00:00"):
+        raise UsageError(f"--net {word}: {text} is not the address of one card", "the first byte must be even")
+    return lower
+
+
+def answer(word: str, name: str, text: str) -> bool:
+    """Yes or no. UsageError."""
+    if text not in _ANSWERS:
+        raise UsageError(f"--net {word}: {name}={text}", f"write {name}=yes or {name}=no")
+    return _ANSWERS[text]
+
+
+def _user(word: str, options: dict[str, str]) -> user.User:
+    refuse_unknown(word, options, ("host", "mac"))
+    return user.User(answer(word, "host", options.get("host", "no")), mac(word, options.get("mac", "")))
+
+
+def _publish(found: list[Network], ports: list[Published]) -> None:
+    for number, network in enumerate(found):
+        if isinstance(network, user.User):
+            found[number] = replace(network, published=ports)
+            return
+    raise UsageError(f"--publish {ports[0]}: the machine has no network for it", "add --net user")
+
+
+def _check_ports(ports: Sequence[Published]) -> None:
+    seen: set[tuple[int, str]] = set()
+    for port in ports:
+        key = port.host_port, port.protocol
+        if key in seen:
+            raise UsageError(f"--publish {port}: port {port.host_port} is there twice", "give each once")
+        seen.add(key)
+
+
+def _check_macs(found: Iterable[Network]) -> None:
+    seen: set[str] = set()
+    for network in found:
+        address = getattr(network, "mac", "")
+        if address and address in seen:
+            raise UsageError(f"--net: the MAC address {address} is there twice", "give each card its own")
+        seen.add(address)
