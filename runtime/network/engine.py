@@ -14,6 +14,7 @@ import trio
 
 from runtime.process.keeper import Keeper
 from umlfs.errors import UmlError
+from umlfs.host.programs import run_program
 
 START_SECONDS: Final = 10.0
 """How long an engine may take to be there. A thousand times what it takes."""
@@ -84,7 +85,12 @@ class Engine:
     def _spawn(self) -> subprocess.Popen[bytes]:
         environment = {"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", "LC_ALL": "C"}
         return self.keeper.spawn(
-            self.command(), output=subprocess.PIPE, env=environment, pass_fds=self.descriptors, cwd=Path("/")
+            self.command(),
+            output=subprocess.PIPE,
+            env=environment,
+            pass_fds=self.descriptors,
+            cwd=Path("/"),
+            makes_group=False,
         )
 
     def _fail(self, error: UmlError) -> None:
@@ -139,6 +145,6 @@ def user_namespaces() -> bool:
     """Whether this user may make user namespaces, with networks in them. Runs a short process."""
     words = ["unshare", "--user", "--map-root-user", "--net", "true"]
     try:
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+        return run_program(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     except OSError:
         return False

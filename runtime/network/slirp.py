@@ -26,6 +26,7 @@ from runtime.network.contract import Gear, Place
 from runtime.network.engine import Engine, appearing, user_namespaces
 from runtime.network.published import Published, check_free
 from umlfs.errors import UmlError, UsageError
+from umlfs.host.programs import run_program
 
 PROGRAM: Final = "slirp4netns"
 INSTALL: Final = "install it: apt-get install slirp4netns"
@@ -49,10 +50,10 @@ def find() -> str:
     if path is None:
         raise UmlError(f"no {PROGRAM} on this host, which --net user needs", INSTALL)
     try:
-        told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+        told = run_program([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=10).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UmlError(f"{path}: cannot be run: {error}", INSTALL) from error
-    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", told)
+    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", told.decode(errors="replace"))
     if found is None or tuple(map(int, found.groups())) < OLDEST:
         version = found[0] if found else "of an unknown version"
         raise UmlError(f"{path}: {version}, too old for --net user", f"{'.'.join(map(str, OLDEST))} or later will do")

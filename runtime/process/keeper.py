@@ -128,19 +128,20 @@ class Keeper:
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        makes_group: bool = True,
     ) -> subprocess.Popen[bytes]:
         """Start a kernel; `arguments` begins with its path.
 
         Its descriptors 1 and 2 are both `output` (`subprocess.PIPE`: the pipe is the result's `stderr`), and
         those of `pass_fds` keep their numbers. It may have as many files open as this process might before
-        `raise_limit`. The process number is the kernel's own. UmlError if it cannot be started. Wait for its end by
-        `wait`.
+        `raise_limit`. A program that does not make a group of its own, as a kernel does, is given one, and random
+        addresses. The process number is the kernel's own. UmlError if it cannot be started. Wait for its end by `wait`.
         """
         words = [SHELL, "-c", _LAUNCH, SHELL, callers_limit(), *(os.fspath(word) for word in arguments)]
         self._started += 1
         leash, mark = Leash(), f"{self.directory}/{self._started}"
         try:
-            with fixed_addresses():
+            with fixed_addresses() if makes_group else contextlib.nullcontext():
                 kernel = subprocess.Popen(
                     words,
                     stdin=stdin,
@@ -149,6 +150,7 @@ class Keeper:
                     pass_fds=[*pass_fds, leash.held],
                     env={**(os.environ if env is None else env), MARK: mark},
                     cwd=cwd,
+                    process_group=None if makes_group else 0,
                 )
         except OSError as error:
             leash.close()

@@ -104,7 +104,7 @@ def test_killed_before_the_kernel_is_known(tmp_path: Path) -> None:
     """A launcher that tells its number only when we are dead."""
     os.mkfifo(tmp_path / "fifo")
     late = "f'while kill -0 {os.getpid()}; do sleep 0.01; done 2>/dev/null\\n'"
-    script = f"import os\nfrom runtime import keeper\nkeeper._LAUNCH = {late} + keeper._LAUNCH\n{CHILD}"
+    script = f"import os\nfrom runtime.process import keeper\nkeeper._LAUNCH = {late} + keeper._LAUNCH\n{CHILD}"
     hang = ["/bin/sh", "-c", 'read line <"$0"', str(tmp_path / "fifo")]
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path), "kernel started", *hang])
     assert done.returncode == -signal.SIGKILL
