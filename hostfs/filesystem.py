@@ -111,11 +111,11 @@ class HostFilesystem(Filesystem):
     # The consumer -----------------------------------------------------------------------------
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        return self.resolver.closer.tasks.running()
+        return self.resolver.tasks.running()
 
     @property
     def failure(self) -> OSError | None:
-        return self.resolver.closer.tasks.failure
+        return self.resolver.tasks.failure
 
     def attach(self, invalidator: Invalidator) -> Filesystem:
         """With the cache AUTO: this filesystem, telling of what changes on the host.

@@ -7,8 +7,8 @@ import errno
 import os
 from typing import NamedTuple
 
-from hostfs.closing import Closer
 from hostfs.inodes import Inode
+from umlfs.host.closing import Closer
 from umlfs.host.syscalls import failure
 
 

@@ -21,11 +21,12 @@ from typing import Final, TypeVar
 
 import trio
 
-from hostfs.closing import Closer
 from hostfs.descriptors import READ, Descriptors, limits
 from hostfs.devices import Devices
 from hostfs.inodes import Inode, InodeTable
+from umlfs.host.closing import Closer
 from umlfs.host.syscalls import How, failure, open_cached
+from umlfs.lifetime import Tasks
 
 T = TypeVar("T")
 
@@ -72,7 +73,8 @@ class Resolver:
         found = os.fstat(fd)
         self.devices = Devices(found.st_dev)
         held, pinned, self.handles_max = limits()
-        self.closer = Closer()
+        self.tasks = Tasks("hostfs")
+        self.closer = Closer(self.tasks)
         self.descriptors = Descriptors(held, pinned, self.closer.close)
         self.table = InodeTable((found.st_dev, found.st_ino), self.descriptors.drop)
         self.root = self.table.root

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 
+from humfs.database import unusable
 from humfs.findings import Finding, Kind
 from humfs.host import ORPHANS
-from humfs.store import unusable
 from humfs.volume import Progress, Volume, no_progress
 from umlfs.errors import UmlError
 
@@ -38,7 +37,7 @@ def check(root: Path, *, repair: bool = False, progress: Progress = no_progress)
             volume.settle(findings)
         else:
             volume.store.rollback()
-    except (sqlite3.Error, OSError) as error:
+    except OSError as error:
         volume.close(clean=False)
         raise _explained(volume, error) from error
     except BaseException:
@@ -48,8 +47,8 @@ def check(root: Path, *, repair: bool = False, progress: Progress = no_progress)
     return findings
 
 
-def _explained(volume: Volume, error: sqlite3.Error | OSError) -> UmlError:
-    if isinstance(error, sqlite3.Error):
+def _explained(volume: Volume, error: OSError) -> UmlError:
+    if error.filename == os.fspath(volume.store.path):
         return unusable(volume.store.path, error)
     return UmlError(f"{error.filename or volume.root}: {error.strerror}", "mend that on the host, and check again")
 
@@ -64,4 +63,4 @@ def _check_database(volume: Volume, findings: list[Finding]) -> None:
         raise UmlError(f"{volume.store.path}: damaged ({problems[0]})", "restore it from a copy")
     findings.extend(Finding(Kind.DATABASE, str(volume.store.path.name), text) for text in problems)
     volume.store.begin()
-    volume.store.connection.execute("REINDEX")
+    volume.store.execute("REINDEX")

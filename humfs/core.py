@@ -26,12 +26,13 @@ from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode, InodeCache
 from humfs.journal import Change
 from humfs.store import Row
 from humfs.volume import Volume
+from umlfs.errors import UmlError, described
 from umlfs.filesystem import FOREVER, ROOT, Attr, Caller, Entry, Filesystem, Traits
+from umlfs.host.closing import Closer
 from umlfs.host.syscalls import How, failure, open_cached
 
 log = logging.getLogger(__name__)
 
-NAME_MAX: Final = 255
 BYTES_PER_INODE: Final = 4096
 """There may be one inode for so many bytes of the filesystem: empty files take the host's space too."""
 INODES_LEAST: Final = 1024
@@ -47,14 +48,6 @@ LABEL: Final = b"security.selinux"
 """Programs such as ls ask for it with each file, unless they hear once that there are none."""
 
 ABSENT: Final = Entry(0, Attr(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), FOREVER)
-
-
-def check_name(name: bytes) -> None:
-    """EINVAL unless `name` is one path component that leads downwards; ENAMETOOLONG if it is none of the host's."""
-    if not name or b"/" in name or b"\0" in name or name == b"." or name == b"..":
-        raise failure(errno.EINVAL)
-    if len(name) > NAME_MAX:
-        raise failure(errno.ENAMETOOLONG)
 
 
 class Core(Filesystem):
@@ -80,10 +73,18 @@ class Core(Filesystem):
         self._used_inodes = self.store.select("SELECT count(*) FROM inode")[0][0]
         self._inodes_max = max(INODES_LEAST, volume.superblock.total // BYTES_PER_INODE)
         self._durability = Durability(volume, self._flush)
+        self._closer = Closer(self._durability.tasks)
         self._space_turn = trio.Lock()
         self._labelled = bool(self.store.select("SELECT 1 FROM xattr WHERE name = ? LIMIT 1", LABEL))
         """Some file has a SELinux label."""
         self._closed = False
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return self._durability.running()
+
+    @property
+    def failure(self) -> OSError | None:
+        return self._durability.tasks.failure
 
     # Inodes -----------------------------------------------------------------------------------
 
@@ -174,10 +175,12 @@ class Core(Filesystem):
             await durability.gate.wait()
         if self._read_only:
             raise failure(errno.EROFS)
-        if durability.failure is not None:
-            raise failure(durability.failure.errno or errno.EIO)
+        durability.check()
+        if not self.store.in_transaction:
+            await durability.begin()
         if not self.volume.marked:
             self.volume.mark()
+            await durability.begin()
 
     def _apply(self, *changes: Change) -> None:
         """Change rows. What the host has done already cannot be undone in general, so a failure ends all changes:
@@ -186,7 +189,7 @@ class Core(Filesystem):
             self.store.apply(*changes)
         except OSError as error:
             log.error("%s: %s", self.volume.root, error)
-            self._durability.failure = error
+            self._durability.failure = self._durability.failure or error
             raise
         self._durability.changed()
 
@@ -354,13 +357,12 @@ class Core(Filesystem):
             changes.append((sql.DELETE_XATTRS, (ino,)))
         return changes
 
-    @staticmethod
-    def _close(fd: int, blocks: int) -> None:
+    def _close(self, fd: int, blocks: int) -> None:
         """Close what may be the last descriptor of a file without names."""
         if blocks < _SLOW_FREE:
             os.close(fd)
         else:
-            trio.lowlevel.spawn_system_task(trio.to_thread.run_sync, os.close, fd)
+            self._closer.close(fd)
 
     def _free(self, ino: int) -> None:
         """Nobody uses an orphan any more."""
@@ -418,18 +420,32 @@ class Core(Filesystem):
         await trio.to_thread.run_sync(sync_tree, self.host.directories.root)
 
     async def close(self, *, durable: bool = True) -> None:
-        """The directory is noted as closed in order; everything is durable on return, unless that is not asked for."""
+        """The directory is noted as closed in order; everything is durable on return, unless that is not asked for.
+
+        UmlError if it could not be: everything is given up nevertheless, and the next open compares it."""
         await self._durability.stop()
         if self._closed:
             return
         self.disconnect()
         self._closed = True
+        await self._closer.drain()
         clean = self._durability.failure is None
         with trio.CancelScope(shield=True):
-            if clean:
-                self._flush()
-                self.store.commit()
-            await trio.to_thread.run_sync(functools.partial(self.volume.close, clean, durable=durable))
+            error: OSError | None = None
+            try:
+                if clean:
+                    self._flush()
+                    self.store.commit()
+            except OSError as failure:
+                clean, error = False, failure
+            try:
+                await trio.to_thread.run_sync(functools.partial(self.volume.close, clean, durable=durable))
+            except OSError as failure:
+                error = error or failure
+        if error is not None:
+            raise UmlError(
+                f"{self.volume.root}: not closed in order: {described(error)}", "the next use compares all of it"
+            ) from error
 
 
 def _read_ahead(fd: int) -> None:

@@ -203,7 +203,7 @@ def _hand_over(root: Path, uid: int, gid: int, progress: Progress) -> None:
         for ino, path in replaced.items():
             found = os.stat(path, dir_fd=fd, follow_symlinks=False)
             store.begin()
-            store.connection.execute("UPDATE inode SET host_ino = ? WHERE ino = ?", (found.st_ino, ino))
+            store.execute("UPDATE inode SET host_ino = ? WHERE ino = ?", (found.st_ino, ino))
         store.commit()
         sync_tree(fd)
     finally:

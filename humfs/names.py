@@ -14,13 +14,14 @@ import time
 from typing import Final
 
 from humfs import store as sql
-from humfs.core import ABSENT, Core, check_name
+from humfs.core import ABSENT, Core
 from humfs.host import DIRECTORY_MODE, FILE_MODE
 from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode
 from humfs.journal import Change
 from humfs.reconcile import adopted
 from umlfs.filesystem import ROOT, Caller, DirSink, Entry, Opened
 from umlfs.host import syscalls
+from umlfs.host.names import check_name
 from umlfs.host.syscalls import failure
 
 NOREPLACE: Final = 1

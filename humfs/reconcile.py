@@ -78,7 +78,7 @@ class Reconciler:
         """Compare everything, or only `directories` (inode and path of each) and what turns out to be new in them."""
         if self.unbound:
             self.store.begin()
-            self.store.connection.execute("UPDATE inode SET host_ino = NULL")
+            self.store.execute("UPDATE inode SET host_ino = NULL")
             self.store.uncommitted = True
         whole = directories is None
         pending = list(directories) if directories is not None else [(ROOT, b"")]

@@ -22,7 +22,7 @@ class Rows:
 
     def execute(self, statement: str, *values: int | bytes | None) -> None:
         self.store.begin()
-        self.store.connection.execute(statement, values)
+        self.store.execute(statement, values)
         self.store.uncommitted = True
 
     def drop_below(self, ino: int) -> None:

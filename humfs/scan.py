@@ -53,7 +53,7 @@ class Scanner:
         store = self.store
         store.begin()
         for table in ("inode", "dentry", "xattr"):
-            store.connection.execute(f"DELETE FROM {table}")
+            store.execute(f"DELETE FROM {table}")
         store.next_ino = ROOT + 1
         found = os.fstat(self.root)
         self._device = found.st_dev
@@ -67,7 +67,7 @@ class Scanner:
             ino, path = pending.pop()
             pending += self._directory(ino, path)
         self._write()
-        store.connection.executemany(
+        store.executemany(
             "UPDATE inode SET nlink = ? WHERE ino = ?", [(count, ino) for ino, count in self._links.items()]
         )
         store.uncommitted = True
@@ -144,5 +144,5 @@ class Scanner:
 
     def _write(self) -> None:
         for statement, rows in ((ADD_INODE, self._inodes), (ADD_NAME, self._names), (PUT_XATTR, self._xattrs)):
-            self.store.connection.executemany(STATEMENTS[statement], rows)
+            self.store.executemany(STATEMENTS[statement], rows)
             rows.clear()

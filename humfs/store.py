@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from humfs import journal, schema
+from humfs.database import Database, unusable
 from humfs.journal import Change, Journal
-from umlfs.errors import UmlError
 from umlfs.host.syscalls import failure
 
 COLUMNS: Final = (
@@ -84,46 +83,9 @@ _LIST: Final = (
 )
 _NAME: Final = "SELECT parent, name FROM dentry WHERE ino = ? LIMIT 1"
 
-CACHE_KIB: Final = 32 * 1024
-"""SQLite's page cache; a transaction that outgrows it spills into the WAL."""
-_SETTINGS: Final = (
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = NORMAL",  # a commit is not durable by itself: `sync_log` makes it so
-    "PRAGMA wal_autocheckpoint = 0",
-    f"PRAGMA cache_size = -{CACHE_KIB}",
-    "PRAGMA trusted_schema = OFF",
-)
-
-_FULL: Final = frozenset({sqlite3.SQLITE_FULL})
-
-
-def _as_oserror(error: sqlite3.Error) -> OSError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return failure(errno.ENOSPC if code in _FULL else errno.EIO)
-
-
-def unusable(path: Path | str, error: Exception) -> UmlError:
-    """What to say of a database that cannot be used."""
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL or getattr(error, "errno", None) == errno.ENOSPC:
-        return UmlError(f"{path}: the host's disk is full", "make room there, nothing is lost")
-    way_out = "restore it from a copy; without it, 'uml humfs check --repair' gives all files to the default owner"
-    return UmlError(f"{path}: {error}", way_out)
-
-
-def connect(path: Path | str) -> sqlite3.Connection:
-    """A connection with our settings. UmlError if it is no database."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
-    try:
-        for setting in _SETTINGS:
-            connection.execute(setting)
-        schema.prepare(connection, path)
-    except sqlite3.Error as error:
-        connection.close()
-        raise unusable(path, error) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+LOCK_SECONDS: Final = 1.0
+"""How long `begin` waits for another program's lock. (Operations of a guest wait without holding up the loop, before
+they change anything.)"""
 
 
 class Store:
@@ -134,8 +96,14 @@ class Store:
         self.path = root / schema.FILE
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        self.connection = connect(self.path)
-        self._execute = self.connection.execute
+        try:
+            self._database = Database(self.path)
+        except OSError as error:
+            raise unusable(self.path, error) from error
+        self.execute = self._database.execute
+        self.executemany = self._database.executemany
+        self._row = self._database.row
+        self._rows = self._database.rows
         self.in_transaction = False
         self.uncommitted = False
         """Rows were changed since the last commit."""
@@ -146,17 +114,17 @@ class Store:
         self._log_fd = -1
         self._journal: Journal | None = None
         try:
-            self.meta: dict[str, int] = dict(self._execute("SELECT key, value FROM meta").fetchall())
+            self.meta: dict[str, int] = dict(self._database.rows("SELECT key, value FROM meta"))
             self.sequence = self.meta["sequence"]
             self.next_ino = self.meta["next_ino"]
             self.replayed = self._replay(root / journal.FILE)
             """How many records of the journal were applied: more than 0 means that the last server died."""
             self._journal = Journal(root / journal.FILE)
             self.begin()
-            self._execute("UPDATE meta SET value = value WHERE key = 'clean'")
+            self.execute("UPDATE meta SET value = value WHERE key = 'clean'")
             self.commit()
             self._log_fd = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-        except (sqlite3.Error, KeyError, OSError) as error:
+        except (KeyError, OSError) as error:
             self.close()
             raise unusable(self.path, error) from error
         except BaseException:
@@ -168,7 +136,7 @@ class Store:
         for sequence, changes in journal.read(path, self.sequence):
             self.begin()
             for statement, values in changes:
-                self._execute(STATEMENTS[statement], values)
+                self.execute(STATEMENTS[statement], values)
                 if statement == ADD_INODE and isinstance(values[0], int):
                     self.next_ino = max(self.next_ino, values[0] + 1)
             self.sequence = sequence
@@ -180,21 +148,35 @@ class Store:
     # Writing ----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Begin a transaction unless one is open."""
+        """Begin a transaction unless one is open. EBUSY if another program has the database locked, and does not let
+        go within `LOCK_SECONDS`, for which the caller waits. See `try_begin`."""
+        deadline = 0.0
+        while not self.try_begin():
+            now = time.monotonic()
+            deadline = deadline or now + LOCK_SECONDS
+            if now >= deadline:
+                raise failure(errno.EBUSY)
+            time.sleep(0.02)
+
+    def try_begin(self) -> bool:
+        """Begin a transaction unless one is open; False, at once, if another program has the database locked."""
         if not self.in_transaction:
-            self._execute("BEGIN IMMEDIATE")
+            try:
+                self.execute("BEGIN IMMEDIATE")
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                return False
             self.in_transaction = True
+        return True
 
     def apply(self, *changes: Change) -> None:
         """Make the changes of one operation; a kill leaves all of them or none. OSError ENOSPC or EIO."""
-        try:
-            if not self.in_transaction:
-                self.begin()
-            execute = self._execute
-            for statement, values in changes:
-                execute(STATEMENTS[statement], values)
-        except sqlite3.Error as error:
-            raise _as_oserror(error) from error
+        if not self.in_transaction:
+            self.begin()
+        execute = self.execute
+        for statement, values in changes:
+            execute(STATEMENTS[statement], values)
         self.uncommitted = True
         self.sequence += 1
         if self._journal is not None and self.journaling:
@@ -205,22 +187,16 @@ class Store:
 
     def put_inodes(self, rows: Iterable[Sequence[Any]]) -> None:
         """Write what need not survive a kill to the journal's exactness: times and sizes (`PUT_INODE` parameters)."""
-        try:
-            self.begin()
-            self.connection.executemany(STATEMENTS[PUT_INODE], rows)
-        except sqlite3.Error as error:
-            raise _as_oserror(error) from error
+        self.begin()
+        self.executemany(STATEMENTS[PUT_INODE], rows)
         self.uncommitted = True
 
     def commit(self) -> None:
         """Commit what is open. A kill cannot undo it from now on; `sync_log` makes it safe from a power cut."""
         if not self.in_transaction:
             return
-        try:
-            self.set_meta(sequence=self.sequence, next_ino=self.next_ino)
-            self._execute("COMMIT")
-        except sqlite3.Error as error:
-            raise _as_oserror(error) from error
+        self.set_meta(sequence=self.sequence, next_ino=self.next_ino)
+        self.execute("COMMIT")
         self.in_transaction = False
         if self.uncommitted:
             self.unsynced = True
@@ -231,7 +207,7 @@ class Store:
     def rollback(self) -> None:
         """Undo what is open."""
         if self.in_transaction:
-            self._execute("ROLLBACK")
+            self.execute("ROLLBACK")
             self.in_transaction = False
 
     def set_meta(self, **values: int) -> None:
@@ -240,7 +216,7 @@ class Store:
         if not changed:
             return
         self.begin()
-        self.connection.executemany(
+        self.executemany(
             "INSERT OR REPLACE INTO meta (value, key) VALUES (?, ?)", [(value, key) for key, value in changed.items()]
         )
         self.meta.update(changed)
@@ -252,8 +228,8 @@ class Store:
         self.begin()
         now = time.time_ns()
         kept = lines[-schema.REPAIRS_KEPT :]
-        self.connection.executemany("INSERT INTO repair (at_ns, what) VALUES (?, ?)", [(now, line) for line in kept])
-        self._execute(
+        self.executemany("INSERT INTO repair (at_ns, what) VALUES (?, ?)", [(now, line) for line in kept])
+        self.execute(
             "DELETE FROM repair WHERE id <= (SELECT max(id) FROM repair) - ?",
             (schema.REPAIRS_KEPT,),
         )
@@ -267,34 +243,34 @@ class Store:
 
     def get(self, ino: int) -> Row | None:
         """The inode of that number."""
-        row: Row | None = self._execute(_GET, (ino,)).fetchone()
+        row: Row | None = self._row(_GET, (ino,))
         return row
 
     def find(self, parent: int, name: bytes) -> Row | None:
         """The inode that `name` in `parent` leads to."""
-        row: Row | None = self._execute(_FIND, (parent, name)).fetchone()
+        row: Row | None = self._row(_FIND, (parent, name))
         return row
 
     def entries(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
         """Names in `parent` whose id is above `after`, in the order of ids: id, name, and the columns of a `Row`."""
-        return self._execute(_LIST, (parent, after, limit)).fetchall()
+        return self._rows(_LIST, (parent, after, limit))
 
     def name_of(self, ino: int) -> tuple[int, bytes] | None:
         """Parent and name of one name of the inode; None if it has none."""
-        found: tuple[int, bytes] | None = self._execute(_NAME, (ino,)).fetchone()
+        found: tuple[int, bytes] | None = self._row(_NAME, (ino,))
         return found
 
     def xattr(self, ino: int, name: bytes) -> bytes | None:
-        found = self._execute("SELECT value FROM xattr WHERE ino = ? AND name = ?", (ino, name)).fetchone()
+        found = self._row("SELECT value FROM xattr WHERE ino = ? AND name = ?", (ino, name))
         return None if found is None else found[0]
 
     def xattrs(self, ino: int) -> list[tuple[bytes, bytes]]:
         """Names and values of all extended attributes."""
-        return self._execute("SELECT name, value FROM xattr WHERE ino = ? ORDER BY name", (ino,)).fetchall()
+        return self._rows("SELECT name, value FROM xattr WHERE ino = ? ORDER BY name", (ino,))
 
     def select(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """The rows of any SELECT."""
-        return self._execute(sql, parameters).fetchall()
+        return self._rows(sql, parameters)
 
     # The disk ---------------------------------------------------------------------------------
 
@@ -309,8 +285,7 @@ class Store:
     def checkpoint(self) -> None:
         """Move the WAL into the database, so that it starts anew. Waits; may be called in a thread as long as nobody
         writes and no transaction is open."""
-        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=1)) as other:
-            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._database.checkpoint()
 
     def close(self) -> None:
         """Close the database. What is not committed is left to the journal."""
@@ -321,7 +296,7 @@ class Store:
             os.close(self._log_fd)
             self._log_fd = -1
         if self.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                self._execute("ROLLBACK")
+            with contextlib.suppress(OSError):
+                self.execute("ROLLBACK")
             self.in_transaction = False
-        self.connection.close()
+        self._database.close()

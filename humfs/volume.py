@@ -148,7 +148,7 @@ class Volume:
     def _drop_orphans(self) -> None:
         """Remove what was unlinked but in use when the last server ended."""
         self.store.begin()
-        execute = self.store.connection.execute
+        execute = self.store.execute
         execute("DELETE FROM xattr WHERE ino IN (SELECT ino FROM inode WHERE nlink = 0)")
         execute("DELETE FROM inode WHERE nlink = 0")
         for name in os.listdir(self.root / ORPHANS):
@@ -232,7 +232,7 @@ class Volume:
                 stamps.append((os.fstat(self.host.directories.get(ino)).st_ctime_ns, ino))
         if stamps:
             self.store.begin()
-            self.store.connection.executemany("UPDATE inode SET host_ctime_ns = ? WHERE ino = ?", stamps)
+            self.store.executemany("UPDATE inode SET host_ctime_ns = ? WHERE ino = ?", stamps)
             self.store.uncommitted = True
         if durable:
             sync_tree(self.host.directories.root)
@@ -244,7 +244,7 @@ class Volume:
         if durable:
             self.store.sync_log()
         else:
-            self.store.connection.execute("PRAGMA synchronous = OFF")
+            self.store.execute("PRAGMA synchronous = OFF")
         self.changed.clear()
 
 
@@ -303,7 +303,7 @@ def _fill(root: Path, size: int, uid: int, gid: int, acl: bool) -> None:
         now = time.time_ns()
         row = (ROOT, 0o040755, uid, gid, 0, 2, DIRECTORY_SIZE, DIRECTORY_BLOCKS, now, now, now, 0, found.st_ino)
         store.apply((0, row))
-        store.connection.execute("UPDATE inode SET host_ctime_ns = ? WHERE ino = 1", (found.st_ctime_ns,))
+        store.execute("UPDATE inode SET host_ctime_ns = ? WHERE ino = 1", (found.st_ctime_ns,))
         store.commit()
         store.sync_log()
     finally:

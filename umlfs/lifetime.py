@@ -33,9 +33,10 @@ class Tasks:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Tasks run within; at the end all that are left are cancelled and waited for. An exception from within comes
-        out as it is. RuntimeError if it is entered twice at once."""
+        out as it is. Within another `running` of the same it adds nothing."""
         if self._nursery is not None:
-            raise RuntimeError(f"{self.owner} is served already")
+            yield
+            return
         try:
             async with trio.open_nursery() as self._nursery:
                 try:

@@ -46,6 +46,7 @@ async def kept_tree(source: Source, partition: int | None) -> AsyncIterator[tupl
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_send, stream, connection)
             nursery.start_soon(_receive, stream, connection)
+            nursery.start_soon(connection.watch)
             yield FuseStream(connection, _root(told, source), read_only=True), part.kind or ""
             nursery.cancel_scope.cancel()
 

@@ -98,6 +98,7 @@ async def _run(options: Options, writable: bool, done: trio.Event, task_status: 
             connection = Connection()
             job = machine.start([], stdin=Requests(connection), stdout=_Answers(connection))
             nursery.start_soon(watch, job, connection)
+            nursery.start_soon(connection.watch)
             await connection.ask(wire.Opcode.INIT, 0, requests.init())
             scope.shield = True
             task_status.started(connection)

@@ -39,6 +39,7 @@ async def pack(device: BlockDevice, kind: str, sink: Sink) -> tuple[bool, list[s
         async with Machine(options) as machine, trio.open_nursery() as nursery:
             job = machine.start([], stdin=Requests(connection), stdout=archive, stderr=errors)
             nursery.start_soon(watch, job, connection)
+            nursery.start_soon(connection.watch)
             await _begin(connection, kind)
             archive.begins = True
             connection.finish()

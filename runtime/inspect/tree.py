@@ -48,7 +48,7 @@ async def open_tree(location: Location, *, writable: bool = False, enduring: boo
     journal is replayed into memory. A machine goes on meanwhile. UmlError, UsageError: should the guest end, that
     cancels what is done with the tree; unless it is `enduring`, and every request is EIO from then on.
     """
-    async with _opened(location, writable) as tree:
+    async with _opened(location, writable) as tree, tree.filesystem.running():
         if enduring or not isinstance(tree.filesystem, FuseStream):
             yield tree
             return

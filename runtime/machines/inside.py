@@ -42,6 +42,7 @@ async def inside(path: Path, *, writable: bool = False) -> AsyncIterator[FuseStr
         nursery.start_soon(_send, connection, sending)
         nursery.start_soon(_receive, connection, receiving)
         nursery.start_soon(_watch, connection, channel, path)
+        nursery.start_soon(connection.watch)
         yield await _root(connection, path.name, writable)
 
 

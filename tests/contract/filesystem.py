@@ -37,7 +37,8 @@ async def run(check: Check, make: MakeFilesystem, features: Features | None = No
     filesystem = await make()
     subject = Subject(filesystem, features)
     try:
-        await check(subject)
-        subject.forget_all()
+        async with filesystem.running():
+            await check(subject)
+            subject.forget_all()
     finally:
         await filesystem.close()

@@ -14,12 +14,12 @@ import trio
 import trio.testing
 
 from hostfs import Cache, HostFilesystem
-from hostfs.closing import WAITING_MAX
 from hostfs.descriptors import HELD_MAX, PINNED_MAX, limits
 from tests.contract.filesystem import Subject
 from tests.contract.subject import failing
 from tests.hostfs.features import features_of
 from umlfs.filesystem import NO_HANDLE, ROOT, Caller, SetAttr
+from umlfs.host.closing import WAITING_MAX
 
 
 def make(directory: Path, **options: object) -> Subject:

@@ -27,19 +27,20 @@ async def test_closing_waits_for_a_sync_that_nobody_asked_for(root: Path, monkey
     monkeypatch.setattr(durability, "COMMIT_SECONDS", 0)
     filesystem = open_filesystem(root)
     monkeypatch.setattr(Store, "sync_log", slow)
-    await filesystem.mkdir(ROOT, b"directory", 0o755, 0, Caller())
-    await begun.wait()
-    closed = trio.Event()
+    async with filesystem.running():
+        await filesystem.mkdir(ROOT, b"directory", 0o755, 0, Caller())
+        await begun.wait()
+        closed = trio.Event()
 
-    async def close() -> None:
-        await filesystem.close()
-        closed.set()
+        async def close() -> None:
+            await filesystem.close()
+            closed.set()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(close)
-        await trio.testing.wait_all_tasks_blocked(0.2)
-        waits = not closed.is_set()
-        go_on.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close)
+            await trio.testing.wait_all_tasks_blocked(0.2)
+            waits = not closed.is_set()
+            go_on.set()
     assert waits
     filesystem = open_filesystem(root)
     assert (await filesystem.lookup(ROOT, b"directory")).ino

@@ -87,8 +87,11 @@ async def test_nonsense_fails_everyone_and_for_good(nonsense: bytes) -> None:
 
 async def test_silence_is_an_error(autojump_clock: trio.testing.MockClock) -> None:
     connection = Connection(timeout=5)
-    with pytest.raises(OSError, match="no answer for 5 seconds"):
-        await connection.ask(Opcode.GETATTR, 5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.watch)
+        await wait_all_tasks_blocked()
+        with pytest.raises(OSError, match="no answer for 5 seconds"):
+            await connection.ask(Opcode.GETATTR, 5)
 
 
 async def test_who_is_cancelled_keeps_nothing() -> None:

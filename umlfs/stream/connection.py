@@ -54,8 +54,8 @@ class Connection:
         self._decoder = ReplyDecoder()
         self._asked: dict[Pending, _Asked] = {}
         """In the order of their times."""
-        self._watched = False
-        """A task looks after those that are too old."""
+        self._first: trio.Event | None = None
+        """Set by the next request, while `watch` waits for one."""
         self._queue: deque[memoryview] = deque()
         self._wanted = trio.Event()
         """There is something in the queue, or there never will be."""
@@ -92,9 +92,8 @@ class Connection:
         pending = Pending(limit, into)
         asked = self._asked[pending] = _Asked(pending, trio.Event(), trio.current_time())
         self._send(opcode, node, parts, caller, pending)
-        if not self._watched:
-            self._watched = True
-            trio.lowlevel.spawn_system_task(self._watch)
+        if self._first is not None:
+            self._first.set()
         try:
             await asked.answered.wait()
         except trio.Cancelled:
@@ -106,17 +105,21 @@ class Connection:
             raise OSError(pending.error, os.strerror(pending.error))
         return pending
 
-    async def _watch(self) -> None:
-        """Lose a connection that is silent: one task for all requests, for a time-out of each takes longer than most
-        answers."""
-        while self._asked:
+    async def watch(self) -> None:
+        """Lose the connection once an answer is overdue. Whoever carries the bytes has this running beside, until the
+        connection ends: one task for all requests, for a time-out of each takes longer than most answers."""
+        while self.broken is None:
+            if not self._asked:
+                self._first = trio.Event()
+                await self._first.wait()
+                self._first = None
+                continue
             oldest = next(iter(self._asked.values()))
             left = oldest.since + self._timeout - trio.current_time()
             if left <= 0:
                 self.lose(f"no answer for {self._timeout:g} seconds")
             else:
                 await trio.sleep(left)
-        self._watched = False
 
     def forget(self, node: int, count: int) -> None:
         """Give back lookups, with the next request."""
@@ -237,6 +240,8 @@ class Connection:
             self.on_loss()
         self._queue.clear()
         self._wanted.set()
+        if self._first is not None:
+            self._first.set()
         for asked in self._asked.values():
             asked.answered.set()
         self._asked.clear()

@@ -6,6 +6,7 @@ then one byte of status that the device writes. Sectors are of 512 bytes whateve
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import logging
@@ -132,6 +133,9 @@ class VirtioBlk:
 
     def reset(self) -> None:
         pass
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
 
     async def handle(self, queue: int, chain: Chain) -> int:
         """Do one request; the bytes written include the status. A chain without room for a status gets none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from umlfs.statistics import Statistics
@@ -32,6 +33,9 @@ class VirtioDevice(Protocol):
 
     def write_config(self, offset: int, data: bytes) -> None:
         """The driver wrote to the configuration space. OSError for what it may not write."""
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """What whoever serves it is within for as long as a driver may use it: see `Filesystem.running`."""
 
     def handle(self, queue: int, chain: Chain) -> Coroutine[Any, Any, int]:
         """Do one request; returns the bytes written. What the guest sees as an error is written as one;

@@ -8,6 +8,7 @@ otherwise.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -95,6 +96,9 @@ class DiskSlot:
 
     def reset(self) -> None:
         """The disk stays for the driver that comes."""
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
 
     def handle(self, queue: int, chain: Chain) -> Coroutine[Any, Any, int]:
         return self._counted(self.disk, self._under_way, queue, chain)

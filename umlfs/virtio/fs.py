@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from umlfs.errors import UsageError
@@ -45,6 +46,9 @@ class VirtioFs:
 
     def write_config(self, offset: int, data: bytes) -> None:
         raise OSError(errno.EPERM, "the configuration of a virtio-fs device is read-only")
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        return self.session.filesystem.running()
 
     def handle(self, queue: int, chain: Chain) -> Coroutine[Any, Any, int]:
         return self.session.handle(chain.readable, chain.writable)

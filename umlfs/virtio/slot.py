@@ -6,9 +6,12 @@ only from a mount to its unmount, and can be exchanged in between.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import trio
 
 from umlfs.filesystem import Filesystem
 from umlfs.fuse.session import Session
@@ -24,6 +27,9 @@ class _Content:
 
     session: Session
     under_way: UnderWay = field(default_factory=UnderWay)
+    taken_out: trio.Event = field(default_factory=trio.Event)
+    stopped: trio.Event | None = None
+    """Set when its filesystem runs no more; None if it never did."""
 
 
 class Slot(VirtioFs):
@@ -33,6 +39,33 @@ class Slot(VirtioFs):
         super().__init__(tag, Empty())
         self.tag = tag
         self._content = _Content(self.session)
+        self._nursery: trio.Nursery | None = None
+        """Where what is inserted runs, while the device is served."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """What is in it runs, whenever that comes and goes."""
+        async with trio.open_nursery() as self._nursery:
+            self._start(self._content)
+            try:
+                yield
+            finally:
+                nursery, self._nursery = self._nursery, None
+                nursery.cancel_scope.cancel()
+
+    def _start(self, content: _Content) -> None:
+        if self._nursery is not None:
+            content.stopped = trio.Event()
+            self._nursery.start_soon(self._run, content)
+
+    @staticmethod
+    async def _run(content: _Content) -> None:
+        try:
+            async with content.session.filesystem.running():
+                await content.taken_out.wait()
+        finally:
+            assert content.stopped is not None
+            content.stopped.set()
 
     @property
     def mounted(self) -> bool:
@@ -56,10 +89,14 @@ class Slot(VirtioFs):
         self._exchange(Session(Empty(), statistics=self.statistics))
         await last.under_way.end()
         last.session.disconnect()
+        last.taken_out.set()
+        if last.stopped is not None:
+            await last.stopped.wait()
 
     def _exchange(self, session: Session) -> None:
         self.session = session
         self._content = _Content(session)
+        self._start(self._content)
 
     def handle(self, queue: int, chain: Chain) -> Coroutine[Any, Any, int]:
         return self._counted(self._content, chain)

@@ -65,7 +65,7 @@ class Backend:
         """Serve until the front end hangs up or breaks the protocol. Raises nothing but cancellation."""
         name = self._device.name
         try:
-            async with trio.open_nursery() as nursery:
+            async with self._device.running(), trio.open_nursery() as nursery:
                 self._vrings = [Vring(self._device, index, nursery) for index in range(self._device.queues)]
                 await self._converse()
                 nursery.cancel_scope.cancel()

@@ -18,21 +18,21 @@ WAITING_MAX: Final = 64
 class Closer:
     """Closes descriptors in a thread, one after the other, while `tasks` run; else at once."""
 
-    def __init__(self) -> None:
-        self.tasks = Tasks("hostfs, closing files")
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
         self._waiting: deque[int] = deque()
         self._idle = trio.Event()
         self._idle.set()
 
     def close(self, fd: int) -> None:
         """Close `fd` soon. Returns at once, unless too many are waiting or nothing runs."""
-        if len(self._waiting) >= WAITING_MAX or not self.tasks.alive:
+        if len(self._waiting) >= WAITING_MAX or not self._tasks.alive:
             os.close(fd)
             return
         self._waiting.append(fd)
         if self._idle.is_set():
             self._idle = trio.Event()
-            self.tasks.start(self._run)
+            self._tasks.start(self._run)
 
     async def drain(self) -> None:
         """Wait until all are closed."""
