@@ -18,16 +18,13 @@ from pyfuse3 import FUSEError
 
 from umlfs.filesystem import NO_HANDLE, Caller, Entry, Filesystem, Opened, SetAttr
 from umlfs.mount.attributes import NAMES_ALONE, from_attr, from_entry, from_statfs, of_dirent
+from umlfs.mount.read_buffers import ReadBuffers
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SPARE_BUFFERS: Final = 8
-"""Buffers kept for reading; the kernel seldom has more reads under way."""
-_BUFFER: Final = 1 << 20
-"""The largest read that libfuse asks for."""
 _LISTED_MAX: Final = 30.0
 """Seconds for which a listing saves the next one the attributes: the kernel may have dropped some meanwhile."""
 _ERRNO_MAX: Final = 512
@@ -101,7 +98,7 @@ class Adapter(pyfuse3.Operations):
         self._status = status
         self._open_files: dict[int, _File] = {}
         self._next = 1
-        self._spare: list[bytearray] = []
+        self._read_buffers = ReadBuffers()
         self._listed: dict[int, float] = {}
         """Directories of which the kernel knows every name with its attributes, and until when."""
 
@@ -260,12 +257,8 @@ class Adapter(pyfuse3.Operations):
     @_answering
     async def read(self, fh: int, off: int, size: int) -> bytes:
         file = self._open_files[fh]
-        buffer = self._spare.pop() if self._spare and size <= _BUFFER else bytearray(max(size, _BUFFER))
-        view = memoryview(buffer)
-        count = await self.fs.read_into(file.ino, file.handle, off, [view[:size]])
-        # Nothing else runs until pyfuse3 has given the kernel what is returned here.
-        if len(self._spare) < _SPARE_BUFFERS:
-            self._spare.append(buffer)
+        view = self._read_buffers.take(size)
+        count = await self.fs.read_into(file.ino, file.handle, off, [view])
         return cast(bytes, view[:count])  # any buffer will do
 
     @_answering

@@ -11,15 +11,15 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyfuse3
 import trio
 
 from umlfs.errors import UmlError
 from umlfs.filesystem import Filesystem
+from umlfs.mount import pyfuse3_internals
 from umlfs.mount.adapter import Adapter
-from umlfs.mount.eager import EagerTrio
 from umlfs.mount.notifier import Notifier
 from umlfs.mount.unmount import HELPER, INSTALL_HELPER, flush, unmount
 
@@ -71,7 +71,8 @@ async def mount(
         raise UmlError("this process serves a mount already", "serve another from a process of its own")
     path = _absolute(mountpoint)
     adapter = Adapter(filesystem, status)
-    logging.getLogger("pyfuse3").addFilter(_is_news)
+    logging.getLogger("pyfuse3").addFilter(pyfuse3_internals.is_news)
+    pyfuse3_internals.check()
     _mounted = True
     try:
         _init(adapter, path, _fuse_options(filesystem, options, source))
@@ -84,11 +85,6 @@ async def mount(
             served.disconnect()
     finally:
         _mounted = False
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """ENOENT for an answer is none: the mount went, or whoever asked was killed, while it was worked on."""
-    return "fuse_reply_*" not in record.msg or record.args != (os.strerror(errno.ENOENT),)
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -174,7 +170,7 @@ async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskSta
 
     async def serve() -> None:
         try:
-            with serving, _eager(mounted.adapter):
+            with serving, pyfuse3_internals.reading_eagerly(lambda: mounted.adapter.under_way > 0):
                 await pyfuse3.main()
         except* OSError as group:
             failures = group.split(_is_unmount)[1]
@@ -201,16 +197,6 @@ async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskSta
 def _is_unmount(error: BaseException) -> bool:
     """The kernel's other word for it, to who was reading a request when it came."""
     return isinstance(error, OSError) and error.errno == errno.ECONNABORTED
-
-
-@contextlib.contextmanager
-def _eager(adapter: Adapter) -> Iterator[None]:
-    module: Any = pyfuse3
-    module.trio = EagerTrio(lambda: adapter.under_way > 0)
-    try:
-        yield
-    finally:
-        module.trio = trio
 
 
 async def _end(mounted: Mounted, notifier: Notifier, ended: trio.Event, serving: trio.CancelScope) -> None:

@@ -1,7 +1,6 @@
 """A reader of requests that takes the next one at once if it is there.
 
-pyfuse3 waits for each request by way of trio's loop, which costs more than most requests do. It looks trio up by
-name, so that its own asyncio mode can put something else there; here that is trio with two changes. The device
+`EagerTrio` is trio with two changes, for `umlfs.mount.pyfuse3_internals` to put in the place of trio. The device
 is polled before trio waits for it: a process that goes through a tree sends its next request within
 microseconds of an answer. And the lock around that is not handed on fairly, since the reader that has the lock
 needs no other task to be run. The loop is held for `TURN_SECONDS` at most.
