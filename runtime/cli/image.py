@@ -13,7 +13,7 @@ from runtime.cli.activity import activity
 from runtime.cli.printing import printable
 from runtime.cli.trees import as_json, run, show, show_json
 
-FORMATS = ("raw", "ext4", "qcow2", "humfs", "dir", "tar", "oci")
+FORMATS = ("raw", "ext4", "qcow2", "qed", "vmdk", "vdi", "vpc", "vhdx", "parallels", "humfs", "dir", "tar", "oci")
 """What can be made. Spelled out: the library that knows takes time to import."""
 force_option = click.option("--force", is_flag=True, help="Replace an image that is there, once the new one is whole.")
 
@@ -108,10 +108,10 @@ def build_(
 def convert_(source: str, destination: str, name: str | None, size: str | None, force: bool) -> None:
     """Make the image DST with the contents of SRC, which stays as it is.
 
-    Both are a raw image, qcow2, a humfs directory, a plain directory, a tar archive (.gz, .xz, .zst) or an OCI layout;
-    SRC may be a COW file, what `docker save` writes, or a partition of a disk, IMAGE:N. What SRC is shows; what DST is
-    to be, the end of its name says (.img .raw .ext4 .qcow2 .humfs .tar .tar.gz .tar.xz .tar.zst .oci), a word before it
-    (humfs:DIR), or --format.
+    Both are a raw image, one in a format of qemu's (qcow2, qed, vmdk, vdi, vpc, vhdx, parallels), a humfs directory, a
+    plain directory, a tar archive (.gz, .xz, .zst) or an OCI layout; SRC may be a COW file, what `docker save` writes,
+    or a partition of a disk, IMAGE:N. What SRC is shows; what DST is to be, the end of its name says (.img .raw .ext4
+    .qcow2 .vmdk .vdi .vhd .vhdx .humfs .tar .tar.gz .tar.xz .tar.zst .oci), a word before it (humfs:DIR), or --format.
 
     \b
     Example:

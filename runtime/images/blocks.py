@@ -24,8 +24,8 @@ from umlfs.host.programs import run_program
 
 
 async def holds(image: Image) -> str | None:
-    """What is on a disk, as `umlfs.blocks.probe` calls it; None if it is not known, or the disk is a qcow2."""
-    if image.format is Format.QCOW2:
+    """What is on a disk, as `umlfs.blocks.probe` calls it; None if it is not known, or qemu has to read the disk."""
+    if image.format.by_qemu:
         return None
     path = str(image.path)
     device = await open_cow(path, read_only=True) if image.format is Format.COW else open_raw(path, read_only=True)
@@ -41,18 +41,21 @@ async def convert_blocks(source: Image, target: Image, *, force: bool, progress:
         with scratch_directory(target.path.parent) as scratch:
             flat = Image(scratch / "flat", Format.RAW)
             await trio.to_thread.run_sync(_merge, source.path, flat.path, ticking(progress))
-            if target.format is Format.QCOW2:
+            if target.format.by_qemu:
                 await convert_blocks(flat, target, force=force, progress=progress)
             else:
                 place(flat.path, target.path, force=force)
         return
     with output_file(target.path, force=force) as fd:
-        if Format.QCOW2 in (source.format, target.format):
-            known = {Format.QCOW2: "qcow2"}
-            await convert_with_qemu(source.path, known.get(source.format, "raw"), fd, known.get(target.format, "raw"))
+        if source.format.by_qemu or target.format.by_qemu:
+            await convert_with_qemu(source.path, _qemu_name(source), fd, _qemu_name(target))
         else:
             await trio.to_thread.run_sync(_copy, source.path, fd, ticking(progress))
         await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def _qemu_name(image: Image) -> str:
+    return image.format.value if image.format.by_qemu else "raw"
 
 
 def _merge(cow: Path, flat: Path, tick: Tick) -> None:
@@ -80,27 +83,34 @@ def _copy(path: Path, target: int, tick: Tick) -> None:
         file.close()
 
 
-def require_whole(path: Path) -> None:
-    """Refuse a qcow2 that has part of its contents in other files: whoever made it may name any of this host's.
+def require_whole(image: Image) -> None:
+    """Refuse an image that has part of its contents in other files: whoever made it may name any of this host's.
 
     UmlError.
     """
-    facts = _facts(path)
+    path, facts = image.path, _facts(image)
     details = (facts.get("format-specific") or {}).get("data") or {}
-    other = facts.get("backing-filename") or details.get("data-file")
+    extents = [each.get("filename") for each in details.get("extents") or []]
+    elsewhere = [name for name in extents if name and not (path.exists() and _is_same(name, path))]
+    other = facts.get("backing-filename") or details.get("data-file") or next(iter(elsewhere), None)
     if other:
         raise UmlError(
             f"{path}: part of it is in another file, {other}", "if you trust it: 'qemu-img convert' it first"
         )
 
 
-def qcow2_size(path: Path) -> int:
-    """The bytes of the disk in a qcow2. UmlError."""
-    return int(_facts(path)["virtual-size"])
+def _is_same(name: str, path: Path) -> bool:
+    return os.path.exists(name) and os.path.samefile(name, path)
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    command = [find_program("qemu-img", "qemu-utils"), "info", "-U", "-f", "qcow2", "--output=json"]
+def qemu_size(image: Image) -> int:
+    """The bytes of the disk in an image that qemu reads. UmlError."""
+    return int(_facts(image)["virtual-size"])
+
+
+def _facts(image: Image) -> dict[str, Any]:
+    path = image.path
+    command = [find_program("qemu-img", "qemu-utils"), "info", "-U", "-f", image.format.value, "--output=json"]
     done = run_program([*command, os.path.abspath(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().removeprefix("qemu-img: ")

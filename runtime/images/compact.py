@@ -38,9 +38,13 @@ async def compact(image: Image) -> int:
         raise UsageError(f"{path}: all its partitions are compacted", "leave out the number")
     if not image.format.is_disk:
         raise UsageError(f"{path}: no disk, so it holds nothing that is not used", None)
+    if image.format.by_qemu and image.format is not Format.QCOW2:
+        raise UsageError(
+            f"{path}: a {image.format.value} image, which keeps what it once took", "'uml image convert' it"
+        )
     before = os.stat(path).st_blocks
     if image.format is Format.QCOW2:
-        require_whole(path)
+        require_whole(image)
         with output_file(path, force=True, mode=os.stat(path).st_mode & 0o777) as fd:
             await convert_with_qemu(path, "qcow2", fd, "qcow2")
             await trio.lowlevel.checkpoint_if_cancelled()

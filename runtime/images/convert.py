@@ -53,8 +53,8 @@ async def convert(source: Image, target: Image, writing: Writing | None = None) 
     writing = writing or Writing()
     require_free(target, writing.force)
     _require_apart(source.path, target.path)
-    if source.format is Format.QCOW2:
-        blocks.require_whole(source.path)
+    if source.format.by_qemu:
+        blocks.require_whole(source)
     try:
         if source.partition is not None:
             await _convert_partition(source, target, writing)
@@ -82,7 +82,7 @@ async def _convert_partition(source: Image, target: Image, writing: Writing) -> 
             _require_no_size(writing)
             blocks.place(part.path, target.path, force=writing.force)
             return
-        if kind not in KINDS and target.format is not Format.QCOW2:
+        if kind not in KINDS and not target.format.by_qemu:
             raise UmlError(f"{source.path}:{source.partition}: no filesystem to take files from ({kind or 'unknown'})")
         await convert(part, target, writing)
 
@@ -122,7 +122,7 @@ async def _convert_files(source: Image, target: Image, writing: Writing) -> None
 
 async def _settings(source: Image, target: Image, writing: Writing) -> ext4.Settings:
     """What the filesystem is to be like; of what has none nothing is counted."""
-    if target.format not in (Format.RAW, Format.EXT4, Format.QCOW2, Format.HUMFS) or writing.size is not None:
+    if not (target.format.is_disk or target.format is Format.HUMFS) or writing.size is not None:
         return ext4.Settings(writing.size or 0, epoch=writing.epoch)
     if source.format.is_disk:
         found = await trio.to_thread.run_sync(_disk_size, source)
@@ -133,8 +133,8 @@ async def _settings(source: Image, target: Image, writing: Writing) -> ext4.Sett
 
 
 def _disk_size(image: Image) -> int:
-    if image.format is Format.QCOW2:
-        return blocks.qcow2_size(image.path)
+    if image.format.by_qemu:
+        return blocks.qemu_size(image)
     if image.format is Format.COW:
         from umlfs.cow.file import header_at
 
@@ -159,10 +159,10 @@ async def write_image(
         with output_file(path, force=force) as fd:
             await fill(partial(writers.to_ext4, fd=fd, settings=settings, report=report))
             await trio.lowlevel.checkpoint_if_cancelled()
-    elif target.format is Format.QCOW2:
+    elif target.format.by_qemu:
         with output_file(path, force=force) as fd, scratch_file(path.parent) as raw:
             await fill(partial(writers.to_ext4, fd=raw, settings=settings, report=report))
-            await convert_with_qemu(Path(f"/proc/self/fd/{raw}"), "raw", fd, "qcow2", inherited=[raw])
+            await convert_with_qemu(Path(f"/proc/self/fd/{raw}"), "raw", fd, target.format.value, inherited=[raw])
     elif target.format is Format.TAR:
         with output_file(path, force=force) as fd:
             await fill(partial(writers.to_tar, fd=fd, compressor=target.compressor, report=report))

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 
 from humfs.image import find_image, is_packed_image
 from humfs.tarball import members, opened
+from umlfs.blocks.foreign import format_of
 from umlfs.cow.file import peek_header
 from umlfs.errors import UmlError, UsageError
 
@@ -25,6 +26,13 @@ class Format(enum.Enum):
     """A raw image that is to hold ext4, whatever the source holds."""
     COW = "cow"
     QCOW2 = "qcow2"
+    QED = "qed"
+    VMDK = "vmdk"
+    VDI = "vdi"
+    VPC = "vpc"
+    """VHD, as qemu calls it."""
+    VHDX = "vhdx"
+    PARALLELS = "parallels"
     HUMFS = "humfs"
     DIRECTORY = "dir"
     TAR = "tar"
@@ -35,8 +43,16 @@ class Format(enum.Enum):
         """Blocks, in which the guest's kernel finds the files."""
         return self in _DISKS
 
+    @property
+    def by_qemu(self) -> bool:
+        """qemu reads and writes it for us; it has the same name there."""
+        return self in _BY_QEMU
 
-_DISKS: Final = frozenset({Format.RAW, Format.EXT4, Format.COW, Format.QCOW2})
+
+_BY_QEMU: Final = frozenset(
+    {Format.QCOW2, Format.QED, Format.VMDK, Format.VDI, Format.VPC, Format.VHDX, Format.PARALLELS}
+)
+_DISKS: Final = frozenset({Format.RAW, Format.EXT4, Format.COW}) | _BY_QEMU
 MADE: Final = tuple(each for each in Format if each is not Format.COW)
 """What can be made."""
 _SCHEMES: Final = {each.value: each for each in Format} | {"hostfs": Format.DIRECTORY}
@@ -45,6 +61,12 @@ _SUFFIXES: Final = {
     ".raw": Format.RAW,
     ".ext4": Format.EXT4,
     ".qcow2": Format.QCOW2,
+    ".qed": Format.QED,
+    ".vmdk": Format.VMDK,
+    ".vdi": Format.VDI,
+    ".vhd": Format.VPC,
+    ".vpc": Format.VPC,
+    ".vhdx": Format.VHDX,
     ".humfs": Format.HUMFS,
     ".oci": Format.OCI,
     ".tar": Format.TAR,
@@ -53,7 +75,6 @@ _SUFFIXES: Final = {
 }
 _COMPRESSED: Final = {".gz": "gzip", ".tgz": "gzip", ".xz": "xz", ".txz": "xz", ".zst": "zstd"}
 _COMPRESSED_MAGICS: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
-_QCOW2_MAGIC: Final = b"QFI\xfb"
 _TAR_MAGIC: Final = slice(257, 262)
 _PARTITION: Final = re.compile(r"(.+):([0-9]{1,3})\Z", re.DOTALL)
 
@@ -118,10 +139,11 @@ def _directory(path: Path) -> Format:
 def _file(path: Path) -> Format:
     if not path.is_file() and not path.is_block_device():
         raise UsageError(f"{path}: neither a file nor a directory nor a block device", "name an image")
+    by_qemu = format_of(path)
+    if by_qemu is not None:
+        return Format(by_qemu)
     with open(path, "rb") as file:
         head = file.read(512)
-        if head.startswith(_QCOW2_MAGIC):
-            return Format.QCOW2
         if head[_TAR_MAGIC] == b"ustar":
             file.seek(0)
             return Format.OCI if _is_packed(file) else Format.TAR

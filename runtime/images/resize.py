@@ -30,6 +30,7 @@ GROW: Final = {
     "btrfs": ("btrfs", "btrfs-progs", "btrfs filesystem resize max /mnt"),
 }
 """By filesystem: the program that makes it larger while it is mounted, its package, and how."""
+NO_SIZE: Final = "has no size of its own that could be changed; 'uml image convert' it first"
 _OTHERS: Final = {
     Format.COW: "has the size of its backing file; 'uml cow merge' it first",
     Format.QCOW2: "a qcow2 image; 'uml image convert' it to a raw one first",
@@ -49,7 +50,7 @@ async def resize(image: Image, size: int) -> None:
     if image.partition is not None:
         raise UsageError(f"{path}: a partition has no size of its own", f"resize the disk: the last one grows: {path}")
     if image.format is not Format.RAW:
-        raise UsageError(f"{path}: {_OTHERS.get(image.format, 'has no size to change')}", None)
+        raise UsageError(f"{path}: {_OTHERS.get(image.format, NO_SIZE)}", None)
     if size <= 0 or size % UNIT:
         raise UsageError(f"{size}: not a size for a filesystem", f"name a multiple of {UNIT} bytes")
     file = open_file(path)

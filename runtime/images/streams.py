@@ -217,12 +217,12 @@ async def flatten(image: Path, root: Path, warn: Warn) -> None:
 @contextlib.asynccontextmanager
 async def _readable(image: Image, near: Path) -> AsyncIterator[str]:
     """The `SRC` word of a disk whose blocks we can read."""
-    if image.format is not Format.QCOW2:
+    if not image.format.by_qemu:
         await _require_filesystem(image.word, image.path)
         yield image.word
         return
     with scratch_file(near) as fd:
-        await convert_with_qemu(image.path, "qcow2", fd, "raw")
+        await convert_with_qemu(image.path, image.format.value, fd, "raw")
         word = f"raw:/proc/self/fd/{fd}"
         await _require_filesystem(word, image.path)
         yield word

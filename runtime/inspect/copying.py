@@ -32,7 +32,7 @@ async def copy(
     Owners, modes, times, links and holes are kept where the target can keep them. UmlError, UsageError, OSError.
     """
     to = place_of(target)
-    places = [place_of(word, follow=not recursive) for word in words]
+    places = [place_of(word, follow=not recursive, there=True) for word in words]
     if any(_same_image(place, to) for place in places):
         raise UsageError(f"{to.source}: cannot be read and written at once", "copy by way of a directory")
     total = Report()

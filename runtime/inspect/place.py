@@ -15,13 +15,15 @@ from umlfs.filesystem import Filesystem
 from umlfs.sources import Source
 
 
-def place_of(word: str, *, follow: bool = True) -> Location:
+def place_of(word: str, *, follow: bool = True, there: bool = False) -> Location:
     """The place that a word names: inside a source, or a path of this host, whose directory is the source then.
 
-    `follow` if a symlink that the path is stands for what it leads to. UsageError.
+    `follow` if a symlink that the path is stands for what it leads to; `there` if it must exist. UsageError.
     """
     if location.is_remote(word):
         return location.parse(word)
+    if there and not os.path.lexists(word):
+        raise UsageError(f"{word}: no such file or directory", "name a file, or a source that is there")
     if os.path.isdir(word) and (follow or not os.path.islink(word)):
         return Location(_directory(os.path.realpath(word)), None, "/")
     whole = os.path.realpath(word) if follow else word

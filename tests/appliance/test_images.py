@@ -168,8 +168,13 @@ async def test_a_qcow2_image_over_another(tmp_path: Path) -> None:
     info = await image_info(parse(str(image)))
     assert info.format == "qcow2"
     assert info.parts[0].system is not None
-    with pytest.raises(UmlError, match="can only be read; 'qemu-img convert' makes it raw"):
-        await copy([str(tmp_path / "tree/etc/fstab")], f"{image}:/")
+    before = base.read_bytes()
+    (tmp_path / "new").write_text("new\n")
+    await copy([str(tmp_path / "new")], f"{image}:/home")
+    run("qemu-img", "check", "-q", image)
+    run("qemu-img", "convert", "-O", "raw", image, tmp_path / "flat")
+    assert await changes(base, tmp_path / "flat") == ["+ /home/new"]
+    assert base.read_bytes() == before
 
 
 async def test_what_a_guest_changed(tmp_path: Path) -> None:

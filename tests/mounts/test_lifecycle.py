@@ -196,7 +196,7 @@ def test_what_cannot_be_mounted(source: Path, mountpoint: Path) -> None:
         ((source, source / "file"), "not a directory", 2),
         ((source / "missing", mountpoint), "no such file", 2),
         ((source, mountpoint, "-o", "colour=blue"), "unknown option 'colour'", 2),
-        (("raw:no\nfile", mountpoint), "uml: no\\nfile: No such file", 1),
+        (("raw:no\nfile", mountpoint), "uml: raw:no\\nfile: no such file", 2),
         (("nbd+unix:///x?socket=/none", mountpoint), "socket=/none: No such file", 1),
         ((source,), "no mount point", 2),
     ):
