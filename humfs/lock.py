@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from umlfs.errors import UmlError
+from umlfs.host.holder import described
 
 FILE: Final = "lock"
 
@@ -26,9 +27,9 @@ class Lock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            text = os.pread(self._fd, 20, 0).strip()
             os.close(self._fd)
-            raise UmlError(f"{root}: in use by process {holder}", "end that first") from None
+            raise UmlError(f"{root}: {_user(int(text) if text.isdigit() else 0)}", "end that first") from None
         try:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
@@ -40,6 +41,12 @@ class Lock:
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
         os.close(self._fd)
+
+
+def _user(pid: int) -> str:
+    if pid == os.getpid():
+        return f"already in use by this process (pid {pid})"
+    return f"in use by {described(pid) or 'an unknown process'}"
 
 
 def holder(root: Path) -> int | None:

@@ -36,7 +36,20 @@ def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool]
     return show
 
 
-@click.command("boot", context_settings={"allow_interspersed_args": True})
+LITERAL = "runtime.cli.boot.literal"
+"""Where a context has the words after `--`."""
+
+
+class _Boot(click.Command):
+    """Keeps apart what comes after `--`, which click would put to the rest."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        here = args.index("--") if "--" in args else len(args)
+        ctx.meta[LITERAL] = tuple(args[here + 1 :])
+        return super().parse_args(ctx, args[:here])
+
+
+@click.command("boot", cls=_Boot, context_settings={"allow_interspersed_args": True})
 @click.option("-d", "--detach", is_flag=True, help="Return when the machine answers; it goes on in the background.")
 @click.option("--name", "umid", metavar="UMID", help="Its name.  [made up]")
 @click.option("--root", metavar="SRC", help="The root, written through.  [a snapshot of this host's /, thrown away]")
@@ -87,15 +100,21 @@ def _kernel_says(option: str) -> Callable[[click.Context, click.Parameter, bool]
     callback=_kernel_says("--help"),
     help="The kernel's own arguments.",
 )
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.toml] [KERNEL ARGUMENT]...")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.toml] [KERNEL ARGUMENT]... [-- WORD...]")
 def command(
-    detach: bool, mem: str | None, no_reboot: bool, save: Path | None, words: tuple[str, ...], **options: object
+    detach: bool,
+    mem: str | None,
+    no_reboot: bool,
+    save: Path | None,
+    words: tuple[str, ...],
+    **options: object,
 ) -> int:
     """Boot a machine that stays up until its guest halts.
 
     A classic command line works as it stands: mem=, umid=, uml_dir=, ubdN=, root=, rootfstype=, rootflags=, init=,
     initrd=, con=, ssl=, xterm=, mconsole=notify:, hostfs=, iomem=, eth, vec, ro, noreboot. What is none of these goes
-    to the kernel (--kernel-help lists its own) and to the guest's init.
+    to the kernel (--kernel-help lists its own) and to the guest's init. A word that is nearly one of these is an error;
+    after -- it is none.
 
     \b
     Example:
@@ -109,7 +128,7 @@ def command(
     from runtime.tty.caller import wants_terminal
 
     given = {**options, "memory": None if mem is None else parse_size(mem), "reboot": False if no_reboot else None}
-    described, remarks = command_line.describe(words, given)
+    described, remarks = command_line.describe(words, given, click.get_current_context().meta[LITERAL])
     if save is not None:
         description.save(described, save)
         return 0

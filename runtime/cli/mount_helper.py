@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -23,8 +24,23 @@ def command(
     source: str, mountpoint: str, options: tuple[str, ...], kind: str | None, fake: bool, ignored: bool
 ) -> None:
     """Mount SRC at DIR, as mount(8) asks its helpers to."""
-    if not fake:
-        mount(source, mountpoint, options)
+    from runtime.mounts.options import split
+    from runtime.mounts.remount import REMOUNT, remount
+
+    words = [word for text in options for word in split(text)]
+    if fake:
+        return
+    if REMOUNT in words:
+        remount(mountpoint, words)
+        return
+    mount(source, mountpoint, (*_defaults(words), *options))
+
+
+def _defaults(words: list[str]) -> list[str]:
+    """What mount(8) leaves out as it is the default of root's mounts, and is none of FUSE."""
+    if os.geteuid():
+        return []
+    return [word for word in ("suid", "dev") if f"no{word}" not in words]
 
 
 def main() -> NoReturn:

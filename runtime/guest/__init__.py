@@ -258,6 +258,8 @@ def explain(report: str) -> str:
     if failed is None:
         return line
     place = failed["place"].removeprefix("/root") or "/"
+    if place in ("/", "/lower"):
+        return f"the root cannot be mounted: {failed['why']}; a disk that is the root has a filesystem on it"
     return f"{place}: the guest cannot mount anything there: {failed['why']}; make it a directory first"
 
 

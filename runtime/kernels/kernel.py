@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -133,6 +134,13 @@ def identity(path: Path) -> str:
     status = os.stat(path)
     text = f"{os.path.realpath(path)}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}"
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:24]
+
+
+def has_name(kernel: Kernel, name: str) -> bool:
+    """Whether the kernel takes `name=`, as the strings in its file tell. False if the file cannot be read."""
+    with contextlib.suppress(OSError):
+        return b"\0%s=\0" % os.fsencode(name) in kernel.path.read_bytes()
+    return False
 
 
 def ask(path: Path, option: str) -> str:

@@ -6,18 +6,21 @@ taken as they were meant, and a remark says so.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from runtime.consoles import spec as lines
+from runtime.kernels.kernel import find_kernel, has_name
 from runtime.machines.description import SUFFIX, Description, load, root_disk
 from runtime.machines.directory import check_umid
 from runtime.process.memory import parse_size
 from umlfs import ubd
-from umlfs.errors import UsageError
+from umlfs.errors import UmlError, UsageError
 
 KNOWN: Final = (
     *("mem=", "umid=", "uml_dir=", "root=", "rootfstype=", "rootflags=", "init=", "mconsole=notify:", "xterm="),
@@ -25,7 +28,9 @@ KNOWN: Final = (
     *("loglevel=", "panic=", "rdinit=", "console=", "nice=", "lpj=", "time-travel=", "ncpus="),
     *("quiet", "debug", "noreboot", "ro", "rw", "nosysemu", "ssl-non-raw", "fake_ide", "single"),
 )
-"""Words that are near to one of these, and none of them, are likely mistyped."""
+"""Words that are near to one of these, and none of them, are mistyped."""
+_NUMBERED: Final = re.compile(r"(eth|vec)\d+(:|\Z)")
+"""Devices, of which one stands for all in `KNOWN`."""
 NEAR: Final = 0.75
 GONE: Final = {
     "dtb": "this kernel has no device trees: the word does nothing",
@@ -48,6 +53,8 @@ class _Reader:
     remarks: list[str] = field(default_factory=list)
     root: str = ""
     """What `root=` says."""
+    knows: Callable[[str], bool] = lambda word: False
+    """Whether the kernel has a name for itself."""
 
     def set(self, **changes: Any) -> None:
         self.description = replace(self.description, **changes)
@@ -85,8 +92,12 @@ class _Reader:
         """A word that is not ours: the kernel's, or that of the guest's init."""
         if name in GONE:
             self.remarks.append(f"{word}: {GONE[name]}")
-        elif near := _near(word, name, has_value):
-            self.remarks.append(f"{word}: not known, passed to the kernel; did you mean {near}…?")
+        elif (near := _near(word, name, has_value)) and not self.knows(name):
+            raise UsageError(f"{word}: not known; did you mean {near}?", f"after -- it goes to the kernel: -- {word}")
+        self.give(word, has_value)
+
+    def give(self, word: str, has_value: bool) -> None:
+        """Give the kernel, and the guest's init, a word as it is."""
         if not has_value and "." not in word and word not in KERNEL_WORDS and ":" not in word:
             self.append("init_arguments", word)
         self.append("arguments", word)
@@ -137,7 +148,7 @@ class _Reader:
 def _near(word: str, name: str, has_value: bool) -> str:
     """The known word that this one is likely meant to be; empty if there is none."""
     text = f"{name}=" if has_value else word
-    if text in KNOWN or "." in name:
+    if text in KNOWN or "." in name or _NUMBERED.match(name):
         return ""
     from difflib import get_close_matches  # few have a typo to wait for
 
@@ -183,17 +194,32 @@ _FLAGS: Final[dict[str, dict[str, object]]] = {
 }
 
 
-def parse(words: Iterable[str], start: Description | None = None) -> tuple[Description, list[str]]:
-    """What a kernel's command line describes, on top of `start`, and remarks for the person. UsageError."""
-    reader = _Reader(start or Description())
+def parse(
+    words: Iterable[str], start: Description | None = None, literal: Iterable[str] = ()
+) -> tuple[Description, list[str]]:
+    """What a kernel's command line describes, on top of `start`, and remarks for the person. The words in `literal` go
+    to the kernel as they are. UsageError, also for a word that is nearly one that is known here."""
+    start = start or Description()
+    reader = _Reader(start, [], knows=lambda name: _kernel_knows(start.kernel, name))
     for word in words:
         reader.take(word)
+    for word in literal:
+        reader.give(word, "=" in word)
     return reader.finish(), reader.remarks
 
 
-def describe(words: Sequence[str], given: Mapping[str, object]) -> tuple[Description, list[str]]:
+def _kernel_knows(kernel: str, name: str) -> bool:
+    with contextlib.suppress(UmlError):
+        return has_name(find_kernel(kernel or None), name)
+    return False
+
+
+def describe(
+    words: Sequence[str], given: Mapping[str, object], literal: Sequence[str] = ()
+) -> tuple[Description, list[str]]:
     """What the words of a command line describe, the first of which may be a description's file, with what options
-    have `given` on top of that file: None for nothing; lists are added to the file's. UmlError, UsageError."""
+    have `given` on top of that file: None for nothing; lists are added to the file's. The words in `literal` go to the
+    kernel as they are. UmlError, UsageError."""
     start = Description()
     if words and words[0].endswith(SUFFIX) and "=" not in words[0]:
         start, words = load(Path(words[0])), words[1:]
@@ -203,4 +229,4 @@ def describe(words: Sequence[str], given: Mapping[str, object]) -> tuple[Descrip
             changes[name] = (*getattr(start, name), *value)
         elif value is not None:
             changes[name] = value
-    return parse(words, replace(start, **changes))
+    return parse(words, replace(start, **changes), literal)

@@ -88,10 +88,10 @@ async def _serve(
 ) -> None:
     from umlfs.mount import Adapter, mount
 
-    since = time.time()
+    since, reads_only = time.time(), options.read_only
 
     def status(adapter: Adapter) -> bytes:
-        return Status(source, os.getpid(), since, adapter.requests, filesystem.remarks()).encoded()
+        return Status(source, os.getpid(), since, adapter.requests, filesystem.remarks(), reads_only).encoded()
 
     async def mounted(task_status: trio.TaskStatus[object]) -> None:
         await mount(filesystem, path, options.kernel, source=source, status=status, task_status=task_status)

@@ -70,9 +70,14 @@ def parse(texts: Iterable[str]) -> MountOptions:
     """
     options = MountOptions()
     for text in texts:
-        for word in _WORD.findall(text):
-            _take(options, re.sub(r"\\(.)", r"\1", word))
+        for word in split(text):
+            _take(options, word)
     return options
+
+
+def split(text: str) -> list[str]:
+    """The words between commas. A backslash takes away the meaning of the comma after it."""
+    return [re.sub(r"\\(.)", r"\1", word) for word in _WORD.findall(text)]
 
 
 def _take(options: MountOptions, word: str) -> None:

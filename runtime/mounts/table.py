@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from umlfs.errors import UmlError
+from umlfs.host.holder import described, keepers
 
 TYPE: Final = "fuse.umlfs"
 STATUS: Final = "user.umlfs.status"
@@ -37,11 +38,14 @@ class Status:
     """How many requests it has answered."""
     remarks: list[str] = field(default_factory=list)
     """What a person should know of its state."""
+    read_only: bool = False
+    """The source was opened for reading only."""
 
     def encoded(self) -> bytes:
         """As the extended attribute holds it."""
         fields = {"source": self.source, "pid": self.pid, "since": self.since, "requests": self.requests}
-        return json.dumps({**fields, "remarks": self.remarks}).encode()[:_STATUS_MAX]
+        more = {"read_only": self.read_only, "remarks": self.remarks}
+        return json.dumps({**fields, **more}).encode()[:_STATUS_MAX]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ def _decoded(content: bytes) -> Status:
             float(told["since"]),
             int(told["requests"]),
             list(map(str, told["remarks"])),
+            bool(told.get("read_only")),
         )
     except (ValueError, KeyError, TypeError):
         raise OSError(errno.EPROTO, "the mount does not tell of itself") from None
@@ -195,4 +200,12 @@ def _wait(mount: Mount, server: int) -> None:
     poll = select.poll()
     poll.register(server, select.POLLIN)
     if not poll.poll(END_SECONDS * 1000):
-        raise UmlError(f"{mount.path}: unmounted, but its server has not ended yet", "'uml mount' shows nothing of it")
+        raise UmlError(f"{mount.path}: unmounted here, but {_why_it_serves(mount)}", "end that, or leave it be")
+
+
+def _why_it_serves(mount: Mount) -> str:
+    """Why the server of a mount that is gone goes on."""
+    keeper = next(keepers(mount.device), None)
+    if keeper is None:
+        return "its server has not ended yet"
+    return f"the mount namespace of {described(keeper) or f'process {keeper}'} has it still"

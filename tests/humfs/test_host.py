@@ -355,9 +355,9 @@ def _open_elsewhere(root: Path) -> str:
 
 async def test_a_second_opener_is_refused_with_the_holder(root: Path) -> None:
     fs = open_filesystem(root)
-    with pytest.raises(UmlError, match=f"in use by process {os.getpid()}"):
+    with pytest.raises(UmlError, match=rf"in use by this process \(pid {os.getpid()}\)"):
         open_filesystem(root)
-    assert f"in use by process {os.getpid()}" in _open_elsewhere(root)
+    assert f"(pid {os.getpid()})" in _open_elsewhere(root)
     assert info(root).holder == os.getpid()
     await fs.close()
     assert info(root).holder is None

@@ -77,6 +77,10 @@ def test_the_name_is_kept(tmp_path: Path) -> None:
             "/etc/passwd: the guest cannot mount anything there: Not a directory; make it a directory first",
         ),
         (
+            "mount: mounting /dev/vda on /root failed: Invalid argument",
+            "the root cannot be mounted: Invalid argument; a disk that is the root has a filesystem on it",
+        ),
+        (
             "mkdir: can't create directory '/proc/x': No such file or directory",
             "/proc/x: the guest cannot mount anything there: No such file or directory; make it a directory first",
         ),

@@ -270,6 +270,12 @@ def test_by_mount8_and_by_fstab(source: Path, mountpoint: Path, tmp_path: Path) 
         cat "$1/file"; ! test -e "$1/secret"; umount "$1"
         mount -T {fstab} "$1"
         cat "$1/file"; ! touch "$1/new" 2>/dev/null; umount "$1"
+        mount -t fuse.umlfs -o suid,dev {source} "$1"
+        ! grep -q 'fuse.umlfs .*no[sd]' /proc/mounts
+        mount -o remount,ro "$1"; ! touch "$1/new" 2>/dev/null
+        mount -o remount,rw,nosuid "$1"; touch "$1/new"; grep -q 'fuse.umlfs rw,nosuid,' /proc/mounts; umount "$1"
+        mount -t fuse.umlfs -o ro {source} "$1"
+        ! mount -o remount,rw "$1"; umount "$1"
     """
     (source / "secret").touch()
     done = subprocess.run(
@@ -279,7 +285,28 @@ def test_by_mount8_and_by_fstab(source: Path, mountpoint: Path, tmp_path: Path) 
         check=False,
         timeout=60,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "contentcontent", "")
+    refused = f"uml: {mountpoint}: its source was opened for reading only; unmount it, and mount it anew with rw\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "contentcontent", refused)
+
+
+def test_another_namespace_keeps_it(source: Path, mountpoint: Path) -> None:
+    """Unmounted here, its server goes on: whose namespace it is that needs it is said to the next who mounts it."""
+    needs.root()
+    humfs = source.parent / "humfs"
+    uml("humfs", "create", "--size", "10M", humfs)
+    subprocess.run([sys.executable, Path(sys.executable).with_name("uml"), "mount", humfs, mountpoint], check=True)
+    server = listed(mountpoint)[0]["pid"]
+    elsewhere = needs.mount_namespace()
+    with subprocess.Popen([*elsewhere, "sh", "-c", "echo; exec sleep 100"], stdout=subprocess.PIPE) as keeper:
+        try:
+            assert keeper.stdout is not None
+            keeper.stdout.readline()
+            why = f"in the mount namespace of sleep (pid {keeper.pid})"
+            subprocess.run(["umount", "-l", mountpoint], check=True)
+            assert why in uml("mount", humfs, mountpoint, status=1)
+        finally:
+            keeper.kill()
+    assert gone(server)
 
 
 def test_wait_for_gives_the_status(source: Path, mountpoint: Path) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from umlfs.errors import UmlError
+from umlfs.host.holder import described
 
 _LAST: Final = 2**63 - 2
 """The offset of the byte that the open file description lock covers; inside every lock of a whole file."""
@@ -147,11 +148,10 @@ def _in_use(path: str | Path, pid: int | None) -> UmlError:
         return UmlError(f"{path}: in use by another process", "end that, or open it without locks")
     if pid == os.getpid():
         return UmlError(f"{path}: already in use by this process (pid {pid})", "use each image once, or without locks")
-    try:
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
+    who = described(pid)
+    if who is None:
         return UmlError(
             f"{path}: in use by processes that the dead process {pid} left behind",
             f"end its process group with 'kill -KILL -- -{pid}', or open it without locks",
         )
-    return UmlError(f"{path}: in use by {name} (pid {pid})", "end that, or open it without locks")
+    return UmlError(f"{path}: in use by {who}", "end that, or open it without locks")

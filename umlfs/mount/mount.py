@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -70,7 +72,7 @@ async def mount(
     if _mounted:
         raise UmlError("this process serves a mount already", "serve another from a process of its own")
     path = _absolute(mountpoint)
-    adapter = Adapter(filesystem, status)
+    adapter = Adapter(filesystem, status or _teller(source))
     logging.getLogger("pyfuse3").addFilter(pyfuse3_internals.is_news)
     pyfuse3_internals.check()
     _mounted = True
@@ -159,6 +161,17 @@ def _helper_lacking() -> tuple[str, str] | None:
     if found.st_uid or not found.st_mode & stat.S_ISUID:
         return f"{helper} is not setuid root", f"'chown root {helper} && chmod u+s {helper}' as root mends that"
     return None
+
+
+def _teller(source: str) -> Callable[[Adapter], bytes]:
+    """What a mount that a library made tells of itself to `uml mount`."""
+    since = time.time()
+
+    def tell(adapter: Adapter) -> bytes:
+        told = {"source": source, "pid": os.getpid(), "since": since, "requests": adapter.requests, "remarks": []}
+        return json.dumps(told).encode()
+
+    return tell
 
 
 # Serving and ending ---------------------------------------------------------------------------
