@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from umlfs.errors import UmlError, UsageError
+from umlfs.sizes import size_of
 
 FILE: Final = "superblock"
 SQLITE: Final = "sqlite"
@@ -29,7 +30,6 @@ LINE_MAX: Final = 63
 FILE_MAX: Final = 4096
 """More than any superblock is long."""
 
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE_MAX: Final = 1 << 62
 _KEYS: Final = ("version", "metadata", "used", "total")
 
@@ -124,10 +124,9 @@ def sync_directory(path: Path) -> None:
 
 def parse_size(word: str) -> int:
     """Bytes from a number with K, M, G or T (of 1024) behind it or nothing. UsageError for anything else."""
-    number, unit = (word[:-1], word[-1].upper()) if word[-1:].isalpha() else (word, "")
-    if not (number.isascii() and number.isdecimal()) or unit not in _UNITS:
+    size = size_of(word)
+    if size is None:
         raise UsageError(f"Bad filesystem size - '{word}'", "say bytes, or a number with K, M, G or T behind it")
-    size = int(number) * _UNITS[unit]
     if not 0 < size <= _SIZE_MAX:
         raise UsageError(f"Bad filesystem size - '{word}'", "say more than 0 and less than 4194304T")
     return size

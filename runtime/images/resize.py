@@ -11,9 +11,11 @@ from typing import Final
 import trio
 
 from runtime.images.formats import Format, Image
+from runtime.images.growing import GROW
 from runtime.images.inside import NAME, in_guest
 from runtime.images.output import output_file
 from runtime.images.programs import find_program
+from runtime.images.resize_disk import grow_last
 from runtime.images.streams import failed
 from umlfs.blocks import probe, sparse
 from umlfs.blocks.file import HostFile
@@ -25,11 +27,6 @@ UNIT: Final = 4096
 """Sizes are multiples of it: a block of any of these filesystems."""
 _REPAIRED: Final = 3
 """e2fsck's exit status when all is well now is not above it."""
-GROW: Final = {
-    "xfs": ("xfs_growfs", "xfsprogs", "xfs_growfs /mnt"),
-    "btrfs": ("btrfs", "btrfs-progs", "btrfs filesystem resize max /mnt"),
-}
-"""By filesystem: the program that makes it larger while it is mounted, its package, and how."""
 NO_SIZE: Final = "has no size of its own that could be changed; 'uml image convert' it first"
 _OTHERS: Final = {
     Format.COW: "has the size of its backing file; 'uml cow merge' it first",
@@ -58,8 +55,6 @@ async def resize(image: Image, size: int) -> None:
         kind = await probe.probe(RawDevice(file, file.size()))
         old = file.size()
         if kind == probe.PARTITIONED:
-            from runtime.images.resize_disk import grow_last
-
             await grow_last(path, file, size)
         elif kind == "ext4":
             await trio.to_thread.run_sync(_resize_ext4, path, file, size)

@@ -11,10 +11,10 @@ import trio
 
 from runtime.appliance.disk import parts
 from runtime.appliance.part import Part
+from runtime.images.growing import GROW_OR_EXT4
 from runtime.images.inside import NAME, in_guest
 from runtime.images.parts import told
 from runtime.images.programs import find_program
-from runtime.images.resize import GROW
 from runtime.images.streams import failed
 from umlfs.blocks.file import HostFile
 from umlfs.blocks.partitions import SECTOR
@@ -23,8 +23,6 @@ from umlfs.blocks.slice import Slice
 from umlfs.errors import UsageError
 from umlfs.host.programs import run_program
 
-_GROW: Final = GROW | {"ext4": ("resize2fs", "e2fsprogs", f"resize2fs /dev/{NAME}")}
-"""All while they are mounted: nothing has to be checked before."""
 _LOGICAL: Final = 5
 """The first number of a logical partition, which lies in another that would have to grow, too."""
 _GPT: Final = b"EFI PART"
@@ -45,7 +43,7 @@ async def grow_last(path: Path, file: HostFile, size: int) -> None:
     if size <= old:
         raise UsageError(f"{path}: a disk with partitions, which only becomes larger", f"name more than {old} bytes")
     last = _last(path, await parts(RawDevice(file, old)))
-    program, package, grow = _GROW[last.kind or ""]
+    program, package, grow = GROW_OR_EXT4[last.kind or ""]
     find_program(program, package)
     await trio.to_thread.run_sync(_grow_table, path, file.fileno(), old, size, last)
     device = RawDevice(file, size)
@@ -59,8 +57,8 @@ async def grow_last(path: Path, file: HostFile, size: int) -> None:
 def _last(path: Path, found: list[Part]) -> Part:
     """The partition that lies last. UsageError if it cannot grow."""
     last = max(found, key=lambda part: part.offset, default=None)
-    if last is None or last.number is None or last.kind not in _GROW:
-        known = ", ".join(sorted(_GROW))
+    if last is None or last.number is None or last.kind not in GROW_OR_EXT4:
+        known = ", ".join(sorted(GROW_OR_EXT4))
         raise UsageError(f"{path}: its last partition cannot grow: there is {told(found)}", f"those with {known} can")
     return last
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from runtime.machines.description import Description
 from umlfs.errors import UmlError, UsageError
+from umlfs.sizes import size_of
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 NODES: Final = Path("/sys/devices/system/node")
@@ -25,7 +26,6 @@ PROCS: Final = "cgroup.procs"
 SUBTREE: Final = "cgroup.subtree_control"
 
 _RANGE: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?\Z")
-_SIZE: Final = re.compile(r"(\d{1,12})([KMGT]?)\Z", re.IGNORECASE)
 _PERCENT: Final = re.compile(r"(\d{1,6})%\Z")
 _MPOL_BIND: Final = 2
 _SET_MEMPOLICY: Final = 238
@@ -109,10 +109,10 @@ def parse_quota(text: str) -> int:
 
 def parse_bytes(text: str) -> int:
     """Bytes, from `300M`. UsageError."""
-    found = _SIZE.match(text)
-    if found is None or not int(found[1]):
+    size = size_of(text)
+    if not size:
         raise UsageError(f"--memory-max {text}: not a size", "write it like 300M")
-    return int(found[1]) << (10 * " KMGT".index(found[2].upper() or " "))
+    return size
 
 
 def _nice(value: int) -> int:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from umlfs.errors import UmlError, UsageError
+from umlfs.sizes import size_of
 
 DEFAULT: Final = 256 << 20
 """Bytes of guest memory unless told otherwise; the host gives only what the guest touches."""
@@ -22,21 +22,17 @@ MINIMUM: Final = 32 << 20
 """Bytes. The stock kernel takes 11 MiB of it. With our initramfs and an overlay it runs `true` in 22 MiB, and aborts
 with 20; in 32 MiB a command has 10 to itself."""
 
-_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE: Final = re.compile(r"([0-9]{1,18})([kmgt]?)(i?b)?\Z", re.IGNORECASE)
-
 
 def parse_size(text: str) -> int:
     """Bytes of guest memory from `256M`, `1g`, `262144k` or a number of bytes.
 
     UsageError for what is no size, is too little for a guest to run in, or more than this host has.
     """
-    found = _SIZE.match(text.strip())
-    if found is None or (found[3] and not found[2]):
+    size = size_of(text)
+    if size is None:
         raise UsageError(f"{text!r} is not a size of memory", "write it like 256M or 2G")
-    size = int(found[1]) * _UNITS[found[2].lower()]
     if size < MINIMUM:
-        hint = f"; did you mean {found[1]}M?" if not found[2] and int(found[1]) << 20 >= MINIMUM else ""
+        hint = f"; did you mean {size}M?" if text.strip() == str(size) and size << 20 >= MINIMUM else ""
         raise UsageError(f"{text}: too little memory for a guest", f"give it at least {MINIMUM >> 20}M{hint}")
     total = host_memory()
     if size > total:
