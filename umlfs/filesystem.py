@@ -187,8 +187,28 @@ def _unsupported() -> OSError:
 class Filesystem:
     """A filesystem. Subclasses override what they have; the rest answers ENOSYS.
 
-    All operations raise `OSError`. Where an operation takes `ino` and `handle`, the handle is the one that
-    `open` or `create` gave, or `NO_HANDLE` if `open` answered ENOSYS: then the inode itself is used.
+    Operations raise `OSError` with an errno and nothing else. Besides those named with each, any may raise:
+
+    * ESTALE: the inode number means nothing (any more); a kernel then looks the name up again.
+    * EBADF: the handle means nothing.
+    * EROFS: a change, where there are none (`Traits.read_only`).
+    * ENOTDIR, EISDIR, ELOOP, EINVAL: the inode is of another kind than the operation is for.
+    * ENOSPC, EDQUOT, EIO: what stores it is full, or fails.
+    * EACCES, EPERM: the process that serves it may not do that. (What the *caller* may do is not looked at.)
+
+    Concurrency: all operations run in one thread, and any number may be under way at once, on one inode too. A
+    consumer orders what must not overtake each other, as a kernel does with its locks of directories and files: two
+    changes of names in one directory, or of sizes, do not come at once; reads and writes may. An operation that does
+    not wait for anything is not interrupted by others.
+
+    Cancellation: an operation that is cancelled may have happened, but is not half done, and nothing of it goes on.
+    Buffers of the caller are not touched any more once it has ended.
+
+    Handles: where an operation takes `ino` and `handle`, the handle is the one that `open` or `create` gave, or
+    `NO_HANDLE` if `open` answered ENOSYS: then the inode itself is used. Directories likewise, with `opendir`.
+
+    Waiting: an operation waits for a disk or a network in a thread or a socket, never on the loop. "Immediate" below
+    means that a provider should not have to wait at all.
     """
 
     traits: Traits = Traits()
@@ -218,154 +238,207 @@ class Filesystem:
 
     def disconnect(self) -> None:
         """The consumer is gone without a word (unmounted, or its guest died): every lookup and handle it had is
-        given back. A new consumer may follow. A Filesystem serves one consumer at a time."""
+        given back. Immediate; no operation is under way. A new consumer may follow. A Filesystem serves one consumer
+        at a time."""
 
     async def close(self) -> None:
-        """Give up every resource. Open handles end; what was flushed stays."""
+        """Give up every resource. Open handles end; everything that was answered stays, and is written down (durably,
+        where the provider can see to that). After `running`, if it was. May be called twice. UmlError or OSError if
+        something could not be written: all is given up nevertheless."""
 
     # Names ------------------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
-        """Resolve `name` in directory `parent`; counts one lookup. ENOENT, or an Entry with ino 0 to be cached."""
+        """Resolve `name` in directory `parent`, neither `.` nor `..`; a symlink is not followed. Counts one lookup.
+
+        ENOENT, or an Entry with `ino` 0, which counts none and may be remembered for `entry_valid_ns`. ENAMETOOLONG.
+        """
         raise _unsupported()
 
     def forget(self, ino: int, count: int) -> None:
-        """Give back `count` lookups of `ino`. Never fails and never blocks; unknown numbers are ignored."""
+        """Give back `count` lookups of `ino`. Immediate; never fails. Unknown numbers are ignored."""
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
-        """Make a file of any type but directory and symlink. `mode` is already masked with `umask`, unless
-        `Traits.posix_acl` leaves that to the provider; so too in `mkdir` and `create`."""
+        """Make a file of any type but directory and symlink, which belongs to `caller`. Counts one lookup.
+
+        `mode` has the type and the permission bits, already masked with `umask`, unless `Traits.posix_acl` leaves that
+        to the provider; so too in `mkdir` and `create`. In a directory with the set-group-id bit it gets the
+        directory's group. `rdev` is as `os.makedev`'s, for device nodes. EEXIST; EPERM for a kind that cannot be made.
+        """
         raise _unsupported()
 
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Entry:
+        """Make an empty directory, as `mknod` makes files. `mode` has permission bits. EEXIST."""
         raise _unsupported()
 
     async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Entry:
+        """Make a symlink to `target`, any bytes but NUL. Counts one lookup. EEXIST; ENAMETOOLONG for the target."""
         raise _unsupported()
 
     async def readlink(self, ino: int) -> bytes:
+        """The target of a symlink. EINVAL if it is none."""
         raise _unsupported()
 
     async def link(self, ino: int, new_parent: int, new_name: bytes) -> Entry:
+        """Give the file `ino` one more name; the answer is the same inode, and counts one lookup. EEXIST; EPERM for a
+        directory; EMLINK; EXDEV."""
         raise _unsupported()
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        """Remove a name that is not a directory's. The inode lives on while open or not forgotten."""
+        """Remove a name that is not a directory's. The inode lives on while open or not forgotten: its contents and
+        attributes (`nlink` 0) are as before. ENOENT; EISDIR or EPERM for a directory."""
         raise _unsupported()
 
     async def rmdir(self, parent: int, name: bytes) -> None:
+        """Remove an empty directory. ENOENT; ENOTDIR; ENOTEMPTY; EBUSY."""
         raise _unsupported()
 
     async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
-        """Rename; `flags` are renameat2's (RENAME_NOREPLACE 1, RENAME_EXCHANGE 2, RENAME_WHITEOUT 4)."""
+        """Move a name, at once for whoever looks: what `new_name` was is replaced, and lives on as with `unlink`.
+
+        `flags` are renameat2's: RENAME_NOREPLACE 1 (EEXIST if `new_name` is there), RENAME_EXCHANGE 2 (both change
+        places; ENOENT if `new_name` is not there), RENAME_WHITEOUT 4; EINVAL for those that it cannot do. Two names of
+        one file: nothing happens. ENOENT; ENOTEMPTY; EINVAL for a directory into itself; EXDEV.
+        """
         raise _unsupported()
 
     # Attributes -------------------------------------------------------------------------------
 
     async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
-        """The attributes, and how long (ns) they may be believed."""
+        """The attributes as of now, and how long (ns) they may be believed. Works for what has no name any more."""
         raise _unsupported()
 
     async def setattr(
         self, ino: int, changes: SetAttr, handle: int = NO_HANDLE, caller: Caller | None = None
     ) -> tuple[Attr, int]:
-        """Apply all of `changes`; the answer is as `getattr`'s."""
+        """Apply all of `changes`, in the order size, owner, mode, times; the answer is as `getattr`'s. ctime becomes
+        now unless it is given. If one fails, those before it may have happened.
+
+        A larger `size` (bytes) adds zeroes, a smaller one cuts off. EFBIG; EPERM for an owner that cannot be given.
+        """
         raise _unsupported()
 
     async def access(self, ino: int, mask: int, caller: Caller) -> None:
-        """EACCES unless `caller` may do what `mask` (R_OK, W_OK, X_OK) says."""
+        """EACCES unless `caller` may do what `mask` (R_OK 4, W_OK 2, X_OK 1) says. ENOSYS: all may, as far as the
+        provider is concerned, and the consumer goes by modes and owners."""
         raise _unsupported()
 
     async def statfs(self, ino: int = ROOT) -> StatFs:
+        """Sizes and free space of the filesystem that `ino` is on."""
         raise _unsupported()
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
-        """ENODATA if there is none of that name."""
+        """The value, at most 64 KiB. `name` has its namespace, as in `user.x`. ENODATA if there is none of that name;
+        EOPNOTSUPP for a namespace that there is not."""
         raise _unsupported()
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        """`flags`: XATTR_CREATE 1 (EEXIST if there), XATTR_REPLACE 2 (ENODATA if not); `ACL_KILL_SGID`."""
+        """Set it. `flags`: XATTR_CREATE 1 (EEXIST if there), XATTR_REPLACE 2 (ENODATA if not); `ACL_KILL_SGID`.
+        EOPNOTSUPP; E2BIG or ENOSPC for a value that is too large."""
         raise _unsupported()
 
     async def listxattr(self, ino: int) -> list[bytes]:
+        """The names of all, in any order."""
         raise _unsupported()
 
     async def removexattr(self, ino: int, name: bytes) -> None:
+        """Remove one. ENODATA; EOPNOTSUPP."""
         raise _unsupported()
 
     # Files ------------------------------------------------------------------------------------
 
     async def open(self, ino: int, flags: int) -> Opened:
-        """Open for reading or writing (`flags` as open(2)'s). ENOSYS: no handle is needed, ever."""
+        """Open for reading or writing (`flags` as open(2)'s: the access mode, O_TRUNC, O_APPEND). Whether the caller
+        may was checked. ENOSYS: no handle is needed, ever; then O_TRUNC comes as a `setattr` of the size."""
         raise _unsupported()
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
     ) -> tuple[Entry, Opened]:
-        """Make a regular file and open it. Without O_EXCL an existing file is opened instead.
-        The handle may be `NO_HANDLE` if `open` answers ENOSYS."""
+        """Make a regular file and open it, as `mknod` and `open`. Without O_EXCL an existing file is opened instead
+        (and with O_TRUNC made empty); with it, EEXIST. Counts one lookup, unless it fails. The handle may be
+        `NO_HANDLE` if `open` answers ENOSYS."""
         raise _unsupported()
 
     async def read_into(self, ino: int, handle: int, offset: int, buffers: Sequence[memoryview]) -> int:
-        """Fill `buffers` in turn from `offset`; returns the bytes read, short only at the end of the file."""
+        """Fill `buffers` in turn with the bytes from `offset`; returns how many were read, short only at the end of the
+        file (0 from there on), or of a stream (`Opened.stream`). What `buffers` hold beyond that is undefined."""
         raise _unsupported()
 
     async def write_from(
         self, ino: int, handle: int, offset: int, buffers: Sequence[memoryview], kill_set_id: bool = False
     ) -> int:
-        """Write `buffers` at `offset`; returns the bytes written, less than all only if something ran out.
-        With `kill_set_id` the set-id bits and file capabilities are dropped."""
+        """Write `buffers` at `offset` (with O_APPEND, which the consumer has seen to, that is the end); returns the
+        bytes written, less than all only if something ran out. A gap before `offset` reads as zeroes. Not durable
+        before `fsync`. With `kill_set_id` the set-id bits and file capabilities are dropped. EFBIG."""
         raise _unsupported()
 
     async def flush(self, ino: int, handle: int) -> None:
-        """A descriptor was closed; the last chance to report a delayed error."""
+        """A descriptor was closed (there may be others of the same handle); the last chance to report a delayed error.
+        ENOSYS: there is never any, and the consumer stops asking. Not durable."""
         raise _unsupported()
 
     async def release(self, ino: int, handle: int) -> None:
-        """The handle is used no more."""
+        """The handle is used no more. Errors are seen by nobody."""
         raise _unsupported()
 
     async def fsync(self, ino: int, handle: int, data_only: bool = False) -> None:
-        """Durable on return: the contents and (unless `data_only`) all metadata."""
+        """Durable on return: the contents and (unless `data_only`) all metadata of the file. Waits for the disk. A
+        failed one must not be followed by a success for what was lost."""
         raise _unsupported()
 
     async def fallocate(self, ino: int, handle: int, mode: int, offset: int, length: int) -> None:
-        """As fallocate(2): KEEP_SIZE 1, PUNCH_HOLE 2, ZERO_RANGE 16; EOPNOTSUPP for what cannot be done."""
+        """As fallocate(2), in bytes: 0 reserves space and makes the file that large, KEEP_SIZE 1, PUNCH_HOLE 2 (with
+        KEEP_SIZE), ZERO_RANGE 16. EOPNOTSUPP for what cannot be done; the consumer then writes zeroes, or gives up."""
         raise _unsupported()
 
     async def lseek(self, ino: int, handle: int, offset: int, whence: int) -> int:
-        """The next data (SEEK_DATA 3) or hole (SEEK_HOLE 4) from `offset`; ENXIO past the end."""
+        """The offset of the next data (SEEK_DATA 3) or hole (SEEK_HOLE 4) at or after `offset`; the end of the file
+        is a hole. ENXIO from the end on, and for SEEK_DATA where no data follows. ENOSYS: all is taken for data."""
         raise _unsupported()
 
     async def copy_file_range(
         self, ino: int, handle: int, offset: int, out_ino: int, out_handle: int, out_offset: int, length: int
     ) -> int:
+        """Copy `length` bytes between two files of this filesystem, without the consumer seeing them; returns how many
+        were copied, which may be fewer, 0 at the end of the source.
+
+        Both inodes are this filesystem's: a consumer never asks across two. Where they lie on two of what stores
+        them (two disks below one directory of the host), EXDEV or EOPNOTSUPP, upon which it reads and writes. Within
+        one file the ranges must not overlap: EINVAL. All else is as with `write_from`.
+        """
         raise _unsupported()
 
     # Directories ------------------------------------------------------------------------------
 
     async def opendir(self, ino: int) -> Opened:
+        """Open a directory for listing. ENOSYS: no handle is needed, ever."""
         raise _unsupported()
 
     async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
         """Give entries from `offset` (0: the start) to `add` until it takes no more or the directory ends.
 
-        Includes `.` and `..`. A name that is there throughout comes exactly once, whatever happens to others.
+        `offset` is 0 or what `add` was given, by an earlier call on the same directory and handle. Includes `.` and
+        `..`. A name that is there throughout comes exactly once, whatever happens to others. Without an entry taken,
+        the directory is at its end. With `plus` attributes go along, and lookups are counted, see `DirSink`. An error
+        after entries were taken is for the next call.
         """
         raise _unsupported()
 
     async def releasedir(self, ino: int, handle: int) -> None:
+        """The handle is used no more."""
         raise _unsupported()
 
     async def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> None:
+        """Durable on return: the names in the directory. Waits for the disk."""
         raise _unsupported()
 
     # The whole --------------------------------------------------------------------------------
 
     def remarks(self) -> list[str]:
-        """What a person should know of its present state, a line each: such as a limit that it has met."""
+        """What a person should know of its present state, a line each: such as a limit that it has met. Immediate."""
         return []
 
     async def syncfs(self) -> None:
-        """Durable on return: everything written so far."""
+        """Durable on return: everything that was answered before this call. Waits for the disk."""
         raise _unsupported()
