@@ -69,6 +69,7 @@ class _Boot(click.Command):
 )
 @click.option("--mem", metavar="SIZE", help="Memory of the guest.  [256M]")
 @click.option("--kernel", metavar="FILE", is_eager=True, help="The UML kernel.  [the installed one]")
+@equipment.jail
 @click.option("--no-reboot", is_flag=True, help="A guest that restarts ends the machine.")
 @click.option("--on-panic", metavar="COMMAND", help="A shell command for when the guest panics.")
 @click.option(

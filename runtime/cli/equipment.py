@@ -28,3 +28,8 @@ publish = click.option(
 ubds = click.option(
     "--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING."
 )
+jail = click.option(
+    "--jail",
+    type=click.Choice(["auto", "strict", "off"]),
+    help="Keep the kernel process from this host: as far as that goes, entirely or not at all, or not.  [off]",
+)

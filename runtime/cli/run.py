@@ -29,6 +29,7 @@ from runtime.cli.printing import printable_lines
 @click.option("--user", metavar="NAME", help="Run as this user of the guest, a name or a number.  [root]")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.option("--kernel", metavar="FILE", help="The UML kernel.  [the installed one]")
+@equipment.jail
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the guest's boot log on standard error.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
@@ -46,6 +47,7 @@ def command(
     user: str | None,
     timeout: float | None,
     kernel: str | None,
+    jail: str | None,
     dry_run: bool,
     verbose: bool,
     words: tuple[str, ...],
@@ -66,6 +68,7 @@ def command(
     import trio
 
     from runtime.command import foreground
+    from runtime.jail.layers import DEFAULT, Mode
     from runtime.machine import mount_words
     from runtime.machine.machine import Options
     from runtime.network import words as net
@@ -85,6 +88,7 @@ def command(
         on_network=_warn,
         memory=parse_size(mem),
         kernel=kernel,
+        jail=Mode(jail or DEFAULT),
         terminal=on_terminal,
         on_log=_show_log if verbose else None,
     )

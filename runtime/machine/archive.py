@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from runtime.machine.options import Options
 def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Options) -> None:
     """Write the initramfs of one boot to `path`: what every boot has, then what this one adds. UmlError, OSError."""
     if options.initrd:
-        path.symlink_to(initramfs.given(options.initrd))
+        given = initramfs.given(options.initrd)
+        path.symlink_to(given)
+        equipment.grants.read.append(Path(os.path.realpath(given)))
         return
     program = options.program
     if program is not None:

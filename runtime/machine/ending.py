@@ -23,19 +23,16 @@ END_SECONDS: Final = 10.0
 
 
 @contextlib.contextmanager
-def watching(directory: Path) -> Iterator[Watch | None]:
-    """A watch on what is removed from `directory`; None where the host gives none."""
+def watching() -> Iterator[Watch | None]:
+    """A watch for `umid_removed`; None where the host gives none."""
     try:
         watch = Watch()
     except OSError:
         yield None
         return
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        watch.add(fd)
         yield watch
     finally:
-        os.close(fd)
         trio.lowlevel.notify_closing(watch.fd)
         watch.close()
 
@@ -45,7 +42,7 @@ def _exists(path: Path) -> bool:
 
 
 async def umid_removed(watch: Watch | None, directory: Path) -> None:
-    """Return when a kernel with its umid directory `directory`, in the one that is watched, ends or starts again.
+    """Return when a kernel with its umid directory `directory` ends or starts again.
 
     It removes that first, and then waits for all requests to its devices to be answered: also those that are
     answered only when something happens.
@@ -55,6 +52,7 @@ async def umid_removed(watch: Watch | None, directory: Path) -> None:
             while _exists(directory) is not expected:  # noqa: ASYNC110 - there is nothing that would tell
                 await trio.sleep(LOOK_SECONDS)
         return
+    _add(watch, directory.parent)
     while True:
         await trio.lowlevel.wait_readable(watch.fd)
         if any(event.mask & DELETE and event.name == os.fsencode(directory.name) for event in watch.read()):
@@ -90,3 +88,11 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"R"
     except OSError:
         return False
+
+
+def _add(watch: Watch, directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        watch.add(fd)
+    finally:
+        os.close(fd)

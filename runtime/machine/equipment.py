@@ -13,6 +13,7 @@ import trio
 
 from runtime import guest
 from runtime.guest.network import Network as GuestNetwork
+from runtime.jail.grants import Grants
 from umlfs.block import BlockDevice
 from umlfs.blocks import probe
 from umlfs.errors import UmlError, UsageError
@@ -144,6 +145,8 @@ class Equipment:
     network_modules: tuple[str, ...] = ()
     btrfs: bool = False
     """Some disk may hold btrfs: the kernel must not leave out its driver, which takes most of a second to start."""
+    grants: Grants = field(default_factory=Grants)
+    """What the kernel process is given of the host besides."""
     writes_disks: bool = False
     """The guest may write to a disk: it must let go of its filesystems before it ends."""
     _disks: int = 0
@@ -246,7 +249,7 @@ class Equipment:
             return
         # COW files and what belongs to them take a while to load, and most boots have none.
         from umlfs.ubd.device import look_at_ubd, open_ubd
-        from umlfs.ubd.native import native_argument, native_word
+        from umlfs.ubd.native import native_argument, native_files, native_word
 
         units = [spec.unit for spec in specs]
         for spec in specs:
@@ -256,6 +259,8 @@ class Equipment:
         for spec in specs:
             if native:
                 self.arguments.append(native_word(spec) if self.look_only else await native_argument(spec))
+                if not self.look_only:
+                    self.grants.add_files(native_files(spec))
                 self.btrfs = True  # who knows what it holds
                 self._found[spec.name] = spec.name, None
                 self.writes_disks |= not spec.read_only

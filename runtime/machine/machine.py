@@ -14,6 +14,9 @@ from typing import Final, Self
 import trio
 
 from runtime import guest
+from runtime.jail.grants import Grants
+from runtime.jail.launch import Launch
+from runtime.jail.layers import OPEN, Layers, Mode
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.tuning import remember_lpj, tuning
 from runtime.machine import ending
@@ -30,7 +33,8 @@ from runtime.machine.script import run_script
 from runtime.mconsole import notify
 from runtime.mconsole.wire import Kind, Notification
 from runtime.process.keeper import Keeper
-from runtime.process.memory import memory_directory
+from runtime.process.kernel_process import KernelProcess
+from runtime.process.memory import is_volatile, memory_directory
 from runtime.process.processes import kill_group
 from runtime.process.processor import Seat
 from runtime.tty.ptys import Ends, open_ends
@@ -72,6 +76,12 @@ class Machine:
         """Of the sockets, while the machine runs."""
         self.pid: int | None = None
         """The kernel's."""
+        self.layers: Layers = OPEN
+        """What the kernel's jail has come to be."""
+        self._uid = os.geteuid()
+        """The user that the kernel runs as."""
+        self._own: int | None = None
+        """A descriptor of the directory of the kernel's own that its jail shows it; None without a jail."""
         self.returncode: int | None = None
         """The exit status of a kernel that has ended; -N after signal N."""
         self._cut_off = False
@@ -212,7 +222,13 @@ class Machine:
     def mconsole(self) -> Path:
         """The kernel's own management console."""
         assert self.directory is not None
-        return self.directory / self.directory.name / "mconsole"
+        parent = self.directory if self._own is None else Path(f"/proc/self/fd/{self._own}")
+        return parent / self.directory.name / "mconsole"
+
+    @property
+    def replies(self) -> Path | None:
+        """Where sockets for its answers must lie, if not anywhere."""
+        return None if self._own is None else self.directory
 
     @property
     def wants_reboot(self) -> bool:
@@ -242,7 +258,7 @@ class Machine:
         async with contextlib.AsyncExitStack() as stack:
             kernel = find_kernel(options.kernel)
             memory = memory_directory(options.memory)
-            keeper = stack.enter_context(Keeper())
+            keeper = stack.enter_context(Keeper(memory=None if options.jail is Mode.OFF else memory))
             self.directory = directory = keeper.directory
             await stack.enter_async_context(self.networking.attached(keeper))
             self._equipment = equipment = await self._equip(stack, directory)
@@ -251,7 +267,7 @@ class Machine:
                 await stack.enter_async_context(vhost_user.listening(str(device.socket)))
                 for device in equipment.devices
             ]
-            watch = stack.enter_context(ending.watching(directory))
+            watch = stack.enter_context(ending.watching())
             heard = options.on_notification and stack.enter_context(notify.listening(directory / NOTIFY))
             # Tasks end before what they work on is closed.
             nursery = await stack.enter_async_context(trio.open_nursery())
@@ -262,9 +278,11 @@ class Machine:
             if heard and options.on_notification:
                 nursery.start_soon(self._tell, heard, options.on_notification)
                 equipment.arguments.append(f"mconsole=notify:{directory / NOTIFY}")
-            nursery.start_soon(self._hear_farewell, watch, directory / directory.name)
             await self.networking.ready()
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
+            if heard:
+                heard.sender = self._uid
+            nursery.start_soon(self._hear_farewell, watch, self.mconsole.parent)
             await self._wait_until_ready()
             if self.has_agent:
                 await self.networking.settled()
@@ -293,12 +311,10 @@ class Machine:
     ) -> None:
         tuned = tuning(kernel, btrfs=equipment.btrfs)
         lines = self._make_terminals(stack)
-        process = keeper.spawn(
-            kernel_command(kernel, self.options, equipment, tuned, lines),
-            output=subprocess.PIPE,
-            pass_fds=[*self.options.descriptors, *self.networking.descriptors, *lines.values()],
-            env={"TMPDIR": str(memory), "PATH": os.defpath, "HOME": str(keeper.directory)},
-        )
+        words = kernel_command(kernel, self.options, equipment, tuned, lines)
+        grants = equipment.grants
+        grants.descriptors += [*self.options.descriptors, *self.networking.descriptors, *lines.values()]
+        process = self._spawn(stack, kernel, keeper, grants, words, memory)
         self.pid = process.pid
         # The kernel goes before its devices do.
         stack.callback(keeper.close)
@@ -312,6 +328,37 @@ class Machine:
         nursery.start_soon(self._watch, keeper, process)
         if tuned.lpj is None:
             nursery.start_soon(self._learn, kernel)
+
+    def _spawn(
+        self,
+        stack: contextlib.AsyncExitStack,
+        kernel: Kernel,
+        keeper: Keeper,
+        grants: Grants,
+        words: Sequence[str],
+        memory: Path,
+    ) -> KernelProcess:
+        """Start the kernel: in a jail, unless there is to be none."""
+        environment = {"TMPDIR": str(keeper.memory or memory), "PATH": os.defpath, "HOME": str(keeper.directory)}
+        if self.options.jail is Mode.OFF:
+            return keeper.spawn(words, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
+        assert keeper.memory is not None
+        launch = Launch(
+            self.options.jail,
+            kernel.path,
+            directory=keeper.directory,
+            memory=self.options.memory,
+            memory_directory=keeper.memory,
+            memory_on_disk=not is_volatile(memory),
+            grants=grants,
+        )
+        with launch:
+            launch.prepare()
+            process = keeper.launch(launch, words, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
+        self.layers, self._uid = launch.layers, launch.user.uid
+        self._own = launch.directory
+        stack.callback(os.close, self._own)
+        return process
 
     def _make_terminals(self, stack: contextlib.AsyncExitStack) -> dict[int, int]:
         """What the kernel inherits of all its terminals, by their lines."""
@@ -336,7 +383,7 @@ class Machine:
         await self._control.ready.wait()
         remember_lpj(kernel, b"\n".join(self._log.lines))
 
-    async def _watch(self, keeper: Keeper, process: subprocess.Popen[bytes]) -> None:
+    async def _watch(self, keeper: Keeper, process: KernelProcess) -> None:
         status = await keeper.wait(process)
         with trio.move_on_after(LOG_SECONDS):
             await self._log.complete.wait()

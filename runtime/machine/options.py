@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from runtime import guest
+from runtime.jail import layers
+from runtime.jail.layers import Mode
 from runtime.machine.equipment import Disk, HostMount, RootDisk
 from runtime.mconsole.wire import Notification
 from runtime.network.contract import Network
@@ -57,6 +59,8 @@ class Options:
     """Lines of the guest (`con` numbers) to be made terminals for commands."""
     descriptors: Sequence[int] = ()
     """Passed to the kernel under their numbers, for words in `arguments` that name them."""
+    jail: Mode = layers.DEFAULT
+    """What keeps the kernel process from this host."""
     init: guest.Init | None = None
     """The machine stays up: what the guest's process 1 becomes. Commands then run side by side."""
     slots: int = 0

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from runtime import guest
+from runtime.jail.layers import Mode
+from runtime.jail.plan import OWN
+from runtime.jail.words import grant_words
+from runtime.kernels.doors import shut_doors
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.tuning import Tuning, command_line, tuning
 from runtime.machine.control import ControlFilesystem
@@ -24,12 +28,12 @@ NO_REBOOT: Final = "noreboot"
 """Has a kernel that is to start again end instead, so that it does not do so with devices that we are closing."""
 
 
-def _common_arguments(memory: int, directory: Path) -> list[str]:
-    """What every kernel is told, devices apart."""
+def _common_arguments(memory: int, directory: Path, own: Path) -> list[str]:
+    """What every kernel is told, devices apart; what it makes by itself goes to the directory `own`."""
     return [
         f"mem={memory >> 10}K",
         f"umid={directory.name}",
-        f"uml_dir={directory}/",
+        f"uml_dir={own}/",
         f"initrd={directory}/{ARCHIVE}",
         "lsm=",  # security modules have no policy here, and cost time at each call
         "root=",  # else the initramfs is a ramfs, which cannot be an overlay's upper layer
@@ -65,7 +69,16 @@ async def equip(
     equipment.add_slots(options.slots)
     equipment.add_disk_slots(options.disk_slots)
     equipment.arguments += options.arguments
+    if options.jail is not Mode.OFF:
+        grants = equipment.grants
+        grant_words(grants, options.arguments)
+        equipment.arguments.append(shut_doors(hostfs=grants.hostfs, iomem=grants.iomem))
     return equipment
+
+
+def own_directory(options: Options, directory: Path) -> Path:
+    """Where the kernel of a machine with this `directory` makes its own files, as it sees the host."""
+    return directory if options.jail is Mode.OFF else directory / OWN
 
 
 def kernel_command(
@@ -74,7 +87,7 @@ def kernel_command(
     """The kernel's command line. `lines` are its terminals: the descriptors, by their numbers (`con`). UmlError if it
     is too long."""
     arguments = [
-        *_common_arguments(options.memory, equipment.directory),
+        *_common_arguments(options.memory, equipment.directory, own_directory(options, equipment.directory)),
         *(device.argument for device in equipment.devices),
         *equipment.arguments,
         *tuned.arguments(),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from runtime.jail import layers
+from runtime.jail.layers import Mode
 from runtime.process.memory import DEFAULT, parse_size
 from umlfs.errors import UmlError, UsageError
 
@@ -17,6 +19,8 @@ SIZE_MAX: Final = 1 << 20
 DRIVERS: Final = ("virtio", "native")
 SECTION: Final = ("networks", "publish")
 """What stands in a section of its own, [network]."""
+CHOICES: Final = {"ubd_driver": DRIVERS, "jail": tuple(map(str, Mode))}
+"""The keys that take one of a few words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,8 @@ class Description:
     """A shell command for when the guest does not feed its watchdog, or the kernel does not answer."""
     hang_seconds: int = 60
     """After how many seconds without an answer the kernel counts as hung; 0 for never."""
+    jail: str = str(layers.DEFAULT)
+    """What keeps its kernel process from the host: `auto`, `strict` or `off`."""
     cpus: str = ""
     """The processors of the host that it may use: `0-2,5`. Empty for all."""
     nice: int = 0
@@ -166,8 +172,9 @@ def decode(table: dict[str, Any]) -> Description:
         if key not in known:
             raise UsageError(f"unknown key '{key}'", f"known are {', '.join(known)}")
         values[key] = _checked(key, str(known[key].type), value)
-    if values.get("ubd_driver", DRIVERS[0]) not in DRIVERS:
-        raise UsageError(f"ubd_driver = '{values['ubd_driver']}'", f"known are {', '.join(DRIVERS)}")
+    for key, known_values in CHOICES.items():
+        if key in values and values[key] not in known_values:
+            raise UsageError(f"{key} = '{values[key]}'", f"known are {', '.join(known_values)}")
     return Description(**values)
 
 

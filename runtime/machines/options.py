@@ -10,6 +10,7 @@ from typing import Final
 from runtime.consoles.channels.base import Xterm
 from runtime.consoles.spec import Kind, Line, Specs, parse_all
 from runtime.guest import Init
+from runtime.jail.layers import Mode
 from runtime.machine import mount_words
 from runtime.machine.equipment import RootDisk
 from runtime.machine.machine import Options
@@ -77,6 +78,7 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         arguments=[*_kernel_words(it), *arguments],
         memory=it.memory,
         kernel=it.kernel or None,
+        jail=Mode(it.jail),
         terminals=[n for n in TERMINALS if Line(Kind.CONSOLE, n) not in served and not it.initrd],
         slots=0 if it.initrd else it.slots,
         disk_slots=0 if is_native(it) else it.slots,

@@ -57,7 +57,7 @@ class Requests:
         self._machine = machine
         self._sync = False
         """`ubd=sync` was asked for: disks that come have flag `s`."""
-        self._kernel = Client(machine.mconsole)
+        self._kernel = Client(machine.mconsole, machine.replies)
         self._asked = asked
         self._stopped = False
         self._pausing = trio.Lock()

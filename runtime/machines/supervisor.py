@@ -159,7 +159,8 @@ class Supervisor:
                 requests = Requests(self.description, machine, asked=self._note_asked, changed=self._note_state)
                 public = directory / layout.MCONSOLE
                 self._pulse = self._pulse_of(machine)
-                async with mconsole.serving(public, machine.mconsole, requests.handlers(), HELP), self._pulse.felt():
+                served = mconsole.serving(public, machine.mconsole, requests.handlers(), HELP, machine.replies)
+                async with served, self._pulse.felt():
                     self._boots += 1
                     self.state = "running"
                     ready()
@@ -170,7 +171,7 @@ class Supervisor:
 
     def _pulse_of(self, machine: Machine) -> Pulse:
         return Pulse(
-            Client(machine.mconsole).request,
+            Client(machine.mconsole, machine.replies).request,
             seconds=self.description.hang_seconds,
             asleep=lambda: self.state == "stopped",
             tell=self._tell,
@@ -328,7 +329,7 @@ class Supervisor:
         self._asked = action
         with trio.move_on_after(NOW_SECONDS):
             with contextlib.suppress(UmlError):
-                await Client(machine.mconsole).request(action, NOW_SECONDS)
+                await Client(machine.mconsole, machine.replies).request(action, NOW_SECONDS)
             await machine.ended()
             return
         await self._force(machine, action)

@@ -50,9 +50,12 @@ class Exchange:
     Entering raises UsageError for a request that is too long, UmlError if there is no such socket.
     """
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, replies: Path | None = None) -> None:
+        """`replies` is the directory that the answer's socket has to lie in; a kernel in a jail sees no other."""
         self.path = path
         self._text = text
+        self._replies = replies
+        self._bound: Path | None = None
         self._stack: contextlib.ExitStack | None = None
 
     def __enter__(self) -> Self:
@@ -63,8 +66,9 @@ class Exchange:
         self.socket = new_socket()
         try:
             self._address = self._reach()
-            self._trusted = (os.geteuid(), 0, os.stat(self._address).st_uid)
-            self.socket.bind("")
+            owner = os.stat(self._address)
+            self._trusted = (os.geteuid(), 0, owner.st_uid)
+            self._bind(owner)
             if self._text.startswith(_PRINTED):
                 self.socket.connect(self._address)
         except OSError as error:
@@ -85,8 +89,22 @@ class Exchange:
         self._stack = contextlib.ExitStack()
         return self._stack.enter_context(reachable(self.path))
 
+    def _bind(self, owner: os.stat_result) -> None:
+        """Have a name that the machine, whose socket has this owner, can answer to."""
+        if self._replies is None:
+            self.socket.bind("")
+            return
+        self._bound = self._replies / f"reply-{os.urandom(6).hex()}"
+        self.socket.bind(os.fspath(self._bound))
+        os.chmod(self._bound, 0o600)
+        if owner.st_uid != os.geteuid():
+            os.chown(self._bound, owner.st_uid, owner.st_gid)
+
     def _close(self) -> None:
         self.socket.close()
+        if self._bound is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._bound.unlink()
         if self._stack is not None:
             self._stack.close()
 

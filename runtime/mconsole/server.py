@@ -46,18 +46,22 @@ TURN: Final = 32
 
 @contextlib.asynccontextmanager
 async def serving(
-    path: Path, kernel_socket: Path, handlers: Mapping[str, Handler], help_lines: Sequence[str] = ()
+    path: Path,
+    kernel_socket: Path,
+    handlers: Mapping[str, Handler],
+    help_lines: Sequence[str] = (),
+    replies: Path | None = None,
 ) -> AsyncIterator[None]:
     """Answer requests at `path`, which lies in a directory of the caller's own, until the context ends.
 
     `handlers` are our own requests by the words they begin with, such as `config ubd` or `stats`; the longest that
     fits is taken, and as in the kernel the rest of the last word is its matter. Every other request goes to the
-    kernel, whose socket need not be there yet. `help_lines` are added to the kernel's `help`. UmlError if the
-    socket cannot be made.
+    kernel, whose socket need not be there yet; it answers in the directory `replies`, see `Exchange`. `help_lines` are
+    added to the kernel's `help`. UmlError if the socket cannot be made.
     """
     with bound(path) as public:
         async with trio.open_nursery() as nursery:
-            server = _Server(public, kernel_socket, handlers, help_lines, nursery)
+            server = _Server(public, kernel_socket, handlers, help_lines, replies, nursery)
             nursery.start_soon(server.listen)
             yield
             nursery.cancel_scope.cancel()
@@ -70,9 +74,11 @@ class _Server:
         kernel: Path,
         handlers: Mapping[str, Handler],
         help_lines: Sequence[str],
+        replies: Path | None,
         nursery: trio.Nursery,
     ) -> None:
         self._public = public
+        self._replies = replies
         self._kernel = kernel
         self._handlers = sorted(handlers.items(), key=lambda item: -len(item[0]))
         self._help_lines = help_lines
@@ -158,7 +164,7 @@ class _Server:
     async def _ask_kernel(self, text: str) -> tuple[list[bytes], Reply]:
         """All of the answer is taken before any goes on: with a client that does not read the kernel would wait, and
         the guest with it."""
-        return await collect(self._kernel, text, KERNEL_SECONDS)
+        return await collect(self._kernel, text, KERNEL_SECONDS, self._replies)
 
 
 def _failure(error: UmlError | OSError) -> Reply:

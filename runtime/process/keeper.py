@@ -14,15 +14,17 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 import trio
 
+from runtime.process.kernel_process import AdoptedProcess, KernelProcess
 from runtime.process.open_files import callers_limit
 from runtime.process.processes import MARK, Leash, fixed_addresses, kill_group, kill_marked
 from umlfs.errors import UmlError
@@ -55,6 +57,7 @@ grep -lsF "$2=$1" /proc/[0-9]*/environ | while IFS=/ read -r root proc pid rest;
     kill -s KILL "$pid"
 done
 rm -rf -- "$1"
+[ -z "$3" ] || rm -rf -- "$3"
 """
 
 _LAUNCH: Final = """\
@@ -75,11 +78,40 @@ GROUP_TIMEOUT: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """What a launcher has started: children of this process."""
+
+    kernel: int
+    """0 if there is none."""
+    first: int = 0
+    """Process 1 of the kernel's own namespace, with which all of the kernel's processes end; 0 if it has none."""
+    failure: UmlError | None = None
+    """Why the kernel does not run after all: what there is of it is to be ended."""
+
+
+class Launcher(Protocol):
+    """What puts a kernel somewhere before it runs."""
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        """What its own process inherits, besides what the kernel does."""
+
+    def command(self, kernel: Sequence[str]) -> list[str]:
+        """The command that becomes, or starts, the command `kernel`. It tells the keeper, by its standard output, of
+        each process that is to be killed at the end."""
+
+    def started(self, launcher: subprocess.Popen[bytes]) -> Started:
+        """Wait until the kernel runs, or is sure not to."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Bonds:
     """What holds a kernel's processes together."""
 
     leash: Leash
     mark: str
+    first: KernelProcess | None = None
+    """Process 1 of the kernel's namespace."""
 
 
 class Keeper:
@@ -93,10 +125,14 @@ class Keeper:
     """
 
     directory: Path
+    memory: Path | None
+    """Likewise a directory for the file of a guest's memory, if one was asked for."""
 
-    def __init__(self, parent: Path | None = None) -> None:
+    def __init__(self, parent: Path | None = None, memory: Path | None = None) -> None:
+        """The directory is made in `parent`, and one for memory in `memory`."""
         self.directory = (parent or _default_parent()) / f"umlfs-{os.urandom(6).hex()}"
-        self._kernels: dict[subprocess.Popen[bytes], _Bonds] = {}
+        self.memory = memory / f"{self.directory.name}.memory" if memory else None
+        self._kernels: dict[KernelProcess, _Bonds] = {}
         """Those that are not reaped."""
         self._started = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,8 +141,9 @@ class Keeper:
     def __enter__(self) -> Keeper:
         reader, self._pipe = os.pipe()
         try:
-            self._process = _start(reader, self.directory)
-            self.directory.mkdir(mode=0o700)
+            self._process = _start(reader, self.directory, self.memory)
+            for path in filter(None, (self.directory, self.memory)):
+                path.mkdir(mode=0o700)
         except OSError as error:
             self.close()
             raise UmlError(f"{self.directory}: cannot be made ready: {error.strerror}") from error
@@ -138,11 +175,57 @@ class Keeper:
         addresses. The process number is the kernel's own. UmlError if it cannot be started. Wait for its end by `wait`.
         """
         words = [SHELL, "-c", _LAUNCH, SHELL, callers_limit(), *(os.fspath(word) for word in arguments)]
+        kernel, bonds = self._popen(words, stdin, output, pass_fds, env, cwd, makes_group)
+        self._kernels[kernel] = bonds
+        return kernel
+
+    def launch(
+        self,
+        launcher: Launcher,
+        arguments: Sequence[str | os.PathLike[str]],
+        *,
+        output: int | IO[bytes] | None = None,
+        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> KernelProcess:
+        """As `spawn`, by way of `launcher`; returns when the kernel runs, some milliseconds later."""
+        words = launcher.command([os.fspath(word) for word in arguments])
+        inherited = [*pass_fds, *launcher.descriptors]
+        process, bonds = self._popen(words, subprocess.DEVNULL, output, inherited, env, Path("/"), True)
+        self._kernels[process] = bonds
+        started = launcher.started(process)
+        kernel = self._adopt(started, process) if started.first else process
+        if started.failure is not None:
+            if kernel.stderr is not None:
+                kernel.stderr.close()
+            self._end(kernel)
+            raise started.failure
+        return kernel
+
+    def _adopt(self, started: Started, launcher: subprocess.Popen[bytes]) -> KernelProcess:
+        """The launcher is done: what counts is what it has started."""
+        bonds = self._kernels.pop(launcher)
+        launcher.wait()
+        first = AdoptedProcess(started.first)
+        kernel = AdoptedProcess(started.kernel, launcher.stderr) if started.kernel else first
+        self._kernels[kernel] = _Bonds(bonds.leash, bonds.mark, first)
+        return kernel
+
+    def _popen(
+        self,
+        words: Sequence[str],
+        stdin: int | IO[bytes],
+        output: int | IO[bytes] | None,
+        pass_fds: Sequence[int],
+        env: Mapping[str, str] | None,
+        cwd: Path | None,
+        makes_group: bool,
+    ) -> tuple[subprocess.Popen[bytes], _Bonds]:
         self._started += 1
         leash, mark = Leash(), f"{self.directory}/{self._started}"
         try:
             with fixed_addresses() if makes_group else contextlib.nullcontext():
-                kernel = subprocess.Popen(
+                process = subprocess.Popen(
                     words,
                     stdin=stdin,
                     stdout=self._pipe,
@@ -154,13 +237,12 @@ class Keeper:
                 )
         except OSError as error:
             leash.close()
-            raise UmlError(f"{os.fspath(arguments[0])}: cannot be started: {error.strerror}") from error
+            raise UmlError(f"{words[0]}: cannot be started: {error.strerror}") from error
         finally:
             leash.hand_over()
-        self._kernels[kernel] = _Bonds(leash, mark)
-        return kernel
+        return process, _Bonds(leash, mark)
 
-    async def wait(self, kernel: subprocess.Popen[bytes]) -> int:
+    async def wait(self, kernel: KernelProcess) -> int:
         """Wait until the kernel ends, end what it left running, and reap it: its `returncode`.
 
         Cancellation leaves it running.
@@ -174,12 +256,14 @@ class Keeper:
             self._end(kernel)
         return kernel.wait()  # It is reaped: this does not wait.
 
-    def _end(self, kernel: subprocess.Popen[bytes]) -> None:
+    def _end(self, kernel: KernelProcess) -> None:
         """End all processes of the kernel and reap it. Until then its number is its own, so what goes by the
         number comes first."""
         bonds = self._kernels.pop(kernel, None)
         if bonds is None:
             return
+        if bonds.first is not None:
+            os.kill(bonds.first.pid, signal.SIGKILL)
         if not bonds.leash.is_free():
             kill_group(kernel.pid)
             if not bonds.leash.is_free(GROUP_TIMEOUT):
@@ -189,6 +273,9 @@ class Keeper:
         self._tell(b"drop %d\n" % kernel.pid)
         with contextlib.suppress(subprocess.TimeoutExpired):
             kernel.wait(END_TIMEOUT)
+            if bonds.first is not None:  # it waits for the kernel to be reaped
+                self._tell(b"drop %d\n" % bonds.first.pid)
+                bonds.first.wait(END_TIMEOUT)
 
     @property
     def closed(self) -> bool:
@@ -203,7 +290,8 @@ class Keeper:
         """End the kernels, remove the directory, let the keeper go. To be called once or more."""
         for kernel in list(self._kernels):
             self._end(kernel)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for path in filter(None, (self.directory, self.memory)):
+            shutil.rmtree(path, ignore_errors=True)
         if self._pipe >= 0:
             self._tell(b"done\n")
             os.close(self._pipe)
@@ -214,9 +302,9 @@ class Keeper:
             self._process = None
 
 
-def _start(reader: int, directory: Path) -> subprocess.Popen[bytes]:
+def _start(reader: int, directory: Path, memory: Path | None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [SHELL, "-c", _KEEP, SHELL, directory, MARK],
+        [SHELL, "-c", _KEEP, SHELL, directory, MARK, memory or ""],
         stdin=reader,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

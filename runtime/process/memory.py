@@ -74,6 +74,11 @@ def _candidates() -> list[Path]:
     return [Path(text) for text in dict.fromkeys([*texts, "/dev/shm", "/tmp"])]
 
 
+def is_volatile(path: Path) -> bool:
+    """Whether what is in the directory `path` is held in memory."""
+    return _is_on(path, _volatile_devices())
+
+
 def _volatile_devices() -> set[str]:
     """The device numbers (`0:25`) of filesystems that are held in memory."""
     try:

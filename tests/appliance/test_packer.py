@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.appliance.program import FLAGS, SOURCES
+from runtime.appliance.program import SOURCES
+from runtime.host.compiled import FLAGS
 from runtime.images.streams import TAR
 from tests import needs
 from tests.images import entries

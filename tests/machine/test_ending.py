@@ -24,7 +24,7 @@ async def test_removal(has_watch: bool, tmp_path: Path, monkeypatch: pytest.Monk
         await ending.umid_removed(watch, tmp_path / "umid")
         heard.set()
 
-    with ending.watching(tmp_path) as watch:
+    with ending.watching() as watch:
         assert (watch is not None) is has_watch
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hear)

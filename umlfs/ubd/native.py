@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import posixpath
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from umlfs.blocks.foreign import format_of
@@ -29,6 +30,32 @@ OFFSET_MAX: Final = (1 << 31) - 1
 """The driver keeps the offset of the data area in an int."""
 
 OURS: Final = "leave out '--ubd-driver native': our own driver takes it"
+
+
+@dataclass(frozen=True, slots=True)
+class NativeFiles:
+    """What the driver opens for one device: absolute paths, as it names them."""
+
+    read: tuple[Path, ...]
+    write: tuple[Path, ...]
+    size_max: int
+    """Bytes that a file which it writes may come to have."""
+
+
+def native_files(spec: Spec) -> NativeFiles:
+    """The files of a device that `native_argument` has checked. OSError."""
+    file, backing = Path(os.path.abspath(spec.file)), spec.backing
+    size = _size(file)
+    if not spec.plain and is_cow(spec.file):
+        header = header_at(spec.file)
+        backing = backing or os.fsdecode(header.backing)
+        size = max(size, header.data_offset + header.size)
+    behind = (Path(os.path.abspath(backing)),) if backing else ()
+    return NativeFiles((*behind, file), (), 0) if spec.read_only else NativeFiles(behind, (file,), size)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 async def native_argument(spec: Spec) -> str:

@@ -1,0 +1,1 @@
+"""What keeps a kernel process from the host: see docs/security.md."""

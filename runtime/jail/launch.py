@@ -1,0 +1,177 @@
+"""Starting a kernel in its jail."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from runtime.host.compiled import compiled
+from runtime.jail import report, seccomp
+from runtime.jail.grants import Grants
+from runtime.jail.layers import Layer, Layers, Mode
+from runtime.jail.libraries import libraries
+from runtime.jail.missing import missing
+from runtime.jail.plan import EMPTY, OWN, Plan
+from runtime.jail.users import User, kept_from, unused
+from runtime.process.keeper import Started
+from runtime.process.open_files import callers_limit
+from umlfs.errors import UmlError
+
+SOURCE: Final = Path(__file__).with_name("launcher.c")
+FILES_MAX: Final = 1 << 20
+"""Descriptors where the caller has no limit."""
+
+
+def launcher() -> bytes:
+    """The launcher, an executable. UmlError if it cannot be compiled. Blocks, half a second the first time."""
+    return compiled("jail", [SOURCE], "the launcher of jailed kernels")
+
+
+class Launch:
+    """Starts one kernel in a jail: a `runtime.process.keeper.Launcher`, and a context manager around its use."""
+
+    def __init__(
+        self,
+        mode: Mode,
+        kernel: Path,
+        *,
+        directory: Path,
+        memory: int,
+        memory_directory: Path,
+        memory_on_disk: bool,
+        grants: Grants,
+    ) -> None:
+        """The kernel's file and its machine's directories, see `plan.Plan`. UmlError where the host lacks what no jail
+        can be without."""
+        self.mode = mode
+        self.layers = Layers(mode)
+        self.directory = -1
+        """A descriptor of the machine's directory `OWN`, as the kernel sees it: there are its socket and pid file. The
+        caller closes it."""
+        self._kernel = kernel
+        self._memory = memory
+        self._paths = (directory, memory_directory)
+        self._memory_on_disk = memory_on_disk
+        self._grants = grants
+        self._programs = [kernel, *libraries(kernel), *_with_libraries(grants.execute)]
+        self._absent: dict[Layer, str] = missing()
+        self.user = self._choose_user()
+        if mode is Mode.STRICT and self._absent:
+            self.layers = Layers(mode, (), self._absent)
+            raise self._too_weak()
+        self._files: list[int] = []
+        self._near, self._far = socket.socketpair()
+
+    def __enter__(self) -> Launch:
+        self._program = self._file("jail", launcher())
+        self._filter = self._file("filter", seccomp.program()) if seccomp.is_known() else -1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._files:
+            os.close(fd)
+        self._near.close()
+        self._far.close()
+
+    def _file(self, name: str, content: bytes) -> int:
+        """A descriptor of a file in memory that holds `content`."""
+        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        self._files.append(fd)
+        os.write(fd, content)
+        return fd
+
+    def _choose_user(self) -> User:
+        """Who the kernel is to be: not root, unless it must open what is root's alone."""
+        caller = User.caller()
+        if caller.uid:
+            return caller
+        why = self._grants.keep_user or self._unusable()
+        if not why:
+            return unused()
+        self._absent[Layer.USER] = why
+        return caller
+
+    def _unusable(self) -> str:
+        """Why somebody who owns nothing could not use what is given."""
+        it = self._grants
+        wanted = ((self._programs, 5), (it.read, 4), (it.sockets, 2), (it.write, 6))
+        shut = next(filter(None, (kept_from(paths, bits) for paths, bits in wanted)), None)
+        return f"only its owner may open {shut}" if shut else ""
+
+    def prepare(self) -> None:
+        """Make the places that the kernel needs in its directory, and have it reach its sockets. OSError."""
+        directory, memory = self._paths
+        for name in (OWN, EMPTY):
+            (directory / name).mkdir(mode=0o700)
+        if self.user == User.caller():
+            return
+        os.chown(directory, -1, self.user.gid)
+        os.chmod(directory, 0o710)
+        for path in (directory / OWN, memory):
+            os.chown(path, self.user.uid, self.user.gid)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.chown(entry.path, self.user.uid, self.user.gid, follow_symlinks=False)
+
+    # As a launcher of the keeper's ------------------------------------------------------------
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        """What the launcher inherits."""
+        return [*self._files, self._far.fileno()]
+
+    def command(self, kernel: Sequence[str]) -> list[str]:
+        """The launcher with all its steps."""
+        directory, memory = self._paths
+        soft = callers_limit()
+        plan = Plan(
+            directory=directory,
+            memory=self._memory,
+            memory_directory=memory,
+            memory_on_disk=self._memory_on_disk,
+            programs=self._programs,
+            grants=self._grants,
+            user=self.user,
+            files=int(soft) if soft.isdigit() else FILES_MAX,
+            seccomp=self._filter,
+        )
+        strict = "1" if self.mode is Mode.STRICT else "0"
+        words = [f"/proc/self/fd/{self._program}", str(self._far.fileno()), strict, "close", str(self._program)]
+        return [*words, *plan.steps(), "--", *kernel]
+
+    def started(self, launcher: subprocess.Popen[bytes]) -> Started:
+        """As of `Launcher`; then `layers` tells what the jail has."""
+        self._far.close()
+        found = report.read(self._near)
+        self.directory = found.directory
+        absent = {**self._absent, **found.absent}
+        present = tuple(layer for layer in found.present if layer not in absent)
+        self.layers = Layers(self.mode, present, absent)
+        return Started(found.kernel, found.first, self._failure(found))
+
+    def _failure(self, found: report.Report) -> UmlError | None:
+        if found.kernel and not found.failure:
+            return None
+        self._close_directory()
+        if self.mode is Mode.STRICT and self.layers.absent:
+            return self._too_weak()
+        why = found.failure or "its launcher ended without a word"
+        return UmlError(f"{self._kernel}: cannot be started in its jail: {why}", "try it with --jail=off")
+
+    def _too_weak(self) -> UmlError:
+        layer, why = next(iter(self.layers.absent.items()))
+        return UmlError(f"--jail=strict: no {layer}: {why}", "see `uml doctor`, or use --jail=auto")
+
+    def _close_directory(self) -> None:
+        if self.directory >= 0:
+            os.close(self.directory)
+            self.directory = -1
+
+
+def _with_libraries(programs: Sequence[Path]) -> list[Path]:
+    return [path for program in programs for path in (program, *libraries(program))]

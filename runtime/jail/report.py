@@ -1,0 +1,77 @@
+"""What the launcher says of its work."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import Final
+
+from runtime.jail.layers import Layer
+from umlfs.errors import UmlError
+
+PIECE: Final = 65536
+
+
+@dataclass(slots=True)
+class Report:
+    """All of it."""
+
+    kernel: int = 0
+    """The kernel's process number; 0 if it was not started."""
+    first: int = 0
+    """That of process 1 of its namespace; 0 if it has none."""
+    directory: int = -1
+    """A descriptor of the directory `plan.OWN`, as the kernel sees it."""
+    present: list[Layer] = field(default_factory=list)
+    absent: dict[Layer, str] = field(default_factory=dict)
+    failure: str = ""
+    """Why the kernel was not started."""
+
+    def take(self, line: str) -> None:
+        """One line of it."""
+        word, _, rest = line.partition(" ")
+        fields = rest.split(" ", 3)
+        if word == "ok":
+            self.present.append(Layer(rest))
+        elif word == "no":
+            self._miss(*fields)
+        elif word == "first":
+            self.first = int(rest)
+        elif word == "pid":
+            self.kernel, self.first = int(fields[0]), int(fields[1])
+        elif word in ("exec", "fork"):
+            self.failure = os.strerror(int(rest))
+
+    def _miss(self, layer: str, number: str, step: str, word: str = "") -> None:
+        why = f"{step} {word}".strip() + f": {os.strerror(int(number))}" if int(number) else f"it needs {word}"
+        if layer:
+            self.absent[Layer(layer)] = why
+        else:
+            self.failure = why
+
+
+def read(connection: socket.socket) -> Report:
+    """The launcher's report, up to the moment at which the kernel runs, or it is sure that it does not. Blocks for some
+    milliseconds. UmlError for one that is none."""
+    report = Report()
+    text = b""
+    while True:
+        piece, descriptors, _, _ = socket.recv_fds(connection, PIECE, 1)
+        if descriptors:
+            report.directory = descriptors[0]
+        if not piece:
+            break
+        text += piece
+    try:
+        for line in text.decode(errors="surrogateescape").splitlines():
+            report.take(line)
+    except (ValueError, TypeError) as error:
+        raise UmlError(f"the jail's launcher said nonsense: {error}", "empty the cache, ~/.cache/umlfs") from None
+    return report
+
+
+def means_too_little(error: int) -> bool:
+    """Whether an error says that this user may not, rather than that something is wrong."""
+    return error in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.ENOSYS, errno.EINVAL)

@@ -1,0 +1,61 @@
+"""The user that a kernel process of root becomes: one that owns nothing, and that no other machine is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+FIRST: Final = 0x7A000000
+"""From here on numbers belong to nobody: behind those of systemd's containers, before 2^31."""
+COUNT: Final = 0x01000000
+FALLBACK: Final = 65534
+"""Where the caller's own user namespace has few numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Numbers of a user and a group."""
+
+    uid: int
+    gid: int
+
+    @classmethod
+    def caller(cls) -> User:
+        """Who calls."""
+        return cls(os.geteuid(), os.getegid())
+
+
+def unused() -> User:
+    """One that nobody has, as far as this user namespace has such."""
+    number = FIRST + random.randrange(COUNT)
+    return User(*(number if _is_mapped(number, which) else FALLBACK for which in ("uid", "gid")))
+
+
+def _is_mapped(number: int, which: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/self/{which}_map").read_text().splitlines():
+            first, _, count = map(int, line.split())
+            if first <= number < first + count:
+                return True
+        return False
+    return True
+
+
+def kept_from(paths: Iterable[Path], bits: int) -> Path | None:
+    """The first of `paths` that others than its owner may not use so (`bits` of a mode: 4 read, 2 write, 1 execute).
+
+    Only the file itself is looked at: the jail shows it whatever the directories above it allow.
+    """
+    for path in paths:
+        with contextlib.suppress(OSError):
+            mode = os.stat(path).st_mode
+            wanted = bits | (1 if stat.S_ISDIR(mode) else 0)
+            if mode & wanted != wanted:
+                return path
+    return None
