@@ -25,6 +25,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
 VALUES = {field.name: KINDS[str(field.type)] for field in fields(Description)} | {
     "memory": st.integers(32 << 20, 1 << 30),
     "ubd_driver": st.sampled_from(["virtio", "native"]),
+    "jail": st.sampled_from(["auto", "strict", "off"]),
 }
 
 
@@ -44,7 +45,17 @@ def test_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["umid = 3", "colour = 1", "mounts = 'x'", "mounts = [1]", "memory = 'x'", "reboot = 1", "umid", "ubd_driver='x'"],
+    [
+        "umid = 3",
+        "colour = 1",
+        "mounts = 'x'",
+        "mounts = [1]",
+        "memory = 'x'",
+        "reboot = 1",
+        "umid",
+        "ubd_driver='x'",
+        "jail='x'",
+    ],
 )
 def test_what_is_no_description(text: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
