@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.cli.activity import counter
-from runtime.cli.printing import printable
+from runtime.cli.printing import print_table, printable
 
 if TYPE_CHECKING:
     from humfs.tools import Info
@@ -182,6 +182,39 @@ def _lines(facts: Info) -> list[str]:
     if facts.importing and facts.holder is None:
         lines.append("import    was broken off; import again what it should hold")
     return lines + [f"mended    {line}" for line in facts.repairs]
+
+
+@command.command("query")
+@as_json
+@click.argument("directory", type=DIRECTORY)
+@click.argument("question", metavar="[TABLE|SQL]", required=False)
+def query_(directory: Path, question: str | None, as_json: bool) -> None:
+    """Ask the metadata: without TABLE or SQL what tables there are, else their rows. Nothing is ever changed.
+
+    Of a filesystem in use the answer is what was committed so far.
+
+    \b
+    Example:
+      uml humfs query debian
+      uml humfs query debian meta
+      uml humfs query --json debian 'SELECT uid, count(*) AS files FROM inode GROUP BY uid'
+    """
+    from humfs.query import query, tables
+
+    if question is None:
+        rows = [
+            {"table": each.name, "rows": each.rows, "columns": " ".join(each.columns)} for each in tables(directory)
+        ]
+    else:
+        rows = query(directory, question)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif rows:
+        print_table([name.upper() for name in rows[0]], [[_cell(value) for value in row.values()] for row in rows])
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 @command.command("check")

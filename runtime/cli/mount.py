@@ -7,11 +7,8 @@ import sys
 
 import click
 
-from runtime.cli.printing import printable
+from runtime.cli.printing import print_table, printable
 from umlfs.errors import UsageError
-
-_ENDLESS = 1 << 14
-"""The width of what is no terminal: a line for each mount, whatever is in it."""
 
 
 @click.command("mount")
@@ -74,12 +71,7 @@ def _list(as_json: bool) -> None:
         return
     if not found:
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("SOURCE", "MOUNTED AT", "PID", "SINCE", "REQUESTS", "", box=None, pad_edge=False)
-    for line in found:
-        table.add_row(*(Text(printable(cell), overflow="fold") for cell in line.cells()))
-    on_terminal = Console().is_terminal
-    Console(width=None if on_terminal else _ENDLESS).print(table)
+    print_table(
+        ["SOURCE", "MOUNTED AT", "PID", "SINCE", "REQUESTS", ""],
+        (line.cells() for line in found),
+    )

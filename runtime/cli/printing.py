@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+_ENDLESS = 1 << 14
+"""The width of what is no terminal: a line for each row, whatever is in it."""
+
 
 def printable(text: str) -> str:
     """`text` in one line, with every character that could drive a terminal escaped. Bytes that are no text are shown as
@@ -12,6 +17,18 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """`text` likewise, in as many lines as it has."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print rows below their headings; on a terminal as wide as that is."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
+    Console(width=None if Console().is_terminal else _ENDLESS).print(table)
 
 
 def _escaped(character: str) -> str:

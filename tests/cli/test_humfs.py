@@ -123,3 +123,44 @@ def test_failures_are_one_line(root: Path, words: list[str], status: int, says: 
     assert error.startswith("uml: ")
     assert error.count("\n") == 1
     assert says in error
+
+
+def test_query(root: Path, capsys: Run) -> None:
+    assert uml("check", "--repair", root) == 0
+    capsys.readouterr()
+    assert uml("query", root) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["TABLE", "ROWS", "COLUMNS"]
+    assert {line.split()[0] for line in shown[1:]} == {"inode", "dentry", "xattr", "meta", "repair"}
+    assert uml("query", "--json", root, "dentry") == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)]
+    assert sorted(names) == ["etc", "group", "passwd"]
+    assert uml("query", root, "SELECT uid, count(*) AS files FROM inode GROUP BY uid") == 0
+    assert capsys.readouterr().out.split() == ["UID", "FILES", "5", "4"]
+    assert uml("query", root, "SELECT * FROM inode WHERE ino = 0") == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "nothing",
+        "SELECT",
+        "DELETE FROM inode",
+        "ATTACH '/etc/passwd' AS x",
+        "PRAGMA journal_mode = OFF",
+        "SELECT 1; SELECT 2",
+    ],
+)
+def test_questions_that_are_none(root: Path, question: str, capsys: Run) -> None:
+    before = (root / "metadata.sqlite").read_bytes()
+    assert uml("query", root, question) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (root / "metadata.sqlite").read_bytes() == before
+
+
+def test_questions_to_what_has_no_answers(root: Path, capsys: Run) -> None:
+    assert uml("query", root / "data") == 1
+    assert uml("convert", root, "--to", "shadow_fs") == 0
+    assert uml("query", root) == 1
+    assert "in files, not in SQLite" in capsys.readouterr().err
