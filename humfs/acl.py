@@ -7,6 +7,10 @@ directory's default list, and keeping list and permission bits in step.
 
 from __future__ import annotations
 
+import contextlib
+import grp
+import pwd
+import re
 import struct
 from typing import Final, NamedTuple
 
@@ -99,3 +103,48 @@ def inherit(default: Acl, mode: int) -> tuple[Acl, int]:
     bits = {USER_OBJ: mode >> 6 & 7, _group_tag(default): mode >> 3 & 7, OTHER: mode & 7}
     entries = [Entry(tag, permissions & bits.get(tag, 7), who) for tag, permissions, who in default]
     return entries, mode & ~0o777 | mode_of(entries)
+
+
+_TAGS: Final = {"user": (USER_OBJ, USER), "group": (GROUP_OBJ, GROUP), "mask": (MASK, MASK), "other": (OTHER, OTHER)}
+_LETTERS: Final = {"u": "user", "g": "group", "m": "mask", "o": "other"}
+_PERMISSIONS: Final = re.compile(r"(?=[rwx-]{1,3}\Z)(r?)-?(w?)-?(x?)-?\Z")
+
+
+def from_text(text: str) -> Acl:
+    """The list that acl_to_text(3) writes, also with star's fourth field, the number of who is named. ValueError for
+    what is none; LookupError for a name without a number that this host does not know."""
+    lines = (line.partition("#")[0].strip() for line in re.split(r"[,\n]", text))
+    entries = [_entry(line) for line in lines if line]
+    entries.sort(key=lambda entry: (_ORDER.index(entry.tag), entry.id))
+    _check(entries)
+    return entries
+
+
+def _entry(line: str) -> Entry:
+    kind, *fields = line.removeprefix("default:").split(":")
+    tags = _TAGS.get(_LETTERS.get(kind, kind))
+    if tags is None or not fields:
+        raise ValueError("entry")
+    if len(fields) == 1 and tags[0] in (MASK, OTHER):  # as Solaris has it
+        fields = ["", *fields]
+    if len(fields) not in (2, 3):
+        raise ValueError("entry")
+    found = _PERMISSIONS.match(fields[1])
+    if found is None:
+        raise ValueError("permissions")
+    permissions = 4 * bool(found[1]) | 2 * bool(found[2]) | bool(found[3])
+    if not fields[0]:
+        return Entry(tags[0], permissions)
+    return Entry(tags[1], permissions, _id(tags[1], fields[2] if len(fields) == 3 else fields[0]))
+
+
+def _id(tag: int, word: str) -> int:
+    if word.isascii() and word.isdecimal() and len(word) < 11:
+        found = int(word)
+    else:
+        with contextlib.suppress(ValueError, UnicodeError):
+            return pwd.getpwnam(word).pw_uid if tag == USER else grp.getgrnam(word).gr_gid
+        raise LookupError(word)
+    if found >= _NO_ID:
+        raise ValueError("id")
+    return found

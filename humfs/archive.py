@@ -6,17 +6,22 @@ import contextlib
 import io
 import os
 import sys
-import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from humfs.compression import LOOK, Forward, beginning, compression
 from humfs.export import Exporter
 from humfs.filesystem import HumFilesystem
-from humfs.image import Files, Packed, add_image, find_image, is_packed_image
+from humfs.image import Description, add_image, describe, find_image, is_image, may_begin_image
+from humfs.imagefiles import Files, Packed
 from humfs.importer import Importer
-from humfs.tarball import DamagedError, Forward, add_tar
+from humfs.losses import Losses
+from humfs.tarball import add_tar, plain
+from humfs.tarheader import BLOCK, DamagedError
+from humfs.tarreader import Reader
 from humfs.volume import Progress, Volume, no_progress
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.newfile import is_special, new_file
@@ -24,9 +29,8 @@ from umlfs.host.newfile import is_special, new_file
 STANDARD: Final = "-"
 """The name that means standard input, or output."""
 _BUFFER: Final = 1 << 20
-_LOOK: Final = 32 * tarfile.BLOCKSIZE
+_LOOK: Final = 32 * BLOCK
 """How far to look for the first name."""
-_EXTENSIONS: Final = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 Warn = Callable[[str], None]
 
@@ -35,28 +39,41 @@ def no_warning(line: str) -> None:
     """Say nothing."""
 
 
-async def import_archive(root: Path, archive: str, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
+async def import_archive(
+    root: Path,
+    archive: str,
+    *,
+    tag: str | None = None,
+    losses: Losses | None = None,
+    warn: Warn = no_warning,
+    progress: Progress = no_progress,
+) -> int:
     """Put an archive into the humfs `root`, over what it has; returns the number of members.
 
     An archive is a tar file (compressed or not), `-` for one on standard input, or an image: an OCI layout, packed
-    or not, or what `docker save` writes. Broken off, what was imported stays, and the next open tells of it. As with
-    tar, the host has what was imported, but not yet on its disk. UmlError for what is no archive, is damaged, or
-    does not fit.
+    or not, or what `docker save` writes; of several images in it the one called `tag`. What cannot be kept is added to
+    `losses`, else told in one line for each kind. Broken off, what was imported stays, and the next open tells of it.
+    As with tar, the host has what was imported, but not yet on its disk. UmlError for what is no archive, is damaged,
+    or does not fit.
     """
     async with _opened(root, progress) as filesystem:
         with contextlib.ExitStack() as stack:
             image, stream = _open(archive, stack)
             try:
-                return await _put_in(filesystem, image, stream, warn, progress, remark=warn)
+                work = partial(_fill, image=image, stream=stream, tag=tag, progress=progress)
+                return await _put_in(filesystem, work, losses, warn, remark=warn)
             except DamagedError as error:
                 raise UmlError(f"{_shown(archive, 'input')}: {error.what}", error.way_out) from error
 
 
-async def add_stream(root: Path, stream: BinaryIO, *, warn: Warn = no_warning, progress: Progress = no_progress) -> int:
+async def add_stream(
+    root: Path, stream: BinaryIO, losses: Losses, *, warn: Warn = no_warning, progress: Progress = no_progress
+) -> int:
     """Put a tar archive, compressed or not, into the humfs `root`, as `import_archive` does, but for the remark of one
     that is broken off: what it leaves is of no use to who calls this."""
     async with _opened(root, progress) as filesystem:
-        return await _put_in(filesystem, None, stream, warn, progress, remark=no_warning)
+        work = partial(_fill, image=None, stream=stream, tag=None, progress=progress)
+        return await _put_in(filesystem, work, losses, warn, remark=no_warning)
 
 
 @contextlib.asynccontextmanager
@@ -71,21 +88,25 @@ async def _opened(root: Path, progress: Progress) -> AsyncIterator[HumFilesystem
         raise UmlError(f"{root}: {error.strerror}", "mend that on the host, then import again") from error
 
 
-async def _put_in(
-    filesystem: HumFilesystem, image: Files | None, stream: BinaryIO, warn: Warn, progress: Progress, *, remark: Warn
-) -> int:
+Work = Callable[[Importer], Awaitable[int]]
+
+
+async def _fill(importer: Importer, image: Files | None, stream: BinaryIO, tag: str | None, progress: Progress) -> int:
+    if image is not None:
+        return await add_image(importer, image, progress, tag)
+    return await add_tar(importer, stream, progress)
+
+
+async def _put_in(filesystem: HumFilesystem, work: Work, losses: Losses | None, warn: Warn, *, remark: Warn) -> int:
     """Import, noting that it is under way for as long as it is, if anything came of it. `remark` is told what stays of
     one that is broken off."""
     store = filesystem.store
     broken_off_before = store.meta["importing"]
-    importer = Importer(filesystem, warn)
+    importer = Importer(filesystem, warn, Losses() if losses is None else losses)
     store.set_meta(importing=1)
     store.commit()
     try:
-        if image is not None:
-            count = await add_image(importer, image, progress)
-        else:
-            count = await add_tar(importer, stream, progress)
+        count = await work(importer)
     except BaseException:
         if importer.members:
             remark(f"broken off after {importer.members} files, which stay; import again to go on")
@@ -94,6 +115,9 @@ async def _put_in(
         raise
     importer.finish()
     store.set_meta(importing=0)
+    if losses is None:
+        for line in importer.losses.lines():
+            warn(line)
     return count
 
 
@@ -104,7 +128,7 @@ def _shown(archive: str, stream: str) -> str:
 def _open(archive: str, stack: contextlib.ExitStack) -> tuple[Files | None, BinaryIO]:
     """The image, or else the stream to read as tar."""
     if archive == STANDARD:
-        return _look(_standard_input(), stack)
+        return look(_standard_input(), stack)
     path = Path(archive)
     if path.is_dir():
         image = find_image(path)
@@ -112,7 +136,7 @@ def _open(archive: str, stack: contextlib.ExitStack) -> tuple[Files | None, Bina
             raise UsageError(f"{archive}: a directory, but no OCI image layout", "name a tar file or a layout")
         return image, io.BytesIO()
     try:
-        return _look(stack.enter_context(open(path, "rb")), stack)
+        return look(stack.enter_context(open(path, "rb")), stack)
     except OSError as error:
         raise UmlError(f"{archive}: {error.strerror}", None) from None
 
@@ -122,37 +146,56 @@ def _standard_input() -> BinaryIO:
     return open(sys.stdin.fileno(), "rb", closefd=False)
 
 
-def _look(stream: BinaryIO, stack: contextlib.ExitStack) -> tuple[Files | None, BinaryIO]:
-    """Tell an image from a tree by its first member."""
+def look(stream: BinaryIO, stack: contextlib.ExitStack) -> tuple[Files | None, BinaryIO]:
+    """Tell an image from a tree: the image, if it is one, and the stream to be read. One that is compressed, or comes
+    through a pipe, is put down in a temporary file if its first name is that of an image. DamagedError, OSError."""
     seekable = stream.seekable()
     ahead = Forward(stream)
-    beginning = ahead.peek(_LOOK)
+    head = ahead.peek(LOOK)
     if seekable:
         stream.seek(0)
-    if not is_packed_image(_first_name(beginning)):
-        return None, stream if seekable else cast(BinaryIO, ahead)
-    if not seekable:
-        stream = stack.enter_context(_spooled(ahead))
-    return Packed(stream), stream
+    again = stream if seekable else cast(BinaryIO, ahead)
+    if not may_begin_image(_first_name(beginning(head, _LOOK))):
+        return None, again
+    if seekable and compression(head) is None:
+        found = stream
+    else:
+        with plain(again) as contents:
+            found = stack.enter_context(_spooled(contents))
+    image = Packed(found)
+    found.seek(0)
+    return image if is_image(image) else None, found
+
+
+def is_packed_image(file: BinaryIO) -> bool:
+    """Whether the archive in a file, compressed or not, is a container image rather than a tree."""
+    with contextlib.ExitStack() as stack:
+        try:
+            return look(file, stack)[0] is not None
+        except DamagedError:
+            return False
+
+
+def describe_image(path: Path, tag: str | None) -> Description:
+    """What the container image in a directory or a file, called `tag` or the only one there, is. UmlError."""
+    with contextlib.ExitStack() as stack:
+        image = _open(str(path), stack)[0]
+        if image is None:
+            raise UmlError(f"{path}: no container image", "name a layout, or what `docker save` writes")
+        return describe(image, tag)
 
 
 def _first_name(data: bytes) -> str:
     """The first name in a tar archive that begins with `data`, but for the root's own; empty if it does not show."""
-    while len(data) >= tarfile.BLOCKSIZE:
-        try:
-            info = tarfile.TarInfo.frombuf(data[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-        except tarfile.HeaderError:
-            return ""
-        is_root = info.type == tarfile.DIRTYPE and os.path.normpath(info.name) == "."
-        if info.type not in _EXTENSIONS and not is_root:
-            return info.name
-        size = 0 if is_root else info.size
-        data = data[tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE :]
+    with contextlib.suppress(UmlError):
+        for member in Reader(cast(BinaryIO, io.BytesIO(data))):
+            if member.path:
+                return os.fsdecode(b"/".join(member.path))
     return ""
 
 
 @contextlib.contextmanager
-def _spooled(stream: Forward) -> Iterator[BinaryIO]:
+def _spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
     """A file with all of the stream: an image is not read in the order that it is packed in."""
     with tempfile.TemporaryFile() as file:
         while data := stream.read(_BUFFER):
@@ -172,7 +215,11 @@ def export_archive(root: Path, archive: str, *, warn: Warn = no_warning, progres
         stack.callback(volume.close)
         try:
             with _output(archive) as output:
-                return Exporter(volume, output, warn, progress).run()
+                exporter = Exporter(volume, output, progress=progress)
+                count = exporter.run()
+            for line in exporter.losses.lines():
+                warn(line)
+            return count
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -16,6 +16,7 @@ from typing import BinaryIO, Final
 from urllib.parse import quote_from_bytes
 
 from humfs.inodes import Inode
+from humfs.losses import Losses
 from humfs.volume import Volume
 from umlfs.filesystem import ROOT
 
@@ -27,6 +28,7 @@ _TYPES: Final = {
     stat.S_IFBLK: tarfile.BLKTYPE,
     stat.S_IFIFO: tarfile.FIFOTYPE,
 }
+SOCKETS: Final = "sockets, of which tar has none, are left out"
 _BLOCK: Final = 512
 _SPARSE_LEAST: Final = 64 * 1024
 """So much must be saved for a file to be written with its holes."""
@@ -38,7 +40,7 @@ class Exporter:
 
     volume: Volume
     output: BinaryIO
-    warn: Callable[[str], None] = lambda line: None
+    losses: Losses = field(default_factory=Losses)
     progress: Callable[[int], None] = lambda count: None
     _linked: dict[int, str] = field(default_factory=dict)
     _count: int = 0
@@ -80,7 +82,7 @@ class Exporter:
         name = os.fsdecode(path)
         kind = _TYPES.get(stat.S_IFMT(inode.mode))
         if kind is None:
-            self.warn(f"{path[1:].decode('utf-8', 'backslashreplace')}: left out, tar has no sockets")
+            self.losses.add(SOCKETS, path[1:].decode("utf-8", "backslashreplace"))
             return
         info = tarfile.TarInfo(name)
         info.type = kind

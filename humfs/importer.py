@@ -21,6 +21,7 @@ import trio
 from humfs import acl
 from humfs.filesystem import HumFilesystem
 from humfs.inodes import Inode
+from humfs.losses import Losses
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT, Caller
 from umlfs.host.syscalls import failure
@@ -28,9 +29,6 @@ from umlfs.host.syscalls import failure
 SYMLINKS_MAX: Final = 40
 """How many symlinks a path may lead through, as in Linux."""
 CHUNK: Final = 1 << 20
-_HOLE: Final = 1 << 16
-"""Zeroes of this length and alignment are left out of a sparse file."""
-_ZEROES: Final = bytes(_HOLE)
 
 Path = tuple[bytes, ...]
 
@@ -55,7 +53,12 @@ class Member:
     """Of a regular file; or else"""
     source: tuple[int, int] | None = None
     """a descriptor and an offset in it, to be copied by the kernel."""
-    sparse: bool = False
+    ranges: Sequence[tuple[int, int]] | None = None
+    """Of a file with holes: where (offset, length) the contents go, which are all there is of it. They ascend."""
+    stored: int = 0
+    """Bytes of the contents in the archive."""
+    link: Path | None = None
+    """Of a further name: the file that it is one of. Nothing else but the path counts then."""
 
 
 def split(path: bytes) -> Path:
@@ -81,6 +84,8 @@ class Importer:
 
     filesystem: HumFilesystem
     warn: Callable[[str], None] = lambda line: None
+    losses: Losses = field(default_factory=Losses)
+    """What could not be put in."""
     members: int = 0
     """How many it was given."""
     _known: dict[Path, int] = field(default_factory=lambda: {(): ROOT})
@@ -192,13 +197,11 @@ class Importer:
     def _fill(self, inode: Inode, fd: int, member: Member) -> None:
         """Copy the contents."""
         fs = self.filesystem
-        if not member.sparse and fs.volume.used + member.size > fs.volume.superblock.total:
+        size = member.size if member.ranges is None else sum(length for _, length in member.ranges)
+        if fs.volume.used + size > fs.volume.superblock.total:
             raise failure(errno.ENOSPC)
         try:
-            if member.source is not None:
-                _copy(fd, *member.source, member.size)
-            elif member.contents is not None:
-                _pour(fd, member.contents, member.size, member.sparse)
+            _copy_contents(fd, member)
         finally:
             fs._measure(inode, os.fstat(fd))
         if fs.volume.used > fs.volume.superblock.total:
@@ -245,16 +248,22 @@ class Importer:
     # Removing ---------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def remove(self, path: Path) -> None:
-        """Remove what is at `path`, with all that is in it; nothing there is no error."""
+    async def remove(self, path: Path, keep: set[int]) -> None:
+        """Remove what is at `path`, with all that is in it, but the inodes of `keep` and the directories that lead to
+        them; nothing there is no error."""
         await self._next()
         inode = self.find(path)
-        if inode is not None and path:
+        if inode is None or not path:
+            return
+        if inode.is_directory and not await self._clear(inode.ino, keep):
+            return
+        if inode.ino not in keep:
             await self._remove(self._parent(path, make=False), path[-1], inode)
 
     @trio.lowlevel.enable_ki_protection
     async def clear(self, path: Path, keep: set[int]) -> None:
-        """Remove what is in the directory at `path`, but the inodes of `keep` and the directories that lead to them."""
+        """Remove what is in the directory at `path`, all the way down, but the inodes of `keep` and the directories
+        that lead to them."""
         await self._next()
         inode = self.find(path)
         if inode is not None and inode.is_directory:
@@ -265,13 +274,14 @@ class Importer:
         empty = True
         for name, child in list(self._names(ino)):
             inode = self.filesystem._node(child)
-            if child in keep:
-                empty = False
-            elif inode.is_directory:
-                if await self._clear(child, keep):
+            if inode.is_directory:
+                cleared = await self._clear(child, keep)
+                if cleared and child not in keep:
                     await self._remove(ino, name, inode)
                 else:
                     empty = False
+            elif child in keep:
+                empty = False
             else:
                 await self.filesystem.unlink(ino, name)
         return empty
@@ -306,7 +316,22 @@ class Importer:
 
 
 @trio.lowlevel.disable_ki_protection
-def _copy(fd: int, source: int, offset: int, size: int) -> None:
+def _copy_contents(fd: int, member: Member) -> None:
+    """EOFError if they are not all there."""
+    done = 0
+    for start, length in ((0, member.size),) if member.ranges is None else member.ranges:
+        if start:
+            os.lseek(fd, start, os.SEEK_SET)
+        if member.source is not None:
+            _send(fd, member.source[0], member.source[1] + done, length)
+        elif member.contents is not None:
+            _pour(fd, member.contents, length)
+        done += length
+    if member.ranges is not None:
+        os.ftruncate(fd, member.size)
+
+
+def _send(fd: int, source: int, offset: int, size: int) -> None:
     while size:
         count = os.sendfile(fd, source, offset, size)
         if not count:
@@ -315,35 +340,15 @@ def _copy(fd: int, source: int, offset: int, size: int) -> None:
         size -= count
 
 
-@trio.lowlevel.disable_ki_protection
-def _pour(fd: int, contents: BinaryIO, size: int, sparse: bool) -> None:
-    left = size
-    while left:
-        data = contents.read(min(left, CHUNK))
+def _pour(fd: int, contents: BinaryIO, size: int) -> None:
+    while size:
+        data = contents.read(min(size, CHUNK))
         if not data:
             raise EOFError
-        left -= len(data)
-        if sparse:
-            _write_sparsely(fd, data)
-        else:
-            _write(fd, data)
-    if sparse:
-        os.ftruncate(fd, size)
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _write_sparsely(fd: int, data: bytes) -> None:
-    for start in range(0, len(data), _HOLE):
-        part = data[start : start + _HOLE]
-        if part == _ZEROES[: len(part)]:
-            os.lseek(fd, len(part), os.SEEK_CUR)
-        else:
-            _write(fd, part)
+        size -= len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
 
 
 def _explained(error: OSError, path: Path, filesystem: HumFilesystem) -> UmlError:

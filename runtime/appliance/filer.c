@@ -53,6 +53,8 @@
 #define VISITOR_FDS 512            /* nodes of a visitor beyond these hold a name: each descriptor takes the guest 3 KiB */
 #define HASH_SIZE 65536
 #define READERS 128                /* files kept open for reads without a handle */
+#define SUBVOLUMES 4096            /* devices (subvolumes of btrfs) whose inodes are numbered apart for sure */
+#define SUBVOLUME_SHIFT 44
 #define SECBIT_NO_SETUID_FIXUP 4   /* linux/securebits.h: another fsuid keeps the capabilities */
 #define OPEN_FLAGS (O_ACCMODE | O_TRUNC | O_EXCL | O_SYNC | O_DSYNC)
 
@@ -389,11 +391,28 @@ static uint32_t find(int fd, int mount, const char *name, struct stat *status)
 
 /* Attributes --------------------------------------------------------------------------------------------------- */
 
+/* The inode's number: each subvolume of a btrfs numbers from 256, and is a device of its own. */
+static uint64_t number_of(const struct stat *status)
+{
+    static struct { dev_t device; uint64_t above; } seen[SUBVOLUMES];
+    static uint64_t count;
+    uint64_t at = (status->st_dev * 0x9e3779b97f4a7c15u >> 32) % SUBVOLUMES;
+    for (unsigned tries = 0; tries < SUBVOLUMES; tries++, at = (at + 1) % SUBVOLUMES) {
+        if (!seen[at].device) {
+            seen[at].device = status->st_dev;
+            seen[at].above = count++ << SUBVOLUME_SHIFT;
+        }
+        if (seen[at].device == status->st_dev)
+            return status->st_ino + seen[at].above;
+    }
+    return status->st_ino + ((uint64_t)status->st_dev << SUBVOLUME_SHIFT);
+}
+
 static void fill_attr(struct fuse_attr *attr, const struct stat *status)
 {
     unsigned major = major(status->st_rdev), minor = minor(status->st_rdev);
     *attr = (struct fuse_attr){
-        .ino = status->st_ino, .size = status->st_size, .blocks = status->st_blocks,
+        .ino = number_of(status), .size = status->st_size, .blocks = status->st_blocks,
         .atime = status->st_atim.tv_sec, .atimensec = status->st_atim.tv_nsec,
         .mtime = status->st_mtim.tv_sec, .mtimensec = status->st_mtim.tv_nsec,
         .ctime = status->st_ctim.tv_sec, .ctimensec = status->st_ctim.tv_nsec,

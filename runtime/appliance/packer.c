@@ -3,7 +3,8 @@
  *
  * The format is pax (POSIX.1-2001) as GNU tar writes it: SCHILY.xattr.NAME for extended attributes (access lists among
  * them), GNU.sparse 1.0 for files with holes, mtime with nanoseconds. Names are in the order of their bytes, each
- * directory before what is in it, and other filesystems are left out. What cannot be read is told in lines.
+ * directory before what is in it; a subvolume of btrfs is a directory like any other. What cannot be read is told in
+ * lines.
  *
  * The disk answers slowly, takes many questions at once, and what lies side by side in one: so entries are found and
  * their files opened AHEAD at a time, and all that are small are read together.
@@ -34,6 +35,7 @@ int pack(int root, int output, int errors);
 #define SMALL (32 * 1024)          /* files up to here are read together */
 #define PAGE 4096
 #define NAMES_MAX (64 * 1024)      /* bytes of the names of a file's attributes, and of a value */
+#define XFS_LISTS "trusted.SGI_ACL_"   /* a second name of its access lists */
 #define OCTAL7 07777777            /* the largest number in a field of 8 bytes */
 #define OCTAL11 077777777777       /* and of 12 */
 
@@ -61,9 +63,8 @@ static struct entry queue[AHEAD];
 static size_t queue_next, queue_count;
 static aio_context_t together;
 static char *arena;
-static dev_t device;
 
-static struct link { ino_t inode; char *path; } *links;   /* files with several names; a hash table */
+static struct link { dev_t device; ino_t inode; char *path; } *links;   /* files with several names; a hash table */
 static size_t link_count, link_room;
 
 static const char zeros[RECORD];
@@ -401,10 +402,10 @@ static void put_file(struct entry *entry)
 
 /* Links -------------------------------------------------------------------------------------------------------- */
 
-static struct link *slot_of(ino_t inode)
+static struct link *slot_of(dev_t device, ino_t inode)
 {
-    size_t at = (inode * 0x9e3779b97f4a7c15u >> 20) % link_room;
-    while (links[at].path && links[at].inode != inode)
+    size_t at = ((inode ^ device << 40) * 0x9e3779b97f4a7c15u >> 20) % link_room;
+    while (links[at].path && (links[at].inode != inode || links[at].device != device))
         at = (at + 1) % link_room;
     return &links[at];
 }
@@ -417,7 +418,7 @@ static void make_room(void)
     links = need(calloc(link_room, sizeof *links));
     for (size_t i = 0; i < old_room; i++)
         if (old[i].path)
-            *slot_of(old[i].inode) = old[i];
+            *slot_of(old[i].device, old[i].inode) = old[i];
     free(old);
 }
 
@@ -428,10 +429,10 @@ static const char *linked(const struct entry *entry)
         return NULL;
     if (link_count * 2 >= link_room)
         make_room();
-    struct link *found = slot_of(entry->status.st_ino);
+    struct link *found = slot_of(entry->status.st_dev, entry->status.st_ino);
     if (found->path)
         return found->path;
-    *found = (struct link){ entry->status.st_ino, need(strdup(entry->path)) };
+    *found = (struct link){ entry->status.st_dev, entry->status.st_ino, need(strdup(entry->path)) };
     link_count++;
     return NULL;
 }
@@ -470,6 +471,8 @@ static void read_attributes(struct entry *entry, const char *place)
     size_t room = 0;
     ssize_t size = llistxattr(place, names, sizeof names);
     for (char *name = names; name < names + size; name += strlen(name) + 1) {
+        if (!strncmp(name, XFS_LISTS, sizeof XFS_LISTS - 1))
+            continue;
         ssize_t length = lgetxattr(place, name, value, sizeof value);
         if (length < 0) {
             tell_error(entry->path, "Cannot read an attribute", errno);
@@ -603,7 +606,7 @@ static void look_at_link(struct entry *entry, int directory, const char *name)
     }
 }
 
-/* Find out what `name` is, and go into it next if it is a directory of this filesystem. */
+/* Find out what `name` is, and go into it next if it is a directory. */
 static void look_at(struct entry *entry, int directory, const char *above, const char *name)
 {
     char place[PATH_MAX];
@@ -617,7 +620,7 @@ static void look_at(struct entry *entry, int directory, const char *above, const
         look_at_link(entry, directory, name);
     snprintf(place, sizeof place, "/proc/self/fd/%d/%s", directory, name);
     read_attributes(entry, place);
-    if (type != S_IFDIR || entry->status.st_dev != device)
+    if (type != S_IFDIR)
         return;
     int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC);
     if (fd < 0)
@@ -691,8 +694,9 @@ int pack(int root, int output, int errors)
     struct entry *top = &queue[0];
     if (fstat(root, &top->status) < 0)
         return 1;
-    device = top->status.st_dev;
     look_at(top, root, "", ".");
+    if (fgetxattr(root, "user.any", NULL, 0) < 0 && errno == EOPNOTSUPP)
+        tell(top->path, "this kernel reads no attributes of such a filesystem");
     queue_count = 1;
     while (look_ahead() && !broken) {
         struct entry *entry = &queue[queue_next++];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,6 +18,7 @@ from runtime.tty.streams import Collector
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, sole
 from umlfs.stream.connection import Connection
+from umlfs.wire import stream_replies as replies
 from umlfs.wire import stream_requests as requests
 from umlfs.wire.fuse import Opcode
 
@@ -24,9 +26,9 @@ ERRORS_MAX: Final = 1 << 20
 """Bytes of what could not be read that are kept."""
 
 
-async def pack(device: BlockDevice, kind: str, sink: Sink) -> tuple[bool, list[str]]:
-    """Write all that is in the filesystem of this kind on `device`, which stays the caller's and as it is, as a tar
-    archive in the form of GNU tar's pax to `sink`.
+async def pack(device: BlockDevice, kind: str, sink: Sink, inside: str = "/") -> tuple[bool, list[str]]:
+    """Write all that is in the filesystem of this kind on `device`, which stays the caller's and as it is, or in the
+    directory `inside` of it, as a tar archive in the form of GNU tar's pax to `sink`.
 
     Whether all of it could be read, and what there is to say, in lines as GNU tar's. UmlError if it does not mount, or
     the guest ends.
@@ -40,7 +42,7 @@ async def pack(device: BlockDevice, kind: str, sink: Sink) -> tuple[bool, list[s
             job = machine.start([], stdin=Requests(connection), stdout=archive, stderr=errors)
             nursery.start_soon(watch, job, connection)
             nursery.start_soon(connection.watch)
-            await _begin(connection, kind)
+            await _begin(connection, kind, inside)
             archive.begins = True
             connection.finish()
             complete = await _complete(job)
@@ -56,13 +58,20 @@ async def _complete(job: Job) -> bool:
         raise UmlError(told(error)) from None
 
 
-async def _begin(connection: Connection, kind: str) -> None:
+async def _begin(connection: Connection, kind: str, inside: str) -> None:
     try:
         await connection.ask(Opcode.INIT, 0, requests.init())
         root = await mount(connection, f"/dev/{disk_name(0)}", kind, KINDS[kind].options, writable=False)
-        await connection.ask(requests.PACK, root.ino)
     except OSError as error:
         raise UmlError(f"cannot be packed: {connection.broken or error.strerror}") from None
+    node = root
+    try:
+        for name in filter(None, inside.split("/")):
+            answer = await connection.ask(Opcode.LOOKUP, node.ino, requests.strings(os.fsencode(name)))
+            node = replies.entry(answer.data)
+        await connection.ask(requests.PACK, node.ino)
+    except OSError as error:
+        raise UmlError(f"{inside}: {connection.broken or error.strerror}") from None
 
 
 class _Archive:

@@ -42,7 +42,7 @@ def choose(word: str, found: list[Part], number: int | None) -> Part:
             names = ", ".join(f"{each.number} ({each.kind})" for each in chosen)
             raise UsageError(f"{word}: has several filesystems, in partitions {names}", f"name one: {word}:N")
     if not chosen or not chosen[0].mountable:
-        what = f"{chosen[0].kind} is none" if chosen and chosen[0].kind else "nothing known"
+        what = f"{chosen[0].kind}" if chosen and chosen[0].kind else "nothing known"
         where = word if number is None else f"{word}:{number}"
         raise UmlError(f"{where}: no filesystem to look into ({what})", f"known are {', '.join(KINDS)}")
     return chosen[0]

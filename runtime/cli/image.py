@@ -13,7 +13,10 @@ from runtime.cli.activity import activity
 from runtime.cli.printing import printable
 from runtime.cli.trees import as_json, run, show, show_json
 
-FORMATS = ("raw", "ext4", "qcow2", "qed", "vmdk", "vdi", "vpc", "vhdx", "parallels", "humfs", "dir", "tar", "oci")
+FORMATS = (
+    *("raw", "ext4", "xfs", "btrfs", "squashfs", "erofs", "qcow2", "vmdk", "vdi", "vpc", "vhdx", "qed", "parallels"),
+    *("humfs", "dir", "tar", "oci"),
+)
 """What can be made. Spelled out: the library that knows takes time to import."""
 force_option = click.option("--force", is_flag=True, help="Replace an image that is there, once the new one is whole.")
 
@@ -95,36 +98,41 @@ def build_(
         epoch=epoch,
     )
     with activity("build") as show:
-        writing = convert.Writing(force, parse_size(size) if size else None, epoch, warn, show.count)
+        writing = convert.Writing(force, parse_size(size) if size else None, epoch, warn=warn, progress=show.count)
         run(lambda: make(made, wanted, writing, show.text))
 
 
 @command.command("convert")
 @click.option("--format", "name", type=click.Choice(FORMATS), help="What to make; by default as the name of DST ends.")
 @click.option("--size", metavar="SIZE", help="Of the new filesystem; by default what the files need, and a fifth more.")
+@click.option("--strict", is_flag=True, help="What DST cannot carry is an error, not a line.")
 @force_option
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
-def convert_(source: str, destination: str, name: str | None, size: str | None, force: bool) -> None:
+def convert_(source: str, destination: str, name: str | None, size: str | None, force: bool, strict: bool) -> None:
     """Make the image DST with the contents of SRC, which stays as it is.
 
-    Both are a raw image, one in a format of qemu's (qcow2, qed, vmdk, vdi, vpc, vhdx, parallels), a humfs directory, a
-    plain directory, a tar archive (.gz, .xz, .zst) or an OCI layout; SRC may be a COW file, what `docker save` writes,
-    or a partition of a disk, IMAGE:N. What SRC is shows; what DST is to be, the end of its name says (.img .raw .ext4
-    .qcow2 .vmdk .vdi .vhd .vhdx .humfs .tar .tar.gz .tar.xz .tar.zst .oci), a word before it (humfs:DIR), or --format.
+    Both are a raw image or one of qemu's formats, a humfs directory, a plain directory, a tar archive (.gz, .bz2, .xz,
+    .zst) or an OCI layout. SRC may besides be a COW file, what `docker save` writes, an archive that libarchive reads
+    (zip, cpio, 7z), any of these compressed, or - for standard input; a partition of a disk, IMAGE:N, and a directory
+    or subvolume in that, IMAGE:N/PATH; of several container images one, oci:PATH:NAME. What SRC is shows; what DST is
+    to be, the end of its name says, a word before it (humfs:DIR), or --format. DST may be tar:- for standard output.
+
+    What DST cannot carry is told in one line for each kind.
 
     \b
     Example:
       uml image convert debian.img humfs:debian
       uml image convert image.oci debian.ext4 --size 4G
-      uml image convert root.cow flat.qcow2
+      docker export box | uml image convert - root.img
     """
     from humfs.superblock import parse_size
     from runtime.images import convert, formats
 
     made = formats.destination(destination, formats.Format(name) if name else None)
     with activity(f"convert {os.path.basename(source)}") as show:
-        writing = convert.Writing(force, parse_size(size) if size else None, _epoch(), warn, show.count)
+        wanted = parse_size(size) if size else None
+        writing = convert.Writing(force, wanted, _epoch(), strict, warn, show.count)
         run(lambda: convert.convert(formats.source(source), made, writing))
 
 

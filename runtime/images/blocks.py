@@ -24,8 +24,8 @@ from umlfs.host.programs import run_program
 
 
 async def holds(image: Image) -> str | None:
-    """What is on a disk, as `umlfs.blocks.probe` calls it; None if it is not known, or qemu has to read the disk."""
-    if image.format.by_qemu:
+    """What is on a disk, as `umlfs.blocks.probe` calls it; None if it is not known, or qemu alone reads the disk."""
+    if image.format.qemu is not None:
         return None
     path = str(image.path)
     device = await open_cow(path, read_only=True) if image.format is Format.COW else open_raw(path, read_only=True)
@@ -41,21 +41,17 @@ async def convert_blocks(source: Image, target: Image, *, force: bool, progress:
         with scratch_directory(target.path.parent) as scratch:
             flat = Image(scratch / "flat", Format.RAW)
             await trio.to_thread.run_sync(_merge, source.path, flat.path, ticking(progress))
-            if target.format.by_qemu:
+            if target.format.qemu is not None:
                 await convert_blocks(flat, target, force=force, progress=progress)
             else:
                 place(flat.path, target.path, force=force)
         return
     with output_file(target.path, force=force) as fd:
-        if source.format.by_qemu or target.format.by_qemu:
-            await convert_with_qemu(source.path, _qemu_name(source), fd, _qemu_name(target))
+        if source.format.qemu is not None or target.format.qemu is not None:
+            await convert_with_qemu(source.path, source.format.qemu or "raw", fd, target.format.qemu or "raw")
         else:
             await trio.to_thread.run_sync(_copy, source.path, fd, ticking(progress))
         await trio.lowlevel.checkpoint_if_cancelled()
-
-
-def _qemu_name(image: Image) -> str:
-    return image.format.value if image.format.by_qemu else "raw"
 
 
 def _merge(cow: Path, flat: Path, tick: Tick) -> None:
@@ -84,36 +80,32 @@ def _copy(path: Path, target: int, tick: Tick) -> None:
 
 
 def require_whole(image: Image) -> None:
-    """Refuse an image that has part of its contents in other files: whoever made it may name any of this host's.
-
-    UmlError.
-    """
-    path, facts = image.path, _facts(image)
+    """Refuse an image that has part of its contents in other files, for whoever made it may name any of this host's;
+    and one that is encrypted. UmlError."""
+    facts = facts_of(image)
     details = (facts.get("format-specific") or {}).get("data") or {}
-    extents = [each.get("filename") for each in details.get("extents") or []]
-    elsewhere = [name for name in extents if name and not (path.exists() and _is_same(name, path))]
-    other = facts.get("backing-filename") or details.get("data-file") or next(iter(elsewhere), None)
+    extents = [each.get("filename") for each in details.get("extents") or [] if isinstance(each, dict)]
+    others = [facts.get("backing-filename"), details.get("data-file"), *extents]
+    other = next((each for each in others if each and os.path.realpath(each) != os.path.realpath(image.path)), None)
     if other:
         raise UmlError(
-            f"{path}: part of it is in another file, {other}", "if you trust it: 'qemu-img convert' it first"
+            f"{image.name}: part of it is in another file, {other}", "if you trust it: 'qemu-img convert' it first"
         )
+    if facts.get("encrypted"):
+        raise UmlError(f"{image.name}: it is encrypted", "'qemu-img convert' with its --object secret decrypts it")
 
 
-def _is_same(name: str, path: Path) -> bool:
-    return os.path.exists(name) and os.path.samefile(name, path)
+def virtual_size(image: Image) -> int:
+    """The bytes of the disk in an image of qemu's. UmlError."""
+    return int(facts_of(image)["virtual-size"])
 
 
-def qemu_size(image: Image) -> int:
-    """The bytes of the disk in an image that qemu reads. UmlError."""
-    return int(_facts(image)["virtual-size"])
-
-
-def _facts(image: Image) -> dict[str, Any]:
-    path = image.path
-    command = [find_program("qemu-img", "qemu-utils"), "info", "-U", "-f", image.format.value, "--output=json"]
-    done = run_program([*command, os.path.abspath(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def facts_of(image: Image) -> dict[str, Any]:
+    """What `qemu-img info` says of an image of qemu's. UmlError."""
+    command = [find_program("qemu-img", "qemu-utils"), "info", "-U", "-f", image.format.qemu or "raw", "--output=json"]
+    done = run_program([*command, os.path.abspath(image.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().removeprefix("qemu-img: ")
-        raise UmlError(f"{path}: qemu-img cannot read it: {words}", "see 'qemu-img check'")
+        raise UmlError(f"{image.name}: qemu-img cannot read it: {words}", "see 'qemu-img check'")
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts

@@ -110,6 +110,7 @@ class Inode(ctypes.LittleEndianStructure):
 
 
 _P: Final = c_void_p
+_ATTRIBUTE: Final = ctypes.CFUNCTYPE(c_int, c_char_p, c_void_p, c_size_t, c_void_p)
 _PROTOTYPES: Final = {
     "ext2fs_open2": (c_char_p, c_char_p, c_int, c_int, c_uint, _P, POINTER(_P)),
     "ext2fs_close2": (_P, c_int),
@@ -119,6 +120,7 @@ _PROTOTYPES: Final = {
     "ext2fs_write_inode_full": (_P, c_uint32, POINTER(Inode), c_int),
     "ext2fs_inode_alloc_stats2": (_P, c_uint32, c_int, c_int),
     "ext2fs_file_open2": (_P, c_uint32, _P, c_int, POINTER(_P)),
+    "ext2fs_file_read": (_P, c_char_p, c_uint, POINTER(c_uint)),
     "ext2fs_file_write": (_P, c_char_p, c_uint, POINTER(c_uint)),
     "ext2fs_file_llseek": (_P, c_uint64, c_int, POINTER(c_uint64)),
     "ext2fs_file_set_size2": (_P, c_uint64),
@@ -129,6 +131,8 @@ _PROTOTYPES: Final = {
     "ext2fs_punch": (_P, c_uint32, _P, _P, c_uint64, c_uint64),
     "ext2fs_free_ext_attr": (_P, c_uint32, _P),
     "ext2fs_xattrs_open": (_P, c_uint32, POINTER(_P)),
+    "ext2fs_xattrs_read": (_P,),
+    "ext2fs_xattrs_iterate": (_P, _ATTRIBUTE, _P),
     "ext2fs_xattr_set": (_P, c_char_p, c_char_p, c_size_t),
     "ext2fs_xattrs_close": (POINTER(_P),),
 }
@@ -266,6 +270,23 @@ class Filesystem:
         _check(self._lib.ext2fs_bmap2(self._fs, ino, None, None, _BMAP_ALLOC, number, byref(flags), byref(block)))
         _check(self._lib.ext2fs_write_dir_block4(self._fs, block, data, 0, ino))
 
+    def attributes(self, ino: int) -> list[tuple[bytes, bytes]]:
+        """A file's extended attributes."""
+        found: list[tuple[bytes, bytes]] = []
+
+        def take(name: bytes, value: int, size: int, _: int) -> int:
+            found.append((name, ctypes.string_at(value, size) if size else b""))
+            return 0
+
+        handle = c_void_p()
+        _check(self._lib.ext2fs_xattrs_open(self._fs, ino, byref(handle)))
+        try:
+            _check(self._lib.ext2fs_xattrs_read(handle))
+            _check(self._lib.ext2fs_xattrs_iterate(handle, _ATTRIBUTE(take), None))
+        finally:
+            self._lib.ext2fs_xattrs_close(byref(handle))
+        return found
+
     def set_attributes(self, ino: int, attributes: list[tuple[bytes, bytes]]) -> list[bytes]:
         """Give a file extended attributes, by their full names; returns the names of those that it cannot have."""
         handle = c_void_p()
@@ -290,6 +311,12 @@ class Contents:
         self._handle = handle
         self._written = c_uint()
         self._position = c_uint64()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most `size`; none at the end."""
+        buffer = ctypes.create_string_buffer(size)
+        _check(self._lib.ext2fs_file_read(self._handle, buffer, size, byref(self._written)))
+        return buffer.raw[: self._written.value]
 
     def write(self, data: bytes) -> None:
         """Write all of `data`."""

@@ -12,14 +12,14 @@ import stat
 import struct
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from humfs.importer import Member, Path, show
+from humfs.losses import Losses
 from runtime.images import ext2fs
 from runtime.images.programs import find_program
-from runtime.images.sink import Warn, no_warning
 from runtime.images.streams import failed
 from runtime.images.tree import Node, Tree
 from umlfs.blocks import sparse
@@ -114,7 +114,9 @@ class Ext4Writer:
 
     path: str
     settings: Settings
-    warn: Warn = no_warning
+    losses: Losses = field(default_factory=Losses)
+    _copies: dict[int, Node] = field(default_factory=dict)
+    """Of a file that has as many names as can be: the copy that has the next ones, by inode number."""
     _next: int = ext2fs.FIRST
     _directories: dict[int, Node] = field(default_factory=dict)
 
@@ -184,13 +186,48 @@ class Ext4Writer:
         there = names.get(path[-1])
         if there is node:
             return
-        if node.names >= _LINKS_MAX:
-            raise failure(errno.EMLINK)
+        while node.names >= _LINKS_MAX:
+            node = self._copies[node.ino] if node.ino in self._copies else self._copy(node, path)
         if there is not None:
             self._remove(names, path[-1])
         names[path[-1]] = node
         node.names += 1
         self._set_links(node.ino, node.names)
+
+    def _copy(self, node: Node, path: Path) -> Node:
+        """A file with the same contents, which has no name yet."""
+        self.losses.add("files with more names than ext4 allows are there more than once", show(path))
+        ino = self._next
+        self._fs.claim(ino, False)
+        self._next += 1
+        inode = self._fs.read(node.ino)
+        size = inode.size | inode.size_high << 32
+        is_stored = node.kind == stat.S_IFREG or (node.kind == stat.S_IFLNK and size >= _FAST_LINK)
+        if is_stored:
+            inode.blocks, inode.size, inode.size_high, inode.flags = 0, 0, 0, ext2fs.EXTENTS
+            inode.block[:] = struct.unpack("<15I", _EMPTY_EXTENTS)
+        inode.file_acl = 0
+        self._fs.write(ino, inode)
+        if is_stored:
+            self._copy_contents(node.ino, ino, size)
+        attributes = self._fs.attributes(node.ino)
+        if attributes:
+            self._fs.set_attributes(ino, attributes)
+        made = self._copies[node.ino] = Node(ino, node.kind, None, node.target, names=0)
+        return made
+
+    def _copy_contents(self, source: int, target: int, size: int) -> None:
+        with contextlib.closing(self._fs.open(source)) as old, contextlib.closing(self._fs.open(target)) as new:
+            position = 0
+            while position < size:
+                data = old.read(min(_CHUNK, size - position))
+                if not data:
+                    raise failure(errno.EIO)
+                for first, last in stretches(data, position):
+                    new.seek(first)
+                    new.write(data[first - position : last - position])
+                position += len(data)
+            new.set_size(size)
 
     def _explained(self, error: OSError, path: Path) -> UmlError:
         if isinstance(error, ext2fs.NoRoom):
@@ -234,7 +271,7 @@ class Ext4Writer:
                 inode.block[0] = major << 8 | minor
             else:
                 inode.block[1] = minor & 0xFF | major << 8 | (minor & ~0xFF) << 12
-        elif kind == stat.S_IFREG and not member.sparse:
+        elif kind == stat.S_IFREG and member.ranges is None:
             inode.size, inode.size_high = member.size & 0xFFFFFFFF, member.size >> 32
         elif kind == stat.S_IFLNK:
             if not 0 < len(member.target) <= _TARGET_MAX:
@@ -261,7 +298,8 @@ class Ext4Writer:
     def _attributes(self, ino: int, member: Member) -> None:
         if member.xattrs:
             for name in self._fs.set_attributes(ino, list(member.xattrs)):
-                self.warn(f"{show(member.path)}: ext4 cannot hold its attribute {name.decode('utf-8', 'replace')}")
+                text = name.decode("utf-8", "replace")
+                self.losses.add(f"attributes {text} that ext4 has no room for are left out", show(member.path))
 
     # Contents ---------------------------------------------------------------------------------
 
@@ -270,8 +308,8 @@ class Ext4Writer:
             contents.write(data)
 
     def _write_file(self, ino: int, member: Member) -> None:
-        if member.sparse:
-            self._write_sparsely(ino, member)
+        if member.ranges is not None:
+            self._write_sparsely(ino, member, member.ranges)
             return
         places = self._fs.allocate(ino, -(-member.size // BLOCK))
         if places is None:
@@ -294,15 +332,18 @@ class Ext4Writer:
                 contents.write(data)
                 position += len(data)
 
-    def _write_sparsely(self, ino: int, member: Member) -> None:
+    def _write_sparsely(self, ino: int, member: Member, ranges: Sequence[tuple[int, int]]) -> None:
         with contextlib.closing(self._fs.open(ino)) as contents:
-            position = 0
-            while position < member.size:
-                data = _read(member, position, member.size)
-                for start, end in stretches(data):
-                    contents.seek(position + start)
-                    contents.write(data[start:end])
-                position += len(data)
+            done = 0
+            for start, length in ranges:
+                position, end = start, start + length
+                while position < end:
+                    data = _read(member, done, done + end - position)
+                    for first, last in stretches(data, position):
+                        contents.seek(first)
+                        contents.write(data[first - position : last - position])
+                    position += len(data)
+                    done += len(data)
             contents.set_size(member.size)
 
     # Removing ---------------------------------------------------------------------------------
@@ -371,18 +412,21 @@ def _read(member: Member, position: int, end: int) -> bytes:
     return data
 
 
-def stretches(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where in `data`, which begins with a block, blocks are that are not all zeroes."""
+def stretches(data: bytes, position: int) -> Iterator[tuple[int, int]]:
+    """Where in a file, of which `data` are the bytes at `position`, blocks are that are not all zeroes."""
     start: int | None = None
-    for at in range(0, len(data), BLOCK):
-        is_hole = data.startswith(_ZEROES[: len(data) - at], at)
+    at, end = position, position + len(data)
+    while at < end:
+        after = min(end, (at // BLOCK + 1) * BLOCK)
+        is_hole = data.startswith(_ZEROES[: after - at], at - position)
         if is_hole and start is not None:
             yield start, at
             start = None
         elif not is_hole and start is None:
             start = at
+        at = after
     if start is not None:
-        yield start, len(data)
+        yield start, end
 
 
 def encode_time(nanoseconds: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from runtime.command.throwaway import run
@@ -14,12 +15,14 @@ NAME: Final = "image"
 """What the guest finds in /dev."""
 
 
-async def in_guest(device: BlockDevice, script: str, what: str) -> str:
-    """Run a script of the shell in a guest that has `device` as /dev/image; what it said.
+async def in_guest(devices: BlockDevice | Mapping[str, BlockDevice], script: str, what: str) -> str:
+    """Run a script of the shell in a guest that has `devices` by their names in /dev, a single one as /dev/image; what
+    it said.
 
     UmlError, saying that `what` failed and why.
     """
-    options = Options(disks=[Disk(NAME, device)])
+    named = {NAME: devices} if isinstance(devices, BlockDevice) else devices
+    options = Options(disks=[Disk(name, device) for name, device in named.items()])
     done = await run(["/bin/sh", "-ec", script], options, directory="/")
     if done.returncode:
         raise failed(what, done.stderr.decode(errors="replace").strip().splitlines(), "the guest's words are above")

@@ -22,13 +22,13 @@ def told(found: list[Part]) -> str:
     return ", ".join(f"{part.number} ({part.kind or 'unknown'})" for part in found) or "none"
 
 
-def several(path: Path, found: list[Part]) -> UsageError:
+def several(path: str, found: list[Part]) -> UsageError:
     """The error that a disk with partitions is no filesystem."""
     example = next((part.number for part in found if part.mountable), "N")
     return UsageError(f"{path}: a disk with partitions: {told(found)}", f"name one: {path}:{example}")
 
 
-async def extract(disk: Path, name: Path, number: int, made: Path, progress: Tick = no_tick) -> None:
+async def extract(disk: Path, name: str, number: int, made: Path, progress: Tick = no_tick) -> None:
     """Make the file `made` with what is on partition `number` of the raw image `disk`, which messages call `name`; its
     holes stay holes. UsageError if there is no such partition; UmlError."""
     from runtime.appliance.disk import parts

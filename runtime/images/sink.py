@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Protocol
 
 import trio
 
-from humfs.importer import Member, Path, show, split
-from humfs.tarball import member, members, opened
+from humfs.importer import Member, Path
+from humfs.losses import Losses
+from humfs.tarball import opened
+from umlfs.errors import UmlError
 
 Warn = Callable[[str], None]
 Tick = Callable[[int, str], None]
@@ -27,34 +29,44 @@ def no_tick(count: int, unit: str) -> None:
     """Go on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is told while one writes."""
+
+    warn: Warn = no_warning
+    tick: Tick = no_tick
+    losses: Losses = field(default_factory=Losses)
+    """What the target cannot carry."""
+
+
 class Sink(Protocol):
     """Takes members in the order of the archive."""
-
-    @property
-    def warn(self) -> Warn: ...
 
     def add(self, member: Member) -> None: ...
 
     def link(self, path: Path, target: Path) -> None: ...
 
 
-def pour(stream: BinaryIO, sink: Sink, tick: Tick = no_tick) -> int:
-    """Put everything in a tar archive (compressed or not) into `sink`; returns how much that was. Waits.
+def pour(stream: BinaryIO, sink: Sink, report: Report, check: Callable[[Member], None] | None = None) -> int:
+    """Put everything in a tar archive (compressed or not) into `sink`; returns how much that was. Waits. `check` looks
+    at each member but for further names.
 
     UmlError for what is no archive, or what the sink refuses.
     """
     count = 0
-    with opened(stream) as archive:
-        for info in members(archive):
-            if info.islnk():
-                sink.link(split(os.fsencode(info.name)), split(os.fsencode(info.linkname)))
-            elif (made := member(archive, info)) is None:
-                sink.warn(f"{show(split(os.fsencode(info.name)))}: left out, of unknown type {info.type!r}")
+    with opened(stream, report.losses) as archive:
+        for member in archive:
+            if member.link is not None:
+                sink.link(member.path, member.link)
             else:
-                sink.add(made)
+                if check is not None:
+                    check(member)
+                sink.add(member)
             count += 1
             if not count % _PACE:
-                tick(count, "files")
+                report.tick(count, "files")
+        if not archive.is_complete:
+            raise UmlError("the archive has no end", "it was cut short, make it again")
     return count
 
 

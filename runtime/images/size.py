@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from humfs.tarball import plain
+from humfs.tarball import opened
 from humfs.tools import info
 from runtime.images.formats import Format, Image
-from umlfs.errors import UmlError
 
 BLOCK: Final = 4096
-_HEADER: Final = 512
-_WITH_CONTENTS: Final = (b"0", b"\0", b"7", b"S")
-"""Types of members that have contents to be written."""
 _INODE: Final = 256
 _MIB: Final = 1 << 20
 _LEAST: Final = 64 * _MIB
@@ -64,21 +60,9 @@ def _sum(sizes: Iterator[int]) -> Needs:
 
 def _in_archive(stream: BinaryIO) -> Iterator[int]:
     """The bytes of each member, as they are in the archive: of a sparse one those that are there."""
-    with plain(stream) as archive:
-        position = 0
-        while len(header := archive.read(_HEADER)) == _HEADER and header[0]:
-            size = _number(header[124:136])
-            position += _HEADER + -(-size // _HEADER) * _HEADER
-            archive.seek(position)
-            yield size + BLOCK if header[156:157] in _WITH_CONTENTS else BLOCK
-
-
-def _number(field: bytes) -> int:
-    """A number in a header: octal, or binary where its first bit says so. UmlError for anything else."""
-    try:
-        return int.from_bytes(field[1:]) if field[0] & 0x80 else int(field.strip(b" \0") or b"0", 8)
-    except ValueError:
-        raise UmlError("no tar archive, or a damaged one", None) from None
+    with opened(stream) as archive:
+        for member in archive:
+            yield member.stored + BLOCK
 
 
 def _in_directory(path: Path) -> Iterator[int]:

@@ -9,18 +9,20 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 import trio
 
-from humfs.export import Exporter
+from humfs.export import SOCKETS, Exporter
+from humfs.losses import Losses
 from humfs.volume import Volume
 from runtime.images.formats import Format, Image
 from runtime.images.output import scratch_directory, scratch_file
 from runtime.images.parts import several
 from runtime.images.programs import find_program
-from runtime.images.sink import Warn
+from runtime.images.sink import Report
 from umlfs.block import BlockDevice
 from umlfs.blocks.raw import open_file
 from umlfs.errors import UmlError
@@ -48,12 +50,16 @@ _SHOWN: Final = 15
 _FULL: Final = re.compile(re.escape(os.strerror(errno.ENOSPC)) + "|: Wrote only [0-9]+ of [0-9]+ bytes$")
 """The system's words for it, and GNU tar's."""
 _SOCKET: Final = ": socket ignored"
+_UNREAD: Final = ": this kernel reads no attributes of such a filesystem"
+"""The packer's words (`runtime/appliance/packer.c`)."""
+_SQUASHFS_SUPERBLOCK: Final = 96
+_SQUASHFS_ATTRIBUTES: Final = slice(56, 64)
 _CHANGED: Final = 1
 """GNU tar's exit status when files changed while it read them."""
 
 
 @contextlib.asynccontextmanager
-async def tar_stream(image: Image, near: Path, warn: Warn) -> AsyncIterator[BinaryIO]:
+async def tar_stream(image: Image, near: Path, report: Report) -> AsyncIterator[BinaryIO]:
     """The image's files as a tar archive, compressed only if it is such a file itself; to be read in a thread.
 
     `near` is a directory for what has to be put down in between. What cannot be read is an UmlError when the context
@@ -63,18 +69,24 @@ async def tar_stream(image: Image, near: Path, warn: Warn) -> AsyncIterator[Bina
         with _opened(image.path) as file:
             yield file
     elif image.format is Format.DIRECTORY:
-        async with _packed_directory(image.path, warn) as stream:
+        async with _packed(_tar_words(image.path), image, report) as stream:
+            yield stream
+    elif image.format is Format.ARCHIVE:
+        async with _packed(_bsdtar_words(image.path), image, report) as stream:
             yield stream
     elif image.format is Format.HUMFS:
-        async with _piped(lambda fd: _export(image.path, fd, warn)) as stream:
+        async with _piped(lambda fd: _export(image.path, fd, report)) as stream:
             yield stream
     elif image.format is Format.OCI:
         with scratch_directory(near) as scratch:
-            await flatten(image.path, scratch / "flat", warn)
-            async with _piped(lambda fd: _export(scratch / "flat", fd, warn)) as stream:
+            await flatten(image, scratch / "flat", report)
+            async with _piped(lambda fd: _export(scratch / "flat", fd, report)) as stream:
                 yield stream
     else:
-        async with _readable(image, near) as word, _piped(lambda fd: _read_in_guest(word, fd, warn)) as stream:
+        async with (
+            _readable(image, near) as readable,
+            _piped(lambda fd: _read_in_guest(readable, fd, report)) as stream,
+        ):
             yield stream
 
 
@@ -126,8 +138,9 @@ def drain(stream: BinaryIO) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _packed_directory(path: Path, warn: Warn) -> AsyncIterator[BinaryIO]:
-    with scratch_errors() as errors, _packing(path, errors) as process:
+async def _packed(words: list[str], image: Image, report: Report) -> AsyncIterator[BinaryIO]:
+    """What a program that packs an archive writes."""
+    with scratch_errors() as errors, _packing(words, errors) as process:
         stream = cast(BinaryIO, process.stdout)
         try:
             yield stream
@@ -138,18 +151,28 @@ async def _packed_directory(path: Path, warn: Warn) -> AsyncIterator[BinaryIO]:
         finally:
             stream.close()
             status = process.wait()
-        lines = _tell_sockets(said(errors), warn)
-        if status > _CHANGED:
-            raise failed(f"{path}: not all of it can be read", lines)
+        lines = _count_sockets(said(errors), report.losses)
+        if status > (_CHANGED if image.format is Format.DIRECTORY else 0):
+            raise failed(f"{image.name}: not all of it can be read", lines)
         for line in lines:
-            warn(line.removeprefix("tar: "))
+            report.warn(line.removeprefix("tar: "))
 
 
-def _packing(path: Path, errors: BinaryIO) -> subprocess.Popen[bytes]:
-    command = [find_program("tar", "tar"), *TAR, "--directory", str(path), "."]
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+def _tar_words(path: Path) -> list[str]:
+    return [find_program("tar", "tar"), *TAR, "--directory", str(path), "."]
+
+
+def _bsdtar_words(path: Path) -> list[str]:
+    """libarchive's, which turns one archive into another."""
+    program = find_program("bsdtar", "libarchive-tools")
+    return [program, "--create", "--format=pax", "--file=-", f"@{os.path.abspath(path)}"]
+
+
+def _packing(words: list[str], errors: BinaryIO) -> subprocess.Popen[bytes]:
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
-    return Program(command, env=environment, **streams)
+    named = [os.path.basename(words[0]), *words[1:]]  # what begins its messages
+    return Program(named, executable=words[0], env=environment, **streams)
 
 
 @contextlib.contextmanager
@@ -173,40 +196,42 @@ def failed(what: str, lines: list[str], way_out: str | None = None) -> UmlError:
     return UmlError(what, way_out, details="\n".join(lines[-_SHOWN:]))
 
 
-def _tell_sockets(lines: list[str], warn: Warn) -> list[str]:
-    """The lines of GNU tar but for those about sockets, which `warn` is told of."""
+def _count_sockets(lines: list[str], losses: Losses) -> list[str]:
+    """The lines of GNU tar but for those about sockets, which are losses."""
     for line in lines:
         if line.endswith(_SOCKET):
-            warn(f"{line.removeprefix('tar: .').removesuffix(_SOCKET)}: left out, tar has no sockets")
+            losses.add(SOCKETS, line.removeprefix("tar: ").removesuffix(_SOCKET).removeprefix("."))
     return [line for line in lines if not line.endswith(_SOCKET)]
 
 
 # humfs ----------------------------------------------------------------------------------------
 
 
-async def _export(root: Path, fd: int, warn: Warn) -> None:
-    await trio.to_thread.run_sync(_export_now, root, fd, warn)
+async def _export(root: Path, fd: int, report: Report) -> None:
+    await trio.to_thread.run_sync(_export_now, root, fd, report)
 
 
-def _export_now(root: Path, fd: int, warn: Warn) -> None:
+def _export_now(root: Path, fd: int, report: Report) -> None:
     volume = Volume(root)
     try:
         with open(fd, "wb", closefd=False, buffering=1 << 16) as output:
-            Exporter(volume, output, warn).run()
+            Exporter(volume, output, report.losses).run()
     except BrokenPipeError:
         pass  # whoever reads has failed, and says why
     finally:
         volume.close()
 
 
-async def flatten(image: Path, root: Path, warn: Warn) -> None:
+async def flatten(image: Image, root: Path, report: Report) -> None:
     """Put all layers of a container image on each other, in a new humfs."""
     from humfs.archive import import_archive
     from humfs.volume import create
 
+    path, losses, warn = str(image.path), report.losses, report.warn
+
     def work() -> None:
         create(root, 1 << 50)
-        trio.run(lambda: import_archive(root, str(image), warn=warn))
+        trio.run(lambda: import_archive(root, path, tag=image.tag, losses=losses, warn=warn))
 
     await trio.to_thread.run_sync(work)
 
@@ -215,40 +240,42 @@ async def flatten(image: Path, root: Path, warn: Warn) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _readable(image: Image, near: Path) -> AsyncIterator[str]:
-    """The `SRC` word of a disk whose blocks we can read."""
-    if not image.format.by_qemu:
-        await _require_filesystem(image.word, image.path)
-        yield image.word
+async def _readable(image: Image, near: Path) -> AsyncIterator[Image]:
+    """The disk, or one with the same contents, whose blocks we can read."""
+    if image.format.qemu is None:
+        await _require_filesystem(image)
+        yield image
         return
     with scratch_file(near) as fd:
-        await convert_with_qemu(image.path, image.format.value, fd, "raw")
-        word = f"raw:/proc/self/fd/{fd}"
-        await _require_filesystem(word, image.path)
-        yield word
+        await convert_with_qemu(image.path, image.format.qemu, fd, "raw")
+        raw = replace(image, path=Path(f"/proc/self/fd/{fd}"), format=Format.RAW, shown=image.name)
+        await _require_filesystem(raw)
+        yield raw
 
 
-async def _require_filesystem(word: str, path: Path) -> None:
+async def _require_filesystem(image: Image) -> None:
     """UsageError that tells of the partitions, if the disk has some."""
     from runtime.appliance import disk
 
-    async with disk.opened(parse(word)) as device:
+    async with disk.opened(parse(image.word)) as device:
         assert isinstance(device, BlockDevice)
         found = await disk.parts(device)
     if not found or any(part.number is not None for part in found):
-        raise several(path, found)
+        raise several(image.name, found)
 
 
-async def convert_with_qemu(path: Path, format_: str, fd: int, target: str, inherited: Sequence[int] = ()) -> None:
+async def convert_with_qemu(
+    path: Path, format_: str, fd: int, target: str, inherited: Sequence[int] = (), options: Sequence[str] = ()
+) -> None:
     """Write the disk in `path` to the file behind `fd`, in another format. UmlError.
 
-    `inherited` are descriptors that `path` leads to.
+    `inherited` are descriptors that `path` leads to, `options` further ones of `qemu-img convert`.
     """
     program = find_program("qemu-img", "qemu-utils")
     place = str(path) if path.is_absolute() else f"./{path}"
     open_file(path, read_only=True).close()  # says who has it; qemu has locks of its own, which ours would break
     done = await trio.run_process(
-        [program, "convert", "-f", format_, "-O", target, place, f"/proc/self/fd/{fd}"],
+        [program, "convert", *options, "-f", format_, "-O", target, place, f"/proc/self/fd/{fd}"],
         stdin=subprocess.DEVNULL,
         capture_stdout=True,
         capture_stderr=True,
@@ -273,7 +300,7 @@ def quick_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-async def _read_in_guest(word: str, fd: int, warn: Warn) -> None:
+async def _read_in_guest(image: Image, fd: int, report: Report) -> None:
     """Have a guest's kernel mount the disk, which stays as it is, and pack what is there."""
     # Most conversions need no machine, and importing it takes longer than many a conversion.
     from runtime.appliance import disk
@@ -283,23 +310,35 @@ async def _read_in_guest(word: str, fd: int, warn: Warn) -> None:
     from umlfs.blocks.slice import Slice
     from umlfs.cow.scratch import Scratch
 
-    path = word.partition(":")[2]
     sink = Descriptor(fd, write=True)
     try:
-        async with disk.opened(parse(word)) as device:
+        async with disk.opened(parse(image.word)) as device:
             assert isinstance(device, BlockDevice)
-            part = choose(path, await disk.parts(device), None)
+            part = choose(image.name, await disk.parts(device), None)
+            has_attributes = part.kind == "squashfs" and await squashfs_has_attributes(device)
             seen = Scratch(Slice(device, 0, device.size))
             try:
                 with quick_turns():
-                    complete, lines = await pack(seen, part.kind or "", sink)
+                    complete, lines = await pack(seen, part.kind or "", sink, image.inside)
             except UmlError as error:
-                raise UmlError(f"{path}: {error.what}", error.way_out, details=error.details) from None
+                raise UmlError(f"{image.name}: {error.what}", error.way_out, details=error.details) from None
             finally:
                 with trio.CancelScope(shield=True):
                     await seen.close()
     finally:
         sink.close()
-    lines = _tell_sockets(lines, warn)
+    unread = [line for line in lines if line.endswith(_UNREAD)]
+    lines = _count_sockets([line for line in lines if line not in unread], report.losses)
+    if unread and has_attributes:
+        report.losses.add(
+            "attributes and capabilities, which this kernel does not read in a squashfs, are left out", ""
+        )
     if not complete:
-        raise failed(f"{path}: not all of it can be read", lines, "see what the checker of its filesystem says")
+        raise failed(f"{image.name}: not all of it can be read", lines, "see what the checker of its filesystem says")
+
+
+async def squashfs_has_attributes(device: BlockDevice) -> bool:
+    """Whether a squashfs has extended attributes: its superblock says where the table of them is."""
+    head = bytearray(_SQUASHFS_SUPERBLOCK)
+    await device.read_into(0, [memoryview(head)])
+    return head[_SQUASHFS_ATTRIBUTES] != b"\xff" * 8

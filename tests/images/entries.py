@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import BinaryIO
 
-from humfs.tarball import member, members, opened
+from humfs.importer import Member
+from humfs.tarball import opened
 from tests import needs
 from tests.humfs import trees
 
@@ -22,23 +23,38 @@ def entries(stream: BinaryIO) -> tuple[dict[bytes, Entry], set[frozenset[bytes]]
     found: dict[bytes, Entry] = {}
     groups: dict[bytes, set[bytes]] = {}
     with opened(stream) as archive:
-        for info in members(archive):
-            path = os.path.normpath(os.fsencode(info.name))
-            if info.islnk():
-                first = os.path.normpath(os.fsencode(info.linkname))
+        for made in archive:
+            path = os.path.normpath(b"/".join(made.path) or b".")
+            if made.link is not None:
+                first = os.path.normpath(b"/".join(made.link))
                 groups.setdefault(first, {first}).add(path)
                 found[path] = found[first]
                 continue
-            made = member(archive, info)
-            assert made is not None
-            source = archive.extractfile(info) if info.isfile() else None
-            digest = hashlib.sha256(source.read()).hexdigest() if source else ""
             mtime = made.mtime_ns
             found[path] = (
-                *(made.mode, made.uid, made.gid, made.rdev, mtime, made.size, made.target, digest),
+                *(made.mode, made.uid, made.gid, made.rdev, mtime, made.size, made.target, digest_of(made)),
                 tuple(sorted(made.xattrs)),
             )
     return found, {frozenset(names) for names in groups.values()}
+
+
+def contents_of(made: Member) -> bytes:
+    """A file's contents, its holes as zeroes."""
+    if made.source is not None:
+        stored = os.pread(made.source[0], made.stored, made.source[1])
+    else:
+        stored = made.contents.read(made.stored) if made.contents is not None else b""
+    if made.ranges is None:
+        return stored
+    whole, done = bytearray(made.size), 0
+    for start, length in made.ranges:
+        whole[start : start + length] = stored[done : done + length]
+        done += length
+    return bytes(whole)
+
+
+def digest_of(made: Member) -> str:
+    return hashlib.sha256(contents_of(made)).hexdigest() if stat.S_ISREG(made.mode) else ""
 
 
 def of_file(path: Path) -> tuple[dict[bytes, Entry], set[frozenset[bytes]]]:

@@ -64,8 +64,8 @@ async def test_an_ordinary_user_takes_an_image_apart(user: OrdinaryUser, tmp_pat
             assert done.returncode == 0, done.stderr
         assert entries.of_file(caller.directory / "x.tar") == wanted
         assert done.stderr.decode().splitlines() == [
-            "uml: owners, set-id bits and capabilities are lost: only root can give them to files of this host",
-            "uml: 3 devices are left out, which only root can make",
+            "uml: owners, set-id bits and capabilities, which only root can give, are left out",
+            "uml: devices, which only root can make, are left out: /bigdev, /blk, /chr",
         ]
         plain = caller.directory / "plain"
         assert (plain / "dir/f2").stat().st_mode & 0o7777 == 0o755

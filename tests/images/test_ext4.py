@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from humfs.losses import Losses
 from runtime.images.ext4 import (
     BLOCK,
     Ext4Writer,
@@ -23,7 +24,7 @@ from runtime.images.ext4 import (
     make_filesystem,
     stretches,
 )
-from runtime.images.sink import pour
+from runtime.images.sink import Report, pour
 from runtime.images.tree import Node
 from tests import needs
 from umlfs.errors import UmlError
@@ -41,7 +42,7 @@ def info(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.
     return made
 
 
-def write(path: Path, members: Members, told: list[str] | None = None, size: int = SIZE) -> Path:
+def write(path: Path, members: Members, losses: Losses | None = None, size: int = SIZE) -> Path:
     """An image with these members in it, without a fault."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -52,8 +53,9 @@ def write(path: Path, members: Members, told: list[str] | None = None, size: int
     settings = Settings(size, epoch=1_000_000_000)
     with open(path, "wb+") as file:
         make_filesystem(file.fileno(), settings)
-        with Ext4Writer(str(path), settings, (told if told is not None else []).append) as writer:
-            pour(packed, writer)
+        report = Report(losses=Losses() if losses is None else losses)
+        with Ext4Writer(str(path), settings, report.losses) as writer:
+            pour(packed, writer, report)
     done = subprocess.run([needs.program("e2fsck"), "-fn", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     return path
@@ -136,9 +138,9 @@ def test_what_no_filesystem_can_have(tmp_path: Path, member: tarfile.TarInfo, wh
 
 def test_attributes_that_do_not_fit_are_told_of(tmp_path: Path) -> None:
     big = info("big", pax_headers={"SCHILY.xattr.user.big": "v" * 5000, "SCHILY.xattr.user.small": "v"})
-    told: list[str] = []
-    image = write(tmp_path / "x", [(big, b"")], told)
-    assert told == ["/big: ext4 cannot hold its attribute user.big"]
+    losses = Losses()
+    image = write(tmp_path / "x", [(big, b"")], losses)
+    assert losses.lines() == ["attributes user.big that ext4 has no room for are left out: /big"]
     assert "user.small" in ask(image, "ea_list big")
 
 
@@ -168,11 +170,11 @@ def test_times_beyond_the_range_are_the_nearest() -> None:
 def test_holes_are_found(blocks: list[bool], tail: int) -> None:
     data = b"".join((b"x" if full else b"\0") * BLOCK for full in blocks) + b"\0" * tail
     rebuilt = bytearray(len(data))
-    for start, end in stretches(data):
+    for start, end in stretches(data, 0):
         assert start % BLOCK == 0
         rebuilt[start:end] = data[start:end]
     assert bytes(rebuilt) == data
-    assert sum(end - start for start, end in stretches(data)) == sum(blocks) * BLOCK
+    assert sum(end - start for start, end in stretches(data, 0)) == sum(blocks) * BLOCK
 
 
 @given(st.sets(st.binary(min_size=1, max_size=255), max_size=80))

@@ -76,7 +76,7 @@ async def test_an_archive_that_is_cut_short(archive: Path, out: Path, name: str)
 @pytest.mark.parametrize("name", ["x.img", "x.tar", "x.oci", "x.humfs"])
 async def test_rubbish_that_claims_to_be_an_archive(tmp_path: Path, out: Path, name: str) -> None:
     (tmp_path / "in").write_bytes(b"\x1f\x8b" + os.urandom(5000))
-    with pytest.raises(UmlError, match="no tar archive"):
+    with pytest.raises(UmlError, match="no archive and no disk"):
         await make(tmp_path / "in", target(out, name))
     assert list(out.iterdir()) == []
 
