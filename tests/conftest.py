@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell's background jobs ignore it, and so would all that they start.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Else the newest kernel that somebody has would be taken: what is tested is the distribution's, or the named one.
+    if own := shutil.which("linux.uml"):
+        os.environ.setdefault("UML_KERNEL", own)
     profile = "long" if config.getoption("--long") else "short"
     examples = {"short": 50, "long": 2000}[profile]
     hypothesis.settings.register_profile(profile, max_examples=examples, deadline=None, **_repeatability())

@@ -49,7 +49,9 @@ class OrdinaryUser:
 
     def environment(self) -> list[str]:
         """The user's environment, as `name=value`."""
-        return [f"HOME={self.home}", f"USER={self.name}", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"]
+        kernel = os.environ.get("UML_KERNEL", "")
+        named = [f"UML_KERNEL={kernel}"] if kernel and _is_public(Path(kernel)) else []
+        return [f"HOME={self.home}", f"USER={self.name}", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", *named]
 
     def uml(self, *args: str | Path) -> list[str]:
         """The command that runs the project's `uml` as this user."""
@@ -59,6 +61,11 @@ class OrdinaryUser:
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run one of this user's commands, with no input."""
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+def _is_public(path: Path) -> bool:
+    """Whether everybody may go to `path`, as far as modes tell."""
+    return all(each.stat().st_mode & 0o1 for each in (path, *path.parents))
 
 
 @contextmanager

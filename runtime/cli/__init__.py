@@ -33,6 +33,7 @@ COMMANDS = {
     "halt": "runtime.cli.power.halt",
     "humfs": "runtime.cli.humfs",
     "image": "runtime.cli.image",
+    "kernel": "runtime.cli.kernel",
     "ls": "runtime.cli.ls",
     "mconsole": "runtime.cli.mconsole",
     "mount": "runtime.cli.mount",

@@ -68,7 +68,7 @@ class _Boot(click.Command):
     help="Who serves the disks: umlfs, or the kernel.  [virtio]",
 )
 @click.option("--mem", metavar="SIZE", help="Memory of the guest.  [256M]")
-@click.option("--kernel", metavar="FILE", is_eager=True, help="The UML kernel.  [the installed one]")
+@click.option("--kernel", metavar="FILE|NAME", is_eager=True, help="The UML kernel.  [the newest]")
 @equipment.jail
 @click.option("--no-reboot", is_flag=True, help="A guest that restarts ends the machine.")
 @click.option("--on-panic", metavar="COMMAND", help="A shell command for when the guest panics.")

@@ -12,7 +12,7 @@ from runtime.doctor.checks import Check, can_run, diagnose
 
 
 @click.command("doctor")
-@click.option("--kernel", metavar="FILE", help="The UML kernel to look at, instead of the installed one.")
+@click.option("--kernel", metavar="FILE|NAME", help="The UML kernel to look at, instead of the installed one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: ok, and the list of checks.")
 def command(kernel: str | None, as_json: bool) -> int:
     """Say what this host lacks, and what mends it.

@@ -48,7 +48,7 @@ def command() -> None:
 @click.option("--root-password", "password", metavar="TEXT", help="Root's password: '' for none, - to read a line.")
 @click.option("--ssh-key", "key", type=click.File("r"), metavar="FILE", help="A public key that may log in as root.")
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="By default those that this host's apt uses.")
-@click.option("--kernel", metavar="FILE", help="Whose modules go into the image; by default the one installed.")
+@click.option("--kernel", metavar="FILE|NAME", help="Whose modules go into the image; by default the one installed.")
 @click.option("--no-modules", is_flag=True, help="Leave out the kernel's modules.")
 @force_option
 @click.argument("out", metavar="OUT")

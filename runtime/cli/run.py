@@ -28,7 +28,7 @@ from runtime.cli.printing import printable_lines
 @click.option("--env", "variables", multiple=True, metavar="K=V", help="Set a variable, or pass K on with its value.")
 @click.option("--user", metavar="NAME", help="Run as this user of the guest, a name or a number.  [root]")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
-@click.option("--kernel", metavar="FILE", help="The UML kernel.  [the installed one]")
+@click.option("--kernel", metavar="FILE|NAME", help="The UML kernel.  [the newest]")
 @equipment.jail
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the guest's boot log on standard error.")

@@ -1,4 +1,4 @@
-"""Finding the UML kernel and the modules that belong to it."""
+"""Finding the UML kernel and the modules that belong to it: a file, one of the store, or what the distribution has."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from functools import cache as memoized
 from pathlib import Path
 
 from runtime.host import cache
+from runtime.kernels import store
 from umlfs.errors import UmlError
 from umlfs.host.programs import run_program
 
@@ -25,13 +26,15 @@ HOST_MODULES = Path("/lib/modules")
 
 NAMES = ("linux.uml", "linux")
 
-INSTALL = "install one with `apt install user-mode-linux`, or name one with --kernel FILE"
-OTHER = "name a User-mode Linux kernel with --kernel FILE"
+INSTALL = "install one with `apt install user-mode-linux` or 'uml kernel install', or name one with --kernel FILE"
+OTHER = "name a User-mode Linux kernel with --kernel FILE, or one that 'uml kernel list' shows"
 
 ANSWER_TIMEOUT = 10.0
 """Seconds that a kernel gets for `--version`, which takes milliseconds: no kernel at all hangs for longer."""
 
 _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*\Z")
+_MACHINES = (3, 62)
+"""EM_386 and EM_X86_64 of the ELF format: what x86-64 hosts run."""
 _MARK = b"User Mode Linux"
 """What the guest reads as vendor_id in its /proc/cpuinfo: text that every UML kernel holds."""
 
@@ -49,23 +52,51 @@ class Kernel:
 
 
 def find_kernel(path: str | os.PathLike[str] | None = None) -> Kernel:
-    """The kernel at `path`; by default `$UML_KERNEL`, else `linux.uml` or `linux` in PATH.
+    """The kernel at `path`, or of that name; by default `$UML_KERNEL`, else the one that was chosen, else the newest:
+    of the store, or `linux.uml` or `linux` in PATH.
 
     UmlError if there is none, or what was named is no User-mode Linux kernel that can be run.
     Blocks for some milliseconds the first time, to ask the kernel for its version; later that is cached.
     """
     named = os.fspath(path) if path is not None else os.environ.get("UML_KERNEL") or None
-    return _named(named) if named is not None else _in_path()
+    return _named(named) if named is not None else _default()
 
 
 def _named(name: str) -> Kernel:
+    if name == store.SYSTEM:
+        return system_kernel()
+    entry = store.find(name) if "/" not in name else None
+    if entry is not None:
+        return _open(entry.kernel)
     found = Path(name)
     if "/" not in name and not found.exists():
         found = Path(shutil.which(name) or name)
     return _open(found.absolute())
 
 
-def _in_path() -> Kernel:
+def _default() -> Kernel:
+    """The kernel that was chosen, or else the newest."""
+    name = store.chosen()
+    if name is not None:
+        return _named(name)
+    newest = next((entry for entry in store.entries() if entry.is_natural), None)
+    if newest is None:
+        return system_kernel()
+    try:
+        installed = system_kernel()
+    except UmlError:
+        return _open(newest.kernel)
+    return installed if store.ordered(installed.version) > store.ordered(newest.about.version) else _open(newest.kernel)
+
+
+def kernel_name(kernel: Kernel) -> str:
+    """What a person calls the kernel: its name in the store, or its file."""
+    entry = store.entry(kernel.path.parent.name) if kernel.path.parent.parent == store.directory() else None
+    return entry.name if entry is not None else str(kernel.path)
+
+
+def system_kernel() -> Kernel:
+    """The kernel that the distribution has installed. UmlError if there is none."""
     complaint = UmlError("no User-mode Linux kernel (linux.uml) in PATH", INSTALL)
     for name in NAMES:
         found = shutil.which(name)
@@ -84,7 +115,7 @@ def _open(path: Path) -> Kernel:
     key = f"kernel-{identity(path)}"
     version = (cache.load(key, 256) or b"").decode("ascii", "replace")
     if not _VERSION.match(version):
-        _check_content(path)
+        check_content(path)
         version = _version(path)
         if cache.store(key, version.encode()):
             cache.prune("kernel-*", keep=8)
@@ -100,7 +131,7 @@ def _check_access(path: Path) -> None:
         raise UmlError(f"{path}: the kernel is not executable", f"try `chmod +x {path}`")
 
 
-def _check_content(path: Path) -> None:
+def check_content(path: Path) -> None:
     """UmlError unless `path` is a UML kernel by its looks: nothing else is to be run."""
     try:
         with open(path, "rb") as file:
@@ -118,6 +149,9 @@ def _complaint(fd: int, head: bytes) -> str | None:
         return "a script, not a User-mode Linux kernel"
     if not head.startswith(b"\x7fELF"):
         return "not an executable program, so not a User-mode Linux kernel"
+    machine = int.from_bytes(head[18:20], "little")
+    if machine and machine not in _MACHINES:
+        return f"a program for another processor (ELF machine {machine}), this host is x86-64"
     with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as content:
         return None if content.find(_MARK) >= 0 else "a program, but not a User-mode Linux kernel"
 

@@ -1,0 +1,118 @@
+"""What a kernel can do, as it tells itself: its words (`--help`) and how it was built (`--showconfig`).
+
+Asked once for each kernel and kept. Nothing here knows of versions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from runtime.host import cache
+from runtime.kernels.kernel import Kernel, ask, configuration, identity
+
+OWN: Final = frozenset(
+    {
+        *("mem", "umid", "uml_dir", "root", "initrd", "con", "ssl", "ubd", "eth", "vec", "mconsole", "xterm", "hostfs"),
+        *("iomem", "nosysemu", "ssl-non-raw", "noreboot", "quiet", "debug", "fake_ide", "dtb", "ncpus", "mode"),
+        *("seccomp", "time-travel", "time-travel-start", "jail", "honeypot", "skas0"),
+    }
+)
+"""Words that some UML kernel takes or once took: what is none of them may be any Linux's. Which of them a kernel knows
+it is asked."""
+TABLE: Final = {
+    "seccomp=": "system calls without ptrace",
+    "ncpus=": "several processors",
+    "time-travel=": "time travel",
+    "dtb=": "device trees",
+    "iomem=": "memory shared with the host (/dev/mmapper)",
+    "eth=": "the old network devices",
+}
+OPTIONS: Final = {
+    "CONFIG_FUSE_PASSTHROUGH": "FUSE passthrough",
+    "CONFIG_VIRTIO_FS": "virtio-fs",
+    "CONFIG_VIRTIO_BLK": "virtio-blk",
+    "CONFIG_VIRTIO_NET": "virtio-net",
+    "CONFIG_VIRTIO_BALLOON": "memory balloon",
+    "CONFIG_VSOCKETS": "vsock",
+    "CONFIG_UML_NET_VECTOR": "vector network devices",
+    "CONFIG_OVERLAY_FS": "overlay",
+    "CONFIG_HOSTFS": "hostfs",
+    "CONFIG_BTRFS_FS": "btrfs",
+    "CONFIG_XFS_FS": "XFS",
+    "CONFIG_F2FS_FS": "F2FS",
+    "CONFIG_EROFS_FS": "EROFS",
+    "CONFIG_SQUASHFS": "squashfs",
+    "CONFIG_SQUASHFS_XATTR": "extended attributes of squashfs",
+    "CONFIG_UDF_FS": "UDF",
+    "CONFIG_NTFS3_FS": "NTFS",
+    "CONFIG_EXFAT_FS": "exFAT",
+    "CONFIG_OCFS2_FS": "OCFS2",
+    "CONFIG_GFS2_FS": "GFS2",
+    "CONFIG_DM_CRYPT": "dm-crypt",
+    "CONFIG_BLK_DEV_MD": "software RAID",
+    "CONFIG_SECURITY_LANDLOCK": "Landlock",
+    "CONFIG_MODULES": "modules",
+    "CONFIG_SMP": "SMP",
+    "CONFIG_GCOV_KERNEL": "coverage (gcov)",
+    "CONFIG_GDB_SCRIPTS": "gdb's scripts",
+    "CONFIG_KASAN": "KASAN",
+}
+"""What people ask for, by the option that it is built with."""
+
+_HEAD: Final = re.compile(r"([a-z][a-z_.-]*[a-z0-9]|[a-z][a-z_]*)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What one kernel can do."""
+
+    version: str
+    words: frozenset[str]
+    """The words of its `--help`, without what follows them."""
+
+    def knows(self, word: str) -> bool:
+        """Whether the kernel takes the word called `word` (`ubd`, not `ubd0=FILE`), or it is none of UML's own."""
+        return word in self.words or word not in OWN
+
+    @property
+    def has_seccomp(self) -> bool:
+        """Processes of guests need not be traced (`seccomp=on`)."""
+        return "seccomp" in self.words
+
+    @property
+    def has_time_travel(self) -> bool:
+        return "time-travel" in self.words
+
+    @property
+    def has_smp(self) -> bool:
+        return "ncpus" in self.words
+
+
+def features(kernel: Kernel) -> Features:
+    """What the kernel can do. It is asked the first time: some milliseconds."""
+    name = f"kernel-words-{identity(kernel.path)}"
+    try:
+        words = json.loads(cache.load(name) or b"")
+        return Features(kernel.version, frozenset(map(str, words)))
+    except (ValueError, TypeError):
+        found = parse_help(ask(kernel.path, "--help"))
+        if cache.store(name, json.dumps(sorted(found)).encode()):
+            cache.prune("kernel-words-*", keep=16)
+        return Features(kernel.version, found)
+
+
+def parse_help(text: str) -> frozenset[str]:
+    """The words of a kernel's `--help`: each begins a line, and what it does is indented below it."""
+    heads = (_HEAD.match(line) for line in text.splitlines())
+    return frozenset(found[1] for found in heads if found)
+
+
+def abilities(kernel: Kernel) -> dict[str, str]:
+    """What people ask for: `yes`, `module` or `no`, by its name."""
+    known, options = features(kernel), configuration(kernel.path)
+    found = {text: "yes" if word.rstrip("=") in known.words else "no" for word, text in TABLE.items()}
+    answers = {"y": "yes", "m": "module"}
+    return found | {text: answers.get(options.get(option, ""), "no") for option, text in OPTIONS.items()}
