@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Final
 
 from runtime.host import cache
 from runtime.kernels.apt_sources import Source, debian
+from runtime.kernels.programs import run
 from umlfs.errors import UmlError, UsageError
 
 SUITES: Final = ("testing", "stable", "unstable", "oldstable")
@@ -131,7 +130,7 @@ class Apt:
     @staticmethod
     def _inherited() -> list[str]:
         """How this host reaches the network."""
-        told = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
+        told = run(["apt-config", "dump"]).output
         return [line for line in told.splitlines() if _INHERITED.match(line)]
 
     def update(self) -> None:
@@ -185,24 +184,12 @@ class Apt:
         for path in files:
             path.unlink(missing_ok=True)
 
-    def _run(self, command: Sequence[str], what: str, *, directory: Path | None = None) -> str:
-        with tempfile.TemporaryFile("w+") as errors:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=self._environment,
-                cwd=directory or self._place,
-                check=False,
-                errors="replace",
-            )
-            errors.seek(0)
-            said = errors.read()
+    def _run(self, command: Sequence[str], what: str) -> str:
+        done = run(command, environment=self._environment, directory=self._place)
         if done.returncode:
+            said = done.errors
             raise UmlError(f"{what}: {reason(said)}", way_out(said), details=said.strip()[-2000:])
-        return done.stdout
+        return done.output
 
 
 def _installed(need: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 from runtime.kernels import library, store
 from runtime.kernels.apt import NEWEST, SUITES, Apt, Package, Say
 from runtime.kernels.kernel import ask, check_content
+from runtime.kernels.programs import must
 from umlfs.errors import UmlError
 
 PACKAGE: Final = "user-mode-linux"
@@ -141,9 +141,7 @@ def check_room(place: Path, size: int) -> None:
 
 
 def _unpack(package: Path, place: Path) -> None:
-    done = subprocess.run(["dpkg-deb", "-x", package, place], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UmlError(f"{package.name}: cannot be unpacked: {done.stderr.strip().splitlines()[-1]}", "is there space?")
+    must(["dpkg-deb", "-x", package, place], f"{package.name}: cannot be unpacked", "is there space?")
 
 
 def _version(unpacked: Path) -> str:

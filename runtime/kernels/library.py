@@ -7,12 +7,12 @@ path are written into the copy by patchelf.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from runtime.kernels.kernel import ask
+from runtime.kernels.programs import must
 from runtime.kernels.store import programs
 from umlfs.errors import UmlError
 
@@ -41,7 +41,7 @@ def runs_here(kernel: Path) -> bool:
 def take(package: Path, place: Path) -> None:
     """Put the libraries of a libc6 package into `place`/lib. UmlError."""
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=place) as unpacked:
-        subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True, capture_output=True)
+        must(["dpkg-deb", "-x", package, Path(unpacked)], f"{package.name}: cannot be unpacked", "is there space?")
         take_from([path.parent for path in Path(unpacked).rglob("libc.so.6")], place / "lib")
 
 
@@ -61,11 +61,5 @@ def bind(kernel: Path, libraries: Path) -> None:
     found = str(patchelf) if patchelf.is_file() else shutil.which("patchelf")
     if found is None:
         raise UmlError("the program patchelf is not there", "install it with `apt install patchelf`")
-    done = subprocess.run(
-        [found, "--set-interpreter", libraries / INTERPRETER, "--set-rpath", libraries, kernel],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise UmlError(f"{kernel}: cannot be bound to {libraries}: {done.stderr.strip()}")
+    words = ["--set-interpreter", libraries / INTERPRETER, "--set-rpath", libraries, kernel]
+    must([found, *map(str, words)], f"{kernel}: cannot be bound to {libraries}")
