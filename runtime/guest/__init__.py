@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from runtime.guest import cpio, network
+from runtime.guest.kernel_modules import KernelModules
 
 CONTROL_TAG = "umlfs"
 HERE = "/run/umlfs"
@@ -85,6 +86,8 @@ class Boot:
     init: Init | None = None
     """None for a guest that only runs the jobs it is given."""
     network: network.Network = field(default_factory=network.Network)
+    modules: KernelModules | None = None
+    """Those of the kernel, on a device of their own."""
 
     @property
     def writes(self) -> bool:
@@ -147,6 +150,9 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         cpio.file(here + b"/" + name.encode(), text.encode(errors="surrogateescape"), 0o600)
         for name, text in texts.items()
     ]
+    if boot.modules is not None:
+        entries += [node.entry(here + b"/dev") for node in boot.modules.nodes]
+        entries.append(cpio.symlink(here + b"/modprobe", f"{HERE}/busybox".encode()))
     if boot.network.resolver:
         entries.append(cpio.file(here + b"/resolv.conf", boot.network.resolver.encode()))
     if boot.init is not None:
@@ -211,7 +217,9 @@ def udev_rule(device: int) -> str:
 def _places(boot: Boot) -> str:
     """The script that sees to it that what every guest mounts has its place, and makes what is not on any disk."""
     lines = [_have((f"/root/{name}" for name in ("proc", "sys", "dev", "run", "tmp")), make=boot.overlay)]
-    lines.append(f"cp -RP {HERE}/dev/. /dev")
+    lines.append(f"cp -RPp {HERE}/dev/. /dev")
+    if boot.modules is not None:
+        lines.append(boot.modules.script(HERE).rstrip())
     lines.append(f"echo {shlex.quote(boot.hostname)} >/proc/sys/kernel/hostname")
     if boot.overlay:
         lines.append(f"[ ! -f /root/etc/hosts ] || echo 127.0.1.1 {shlex.quote(boot.hostname)} >>/root/etc/hosts")

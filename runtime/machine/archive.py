@@ -36,6 +36,7 @@ def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Opt
         hostname=options.name,
         init=options.init,
         network=equipment.network,
+        modules=equipment.kernel_modules,
     )
     init = guest.script("init.sh").encode()
     busybox = initramfs.find_busybox()

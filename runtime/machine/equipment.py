@@ -12,8 +12,11 @@ from typing import Final
 import trio
 
 from runtime import guest
+from runtime.guest import kernel_modules
+from runtime.guest.kernel_modules import KernelModules
 from runtime.guest.network import Network as GuestNetwork
 from runtime.jail.grants import Grants
+from runtime.kernels.kernel import Kernel
 from umlfs.block import BlockDevice
 from umlfs.blocks import probe
 from umlfs.errors import UmlError, UsageError
@@ -143,6 +146,8 @@ class Equipment:
     network: GuestNetwork = field(default_factory=GuestNetwork)
     """The guest's cards."""
     network_modules: tuple[str, ...] = ()
+    kernel_modules: KernelModules | None = None
+    """Those that the guest finds, on a device of their own."""
     btrfs: bool = False
     """Some disk may hold btrfs: the kernel must not leave out its driver, which takes most of a second to start."""
     grants: Grants = field(default_factory=Grants)
@@ -196,6 +201,16 @@ class Equipment:
         self.devices.append(Device(device, kind, self.directory / str(len(self.devices))))
 
     # From sources -----------------------------------------------------------------------------
+
+    async def open_modules(self, stack: contextlib.AsyncExitStack, kernel: Kernel) -> None:
+        """Let the guest find the kernel's modules, if it has any that are files. UmlError."""
+        if kernel.modules is None:
+            return
+        opened = await self._open(stack, as_source(f"hostfs:{kernel.modules}"), OpenOptions(read_only=True))
+        assert isinstance(opened, Filesystem)
+        self.add_filesystem(kernel_modules.TAG, opened, read_only=True)
+        found = kernel_modules.nodes(kernel.modules, BASE_MODULES)
+        self.kernel_modules = KernelModules(kernel.version, list(found))
 
     async def open_root(
         self, stack: contextlib.AsyncExitStack, source: Source, *, writable: bool, flags: str = ""

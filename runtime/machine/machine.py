@@ -14,6 +14,7 @@ from typing import Final, Self
 import trio
 
 from runtime import guest
+from runtime.guest import kernel_modules
 from runtime.jail.grants import Grants
 from runtime.jail.launch import Launch
 from runtime.jail.layers import OPEN, Layers, Mode
@@ -50,6 +51,8 @@ SETTLE_SECONDS: Final = 30.0
 """How long a guest may take at the end to write back what it holds for its disks."""
 LOG_SECONDS: Final = 1.0
 """How long the log of a kernel that has ended may take to be read."""
+OURS: Final = frozenset(f"virtio-fs {tag}" for tag in (guest.CONTROL_TAG, kernel_modules.TAG))
+"""The devices that nobody asked for."""
 NOTIFY: Final = "notify"
 """The socket that the kernel tells of itself at."""
 TERMINAL: Final = 1
@@ -208,8 +211,8 @@ class Machine:
 
     @property
     def stores(self) -> list[VirtioDevice]:
-        """The devices that we serve, without the one by which we talk to the guest's agent."""
-        return [device for device in self._devices if device.name != f"virtio-fs {guest.CONTROL_TAG}"]
+        """The devices that we serve, but for the guest's agent and for its kernel's modules."""
+        return [device for device in self._devices if device.name not in OURS]
 
     @property
     def _devices(self) -> list[VirtioDevice]:
@@ -261,7 +264,7 @@ class Machine:
             keeper = stack.enter_context(Keeper(memory=None if options.jail is Mode.OFF else memory))
             self.directory = directory = keeper.directory
             await stack.enter_async_context(self.networking.attached(keeper))
-            self._equipment = equipment = await self._equip(stack, directory)
+            self._equipment = equipment = await self._equip(stack, kernel, directory)
             self.networking.equip(equipment, kernel)
             listeners = [
                 await stack.enter_async_context(vhost_user.listening(str(device.socket)))
@@ -292,9 +295,9 @@ class Machine:
                 with trio.move_on_after(SETTLE_SECONDS):
                     await self._control.settle()
 
-    async def _equip(self, stack: contextlib.AsyncExitStack, directory: Path) -> Equipment:
+    async def _equip(self, stack: contextlib.AsyncExitStack, kernel: Kernel, directory: Path) -> Equipment:
         """Open every source, and have the slots at hand."""
-        equipment = await equip(stack, self.options, directory, self._control)
+        equipment = await equip(stack, kernel, self.options, directory, self._control)
         self.slots = Slots(equipment.slots, partial(run_script, self))
         stack.push_async_callback(self.slots.close)
         self.disk_slots = DiskSlots(equipment.disk_slots, equipment.ubds, partial(run_script, self))

@@ -45,6 +45,7 @@ def _common_arguments(memory: int, directory: Path, own: Path) -> list[str]:
 
 async def equip(
     stack: contextlib.AsyncExitStack,
+    kernel: Kernel,
     options: Options,
     directory: Path,
     control: ControlFilesystem,
@@ -61,6 +62,8 @@ async def equip(
     if options.program is None and options.root_disk is None and has_agent:
         source = as_source(options.root)
         await equipment.open_root(stack, source, writable=options.writable, flags=options.root_flags)
+    if options.program is None and has_agent and not options.writable:
+        await equipment.open_modules(stack, kernel)
     await equipment.open_mounts(stack, options.mounts)
     await equipment.open_ubds(stack, options.ubds, native=options.native_ubd)
     if options.root_disk is not None:
@@ -104,7 +107,7 @@ async def plan(options: Options, command: Sequence[str]) -> list[str]:
     kernel = find_kernel(options.kernel)
     root = as_source(options.root)
     async with contextlib.AsyncExitStack() as stack:
-        equipment = await equip(stack, options, Path("/RUN"), ControlFilesystem(), look_only=True)
+        equipment = await equip(stack, kernel, options, Path("/RUN"), ControlFilesystem(), look_only=True)
         tuned = tuning(kernel, btrfs=equipment.btrfs)
         start = kernel_command(kernel, options, equipment, tuned, {1: "TERMINAL"} if options.terminal else {})
     return [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from runtime import guest
 from runtime.guest import Boot, Init, Link, Mount
 from runtime.guest.initramfs import find_busybox
+from runtime.guest.kernel_modules import KernelModules, Node
 from tests import needs
 
 SECONDS: Final = 30
@@ -103,7 +105,8 @@ def root(tmp_path: Path) -> FakeRoot:
 
 def boot(*, overlay: bool = True, mounts: Sequence[Mount] = MOUNTS, init: Init | None = None) -> Boot:
     links = [Link("ubda", "vda", 5)]
-    return Boot(Mount("root", "/"), overlay=overlay, mounts=mounts, links=links, init=init)
+    modules = KernelModules("6.1.0", [Node("loop-control", stat.S_IFCHR, os.makedev(10, 237))]) if overlay else None
+    return Boot(Mount("root", "/"), overlay=overlay, mounts=mounts, links=links, init=init, modules=modules)
 
 
 # What is sourced ------------------------------------------------------------------------------
@@ -128,7 +131,7 @@ def test_what_is_sourced_leaves_its_caller_as_it_was(root: FakeRoot, name: str) 
     root.fill(boot())
     done = root.run(KEPT, f"{guest.HERE}/{name}")
     assert (done.stdout, done.returncode) == ("[one]\n[two words]\n[]\n", 0)
-    assert all("can't create /proc/sys/kernel/hostname" in line for line in done.stderr.splitlines())
+    assert all("can't create /proc/sys/kernel/" in line for line in done.stderr.splitlines())
 
 
 def test_places_that_are_missing_are_made(root: FakeRoot) -> None:
@@ -137,6 +140,22 @@ def test_places_that_are_missing_are_made(root: FakeRoot) -> None:
     assert (root.top / "a b/it's").is_dir()
     assert (root.top / "new").is_dir()
     assert (root.top / "said").read_text() == f"mount -a -T {guest.HERE}/fstab.mounts\n"
+
+
+def test_modules_have_their_place(root: FakeRoot) -> None:
+    """Where there is a /lib to have it in: a link that leads nowhere is none."""
+    root.fill(boot())
+    fstab, lib = root.here / "fstab", root.top / "root/lib"
+    before = fstab.read_text()
+    root.run(KEPT, f"{guest.HERE}/places.sh")
+    assert fstab.read_text() == before
+    lib.symlink_to("usr/lib")
+    root.run(KEPT, f"{guest.HERE}/places.sh")
+    assert fstab.read_text() == before
+    (root.top / "root/usr/lib").mkdir(parents=True)
+    root.run(KEPT, f"{guest.HERE}/places.sh")
+    assert fstab.read_text() == before + "modules /root/lib/modules/6.1.0 virtiofs ro 0 0\n"
+    assert (lib / "modules/6.1.0").is_dir()
 
 
 def test_a_place_that_cannot_be_made_is_named(root: FakeRoot) -> None:
