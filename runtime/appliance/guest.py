@@ -112,12 +112,12 @@ async def watch(job: Job, connection: Connection) -> None:
     try:
         await job.wait()
     except UmlError as error:
-        connection.lose(told(error))
+        connection.lose(line_of(error))
     else:
         connection.lose("the appliance has ended")
 
 
-def told(error: UmlError) -> str:
+def line_of(error: UmlError) -> str:
     """What happened to the guest, in one line: where its kernel panicked, with what that said."""
     start = error.details.find(PANIC.decode())
     return error.what if start < 0 else f"{error.what}: {error.details[start:].splitlines()[0].strip()}"

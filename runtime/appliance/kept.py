@@ -40,7 +40,7 @@ async def serve_kept(source: Source, seconds: float, ready: Callable[[], None]) 
         raise UmlError(f"{source}: not an image, so nothing to keep", "leave out --keep")
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(_remove_directory, make_directory())
-        farewell = stack.enter_context(contextlib.ExitStack())
+        last_closed = stack.enter_context(contextlib.ExitStack())
         device = await stack.enter_async_context(disk.opened(source))
         if not isinstance(device, BlockDevice):
             raise UmlError(f"{source}: not an image, so nothing to keep", "leave out --keep")
@@ -48,13 +48,13 @@ async def serve_kept(source: Source, seconds: float, ready: Callable[[], None]) 
         wanted = [part for part in parts if part.mountable][:MOUNTED_MAX]
         async with mounted(device, wanted) as found:
             roots = {part.number: each for part, each in zip(wanted, found, strict=True)}
-            hello = json.dumps([_told(part, roots.get(part.number)) for part in parts]).encode() + b"\n"
+            hello = json.dumps([_described(part, roots.get(part.number)) for part in parts]).encode() + b"\n"
             connections = [each.connection for each in found if isinstance(each, FuseStream)]
             if not connections:
                 return
             with unix_listener(path) as listener:
                 ready()
-                await _Server(connections[0], hello, seconds, farewell).run(trio.socket.from_stdlib_socket(listener))
+                await _Server(connections[0], hello, seconds, last_closed).run(trio.socket.from_stdlib_socket(listener))
 
 
 def _remove_directory(path: Path) -> None:
@@ -63,7 +63,7 @@ def _remove_directory(path: Path) -> None:
         path.rmdir()
 
 
-def _told(part: Part, found: object) -> dict[str, object]:
+def _described(part: Part, found: object) -> dict[str, object]:
     """What clients hear of a part."""
     told: dict[str, object] = asdict(part)
     if isinstance(found, FuseStream):
@@ -74,10 +74,10 @@ def _told(part: Part, found: object) -> dict[str, object]:
 
 
 class _Server:
-    def __init__(self, connection: Connection, hello: bytes, seconds: float, farewell: contextlib.ExitStack) -> None:
-        """What is in `farewell` is closed when the image was let go."""
+    def __init__(self, connection: Connection, hello: bytes, seconds: float, last_closed: contextlib.ExitStack) -> None:
+        """What is in `last_closed` is closed when the image was let go."""
         self._connection = connection
-        self._farewell = farewell
+        self._last_closed = last_closed
         self._hello = hello
         self._seconds = seconds
         self._ended = False
@@ -98,7 +98,7 @@ class _Server:
             word, _, value = line.decode(errors="replace").partition(" ")
             if word == "end":
                 self._ended = True
-                self._farewell.callback(os.close, os.dup(client.fileno()))
+                self._last_closed.callback(os.close, os.dup(client.fileno()))
                 return
             if word == "keep" and value.isdigit():
                 self._seconds = max(self._seconds, int(value))

@@ -8,10 +8,10 @@ from typing import Final
 
 import trio
 
-from runtime.appliance.guest import Requests, options_for, told, watch
+from runtime.appliance.guest import Requests, line_of, options_for, watch
 from runtime.appliance.kinds import KINDS
 from runtime.appliance.mounting import mount
-from runtime.machine.control import Job, Sink
+from runtime.machine.control import Job, OutputStream
 from runtime.machine.equipment import disk_name
 from runtime.machine.machine import Machine
 from runtime.tty.streams import Collector
@@ -26,7 +26,7 @@ ERRORS_MAX: Final = 1 << 20
 """Bytes of what could not be read that are kept."""
 
 
-async def pack(device: BlockDevice, kind: str, sink: Sink, inside: str = "/") -> tuple[bool, list[str]]:
+async def pack(device: BlockDevice, kind: str, sink: OutputStream, inside: str = "/") -> tuple[bool, list[str]]:
     """Write all that is in the filesystem of this kind on `device`, which stays the caller's and as it is, or in the
     directory `inside` of it, as a tar archive in the form of GNU tar's pax to `sink`.
 
@@ -55,7 +55,7 @@ async def _complete(job: Job) -> bool:
     try:
         return await job.wait() == 0
     except UmlError as error:
-        raise UmlError(told(error)) from None
+        raise UmlError(line_of(error)) from None
 
 
 async def _begin(connection: Connection, kind: str, inside: str) -> None:
@@ -77,7 +77,7 @@ async def _begin(connection: Connection, kind: str, inside: str) -> None:
 class _Archive:
     """The program's output: answers, and then the archive."""
 
-    def __init__(self, connection: Connection, sink: Sink) -> None:
+    def __init__(self, connection: Connection, sink: OutputStream) -> None:
         self._connection = connection
         self._sink = sink
         self.begins = False

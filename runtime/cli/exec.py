@@ -37,7 +37,7 @@ def command(
 
     import trio
 
-    from runtime.machine import mount_words
+    from runtime.machine import parsing
     from runtime.machines import client
     from runtime.tty import caller
     from umlfs.errors import UsageError
@@ -46,10 +46,10 @@ def command(
         words = words[1:]
     if on_terminal and not caller.wants_terminal():
         raise UsageError("-t: standard input and output are no terminal", "leave it out")
-    environment = {**caller.environment("", user, on_terminal), **mount_words.variables(variables)}
+    environment = {**caller.environment("", user, on_terminal), **parsing.variables(variables)}
     run = client.Run(client.find(umid))
     null = os.open(os.devnull, os.O_RDONLY)
     reads = interactive and not caller.in_background(0)
     streams = None if on_terminal else (0 if reads else null, 1, 2)
-    directory = mount_words.directory(pwd) or "/"
+    directory = parsing.directory(pwd) or "/"
     return trio.run(lambda: run.run(words, streams=streams, directory=directory, environment=environment, user=user))

@@ -54,11 +54,11 @@ def command(timeout: float, machine: str, words: tuple[str, ...]) -> int:
       uml mconsole debian config ubd3=root.cow,root.img
       uml mconsole ~/.uml/debian/mconsole sysrq t
     """
-    from runtime.mconsole.commands import Quit, Session
+    from runtime.mconsole.commands import CommandSession, Quit
     from runtime.mconsole.interactive import interact
 
     answers.take_any_bytes()
-    session = Session(machine, _Shown(), timeout=timeout)
+    session = CommandSession(machine, _Shown(), timeout=timeout)
     session.find()
     if not words:
         interact(session, _complain)

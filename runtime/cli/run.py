@@ -69,7 +69,7 @@ def command(
 
     from runtime.command import foreground
     from runtime.jail.layers import DEFAULT, Mode
-    from runtime.machine import mount_words
+    from runtime.machine import parsing
     from runtime.machine.machine import Options
     from runtime.network import words as net
     from runtime.process import open_files, processes
@@ -81,7 +81,7 @@ def command(
     options = Options(
         root=root,
         writable=rw,
-        mounts=[mount_words.mount(text) for text in mounts],
+        mounts=[parsing.mount(text) for text in mounts],
         ubds=[parse_ubd(text) for text in ubds],
         native_ubd=ubd_driver == "native",
         networks=net.networks(networks, publish),
@@ -92,7 +92,7 @@ def command(
         terminal=on_terminal,
         on_log=_show_log if verbose else None,
     )
-    environment = {**caller.environment(root, user, on_terminal), **mount_words.variables(variables)}
+    environment = {**caller.environment(root, user, on_terminal), **parsing.variables(variables)}
     if dry_run:
         from runtime.machine.plan import plan
 
@@ -102,9 +102,7 @@ def command(
     open_files.raise_limit()
     run = foreground.Foreground(options, timeout)
     with processes.for_machines():
-        return trio.run(
-            lambda: run.run(words, directory=mount_words.directory(pwd), environment=environment, user=user)
-        )
+        return trio.run(lambda: run.run(words, directory=parsing.directory(pwd), environment=environment, user=user))
 
 
 def _warn(line: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from runtime.machine.control import Sink, Source
+from runtime.machine.control import InputStream, OutputStream
 from runtime.machine.machine import Machine, Options
 from runtime.tty.caller import DEFAULT_PATH
 from runtime.tty.streams import Collector, Literal
@@ -24,9 +24,9 @@ async def run(
     command: Sequence[str],
     options: Options | None = None,
     *,
-    stdin: bytes | Source = b"",
-    stdout: Sink | None = None,
-    stderr: Sink | None = None,
+    stdin: bytes | InputStream = b"",
+    stdout: OutputStream | None = None,
+    stderr: OutputStream | None = None,
     directory: str | None = None,
     environment: Mapping[str, str] | None = None,
     user: str | None = None,

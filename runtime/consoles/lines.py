@@ -15,7 +15,7 @@ from runtime.consoles.channels.base import Channel, Surroundings, Tap, Xterm, fa
 from runtime.consoles.channels.opening import opened, sides
 from runtime.consoles.hostend import HostEnd, Reader
 from runtime.consoles.sharing import Sharing
-from runtime.consoles.spec import BOOT_CONSOLE, Kind, Line, Pair, Specs
+from runtime.consoles.spec import BOOT_CONSOLE, Line, LineKind, Pair, Specs
 from umlfs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS: Final = 2.0
 """How long channels may take to pass on the last that the guest said."""
-FIRST_CONSOLE: Final = Line(Kind.CONSOLE, 1)
+FIRST_CONSOLE: Final = Line(LineKind.CONSOLE, 1)
 """Where a login prompt is, if there are several consoles."""
 
 
@@ -156,7 +156,7 @@ class Consoles:
 
     def _defaults(self) -> list[str]:
         """The words for the lines that are not served: they are nothing, or swallow all."""
-        words = [f"{kind}={'null' if self._specs.default(kind) else 'none'}" for kind in Kind]
+        words = [f"{kind}={'null' if self._specs.default(kind) else 'none'}" for kind in LineKind]
         return words + [f"{line}=none" for line, pair in self._specs.lines.items() if pair is None]
 
     @contextlib.asynccontextmanager

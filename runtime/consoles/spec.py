@@ -35,7 +35,7 @@ _WORD: Final = re.compile(r"(con|ssl)([^=]*)=(.*)\Z", re.DOTALL)
 _NUMBER: Final = re.compile(r"(?:0|[1-9][0-9]{0,6})\Z", re.ASCII)
 
 
-class Kind(StrEnum):
+class LineKind(StrEnum):
     """Virtual consoles or serial lines."""
 
     CONSOLE = "con"
@@ -44,25 +44,25 @@ class Kind(StrEnum):
     @property
     def lines(self) -> int:
         """How many the kernel has."""
-        return 16 if self is Kind.CONSOLE else 64
+        return 16 if self is LineKind.CONSOLE else 64
 
     @property
     def heading(self) -> str:
         """What the kernel calls one."""
-        return "Virtual Console" if self is Kind.CONSOLE else "Serial Line"
+        return "Virtual Console" if self is LineKind.CONSOLE else "Serial Line"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Line:
     """One line of a guest: `/dev/tty<number>` or `/dev/ttyS<number>`."""
 
-    kind: Kind
+    kind: LineKind
     number: int
 
     @property
     def device(self) -> int:
         """The guest's device number, as its kernel packs it into 16 bits: major 4 and the minor."""
-        return 4 << 8 | (self.number if self.kind is Kind.CONSOLE else 64 + self.number)
+        return 4 << 8 | (self.number if self.kind is LineKind.CONSOLE else 64 + self.number)
 
     def __str__(self) -> str:
         return f"{self.kind}{self.number}"
@@ -70,18 +70,18 @@ class Line:
     @classmethod
     def parse(cls, text: str) -> Line:
         """`con1`, `ssl0`. UsageError for what names no line."""
-        line = _line(f"{text}=", text[:3], text[3:]) if text[:3] in list(Kind) else None
+        line = _line(f"{text}=", text[:3], text[3:]) if text[:3] in list(LineKind) else None
         if line is None:
             raise UsageError(f"{text}: not the name of a line", "lines are con0 to con15 and ssl0 to ssl63")
         return line
 
 
-BOOT_CONSOLE: Final = Line(Kind.CONSOLE, 0)
+BOOT_CONSOLE: Final = Line(LineKind.CONSOLE, 0)
 """`/dev/console` of the guest: where the kernel's log goes. The kernel opens it itself, and aborts without it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class ChannelSpec:
     """What a line is on the host."""
 
     name: str
@@ -98,15 +98,15 @@ class Channel:
         return host.strip("[]") or LOOPBACK, int(port)
 
 
-NULL: Final = Channel("null")
+NULL: Final = ChannelSpec("null")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Where a line's input comes from, and where its output goes: often the same."""
 
-    input: Channel = NULL
-    output: Channel = NULL
+    input: ChannelSpec = NULL
+    output: ChannelSpec = NULL
 
     def __str__(self) -> str:
         return str(self.input) if self.input == self.output else f"{self.input},{self.output}"
@@ -116,7 +116,7 @@ class Pair:
 class Setting:
     """One word of a command line."""
 
-    kind: Kind
+    kind: LineKind
     number: int | None
     """None for the default of all that are not named."""
     pair: Pair | None
@@ -131,19 +131,19 @@ class Specs:
 
     lines: Mapping[Line, Pair | None] = field(default_factory=dict)
     """Those that are named; None for `none`."""
-    defaults: Mapping[Kind, Pair | None] = field(default_factory=dict)
+    defaults: Mapping[LineKind, Pair | None] = field(default_factory=dict)
     """For the others; a kind that is not in it has `null`."""
     notes: tuple[str, ...] = ()
 
-    def default(self, kind: Kind) -> Pair | None:
+    def default(self, kind: LineKind) -> Pair | None:
         """What lines of that kind are that are not named."""
         return self.defaults.get(kind, Pair())
 
     def served(self) -> dict[Line, Pair]:
         """The lines that need something of the host, in order. That is always so for the boot console: without a place
         to write to the kernel would complain, or abort."""
-        found = {BOOT_CONSOLE: self.default(Kind.CONSOLE) or Pair()}
-        for kind in Kind:
+        found = {BOOT_CONSOLE: self.default(LineKind.CONSOLE) or Pair()}
+        for kind in LineKind:
             default = self.default(kind)
             if default is not None and default != Pair():
                 found.update({Line(kind, number): default for number in range(kind.lines)})
@@ -154,7 +154,7 @@ class Specs:
 def parse_all(words: Iterable[str]) -> Specs:
     """What a command line says of lines; of two words for the same the later counts. UsageError."""
     lines: dict[Line, Pair | None] = {}
-    defaults: dict[Kind, Pair | None] = {}
+    defaults: dict[LineKind, Pair | None] = {}
     notes = []
     for word in words:
         setting = parse(word)
@@ -175,7 +175,7 @@ def parse(word: str) -> Setting:
     if found is None:
         raise UsageError(f"{word}: not a console or serial line", "write con<N>=CHANNEL or ssl<N>=CHANNEL")
     prefix, number, text = found.groups()
-    kind = Kind(prefix)
+    kind = LineKind(prefix)
     line = _line(word, prefix, number) if number else None
     if text == "none":
         if line == BOOT_CONSOLE:
@@ -188,7 +188,7 @@ def parse(word: str) -> Setting:
 
 
 def _line(word: str, prefix: str, number: str) -> Line:
-    kind = Kind(prefix)
+    kind = LineKind(prefix)
     if not _NUMBER.match(number):
         raise UsageError(f"{word}: Couldn't parse device number", f"{prefix}0 to {prefix}{kind.lines - 1} exist")
     if int(number) >= kind.lines:
@@ -209,7 +209,7 @@ def _pair(word: str, text: str) -> Pair:
     return pair
 
 
-def _channel(word: str, text: str) -> Channel:
+def _channel(word: str, text: str) -> ChannelSpec:
     name, colon, argument = text.partition(":")
     if name not in ARGUMENTS:
         from difflib import get_close_matches  # few have a typo to wait for
@@ -228,7 +228,7 @@ def _channel(word: str, text: str) -> Channel:
         _check_number(word, argument, DESCRIPTOR_MAX, "descriptor")
     if name == "port":
         _check_port(word, argument)
-    return Channel(name, argument)
+    return ChannelSpec(name, argument)
 
 
 def _check_number(word: str, text: str, limit: int, what: str) -> None:
@@ -253,7 +253,7 @@ def _check_port(word: str, text: str) -> None:
 
 def _check_inputs(specs: Specs) -> None:
     """UsageError if two lines would read from the same place: each would get a part of what is typed."""
-    readers: dict[Channel, Line] = {}
+    readers: dict[ChannelSpec, Line] = {}
     for line, pair in specs.served().items():
         if pair.input.name in ("fd", "tty", "unix"):
             other = readers.setdefault(pair.input, line)

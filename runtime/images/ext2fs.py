@@ -176,7 +176,7 @@ def _check(code: int) -> None:
     raise OSError(errno.EIO, f"libext2fs failed with error {code}")
 
 
-class Filesystem:
+class Ext2Filesystem:
     """A filesystem open for writing, with nothing in it but what mkfs put there. All calls wait for the disk.
 
     Errors are OSError; `NoRoom` when blocks or inodes are used up.

@@ -129,7 +129,7 @@ class Ext4Writer:
             raise
 
     def _open(self) -> None:
-        self._fs = ext2fs.Filesystem(self.path, self.settings.epoch or 0)
+        self._fs = ext2fs.Ext2Filesystem(self.path, self.settings.epoch or 0)
         lost = Node(ext2fs.LOST_AND_FOUND, stat.S_IFDIR, {})
         self._tree = Tree(Node(ext2fs.ROOT, stat.S_IFDIR, {_LOST: lost}), self._make_parent)
         self._directories = {node.ino: node for node in (lost, self._tree.root)}

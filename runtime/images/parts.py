@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runtime.appliance.part import Part
 
 
-def told(found: list[Part]) -> str:
+def describe(found: list[Part]) -> str:
     """The partitions, for a person: their numbers and what is on them."""
     return ", ".join(f"{part.number} ({part.kind or 'unknown'})" for part in found) or "none"
 
@@ -25,7 +25,7 @@ def told(found: list[Part]) -> str:
 def several(path: str, found: list[Part]) -> UsageError:
     """The error that a disk with partitions is no filesystem."""
     example = next((part.number for part in found if part.mountable), "N")
-    return UsageError(f"{path}: a disk with partitions: {told(found)}", f"name one: {path}:{example}")
+    return UsageError(f"{path}: a disk with partitions: {describe(found)}", f"name one: {path}:{example}")
 
 
 async def extract(disk: Path, name: str, number: int, made: Path, progress: Tick = no_tick) -> None:
@@ -39,7 +39,7 @@ async def extract(disk: Path, name: str, number: int, made: Path, progress: Tick
         part = next((part for part in found if part.number == number), None)
         if part is None:
             there = [each for each in found if each.number is not None]
-            raise UsageError(f"{name}: no partition {number}", f"there is {told(there)}")
+            raise UsageError(f"{name}: no partition {number}", f"there is {describe(there)}")
         await trio.to_thread.run_sync(_copy, file.fileno(), part, made, ticking(progress))
     except OSError as error:
         raise UmlError(f"{name}: {error.strerror}", None) from error

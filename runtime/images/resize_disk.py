@@ -13,7 +13,7 @@ from runtime.appliance.disk import parts
 from runtime.appliance.part import Part
 from runtime.images.growing import GROW_OR_EXT4
 from runtime.images.inside import NAME, in_guest
-from runtime.images.parts import told
+from runtime.images.parts import describe
 from runtime.images.programs import find_program
 from runtime.images.streams import failed
 from umlfs.blocks.file import HostFile
@@ -59,7 +59,9 @@ def _last(path: Path, found: list[Part]) -> Part:
     last = max(found, key=lambda part: part.offset, default=None)
     if last is None or last.number is None or last.kind not in GROW_OR_EXT4:
         known = ", ".join(sorted(GROW_OR_EXT4))
-        raise UsageError(f"{path}: its last partition cannot grow: there is {told(found)}", f"those with {known} can")
+        raise UsageError(
+            f"{path}: its last partition cannot grow: there is {describe(found)}", f"those with {known} can"
+        )
     return last
 
 

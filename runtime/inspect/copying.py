@@ -11,7 +11,7 @@ from runtime.inspect.copy import Copier, Report
 from runtime.inspect.location import Location
 from runtime.inspect.paths import Node, resolve
 from runtime.inspect.place import destination, own_name, place_of
-from runtime.inspect.tree import Tree, open_tree
+from runtime.inspect.tree import OpenTree, open_tree
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import Source
@@ -42,7 +42,7 @@ async def copy(
             raise UmlError(f"{target}: can only be read", "copy to somewhere else")
         if len(words) > 1 and not await _is_directory(into, to):
             raise UsageError(f"{target}: not a directory", "several sources go into a directory that is there")
-        trees: dict[tuple[Source, int | None], Tree] = {}
+        trees: dict[tuple[Source, int | None], OpenTree] = {}
         for word, place in zip(words, places, strict=True):
             key = (place.source, place.partition)
             if key not in trees:

@@ -19,7 +19,7 @@ from umlfs.stream.filesystem import FuseStream
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class OpenTree:
     """An open source."""
 
     filesystem: Filesystem
@@ -41,7 +41,7 @@ class Tree:
 
 
 @contextlib.asynccontextmanager
-async def open_tree(location: Location, *, writable: bool = False, enduring: bool = False) -> AsyncIterator[Tree]:
+async def open_tree(location: Location, *, writable: bool = False, enduring: bool = False) -> AsyncIterator[OpenTree]:
     """The tree that `location` lies in; its path plays no part.
 
     For an image an appliance is booted, unless one is kept. An image that is only read stays as it is, to the byte: a
@@ -70,7 +70,7 @@ async def _until_lost(connection: Connection, name: str) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _opened(location: Location, writable: bool) -> AsyncIterator[Tree]:
+async def _opened(location: Location, writable: bool) -> AsyncIterator[OpenTree]:
     if location.machine:
         async with _machine(location, writable) as tree:
             yield tree
@@ -80,25 +80,25 @@ async def _opened(location: Location, writable: bool) -> AsyncIterator[Tree]:
     else:
         async with kept_tree(location.source, location.partition) as kept:
             if kept is not None:
-                yield Tree(*kept, str(replace(location, path=None)))
+                yield OpenTree(*kept, str(replace(location, path=None)))
                 return
     async with _own_tree(location, writable) as tree:
         yield tree
 
 
 @contextlib.asynccontextmanager
-async def _machine(location: Location, writable: bool) -> AsyncIterator[Tree]:
+async def _machine(location: Location, writable: bool) -> AsyncIterator[OpenTree]:
     from runtime.machines import client
     from runtime.machines.inside import inside
 
     if location.partition is not None:
         raise UsageError(f"{location.source}: a machine, which has no partitions", "leave it out")
     async with inside(client.find(location.source.argument), writable=writable) as filesystem:
-        yield Tree(filesystem, "tree", str(location.source))
+        yield OpenTree(filesystem, "tree", str(location.source))
 
 
 @contextlib.asynccontextmanager
-async def _own_tree(location: Location, writable: bool) -> AsyncIterator[Tree]:
+async def _own_tree(location: Location, writable: bool) -> AsyncIterator[OpenTree]:
     from runtime.appliance import disk
     from runtime.appliance.part import choose
 
@@ -106,10 +106,10 @@ async def _own_tree(location: Location, writable: bool) -> AsyncIterator[Tree]:
         if isinstance(found, Filesystem):
             if location.partition is not None:
                 raise UmlError(f"{location.source}: not a disk", "leave out the partition")
-            yield Tree(found, "tree", str(location.source).removeprefix("hostfs:"))
+            yield OpenTree(found, "tree", str(location.source).removeprefix("hostfs:"))
             return
         part = choose(str(location.source), await disk.parts(found), location.partition)
         async with mounted(found, [part], writable=writable) as filesystems:
             if isinstance(filesystems[0], UmlError):
                 raise UmlError(f"{location.source}: {filesystems[0].what}", details=filesystems[0].details)
-            yield Tree(filesystems[0], part.kind or "", str(replace(location, path=None)))
+            yield OpenTree(filesystems[0], part.kind or "", str(replace(location, path=None)))

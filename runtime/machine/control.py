@@ -40,14 +40,14 @@ NO_STREAMS: Final = "null null null"
 """What the agent is told of a job that it is to give no streams."""
 
 
-class Source(Protocol):
+class InputStream(Protocol):
     """Where a command's input comes from."""
 
     async def read_into(self, buffers: Sequence[memoryview]) -> int:
         """Wait for input and fill `buffers` as far as it goes; 0 at the end."""
 
 
-class Sink(Protocol):
+class OutputStream(Protocol):
     """Where a command's output goes."""
 
     async def write_from(self, buffers: Sequence[memoryview]) -> int:
@@ -61,9 +61,9 @@ _Pull = Callable[[Sequence[memoryview]], Awaitable[int]]
 class Job:
     """One command in the guest, from the request to its exit status."""
 
-    stdin: Source | None = None
-    stdout: Sink | None = None
-    stderr: Sink | None = None
+    stdin: InputStream | None = None
+    stdout: OutputStream | None = None
+    stderr: OutputStream | None = None
     number: int = 0
     returncode: int | None = None
     """The exit status, 128 + N after signal N; None while the command runs or if it failed to start."""
@@ -137,7 +137,7 @@ class Job:
                     self._waits.discard(scope)
         return count
 
-    def _push(self, name: str, sink: Sink | None) -> _Pull:
+    def _push(self, name: str, sink: OutputStream | None) -> _Pull:
         """What takes the output called `name`."""
 
         async def push(buffers: Sequence[memoryview]) -> int:

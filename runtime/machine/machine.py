@@ -22,7 +22,7 @@ from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.tuning import remember_lpj, tuning
 from runtime.machine import ending
 from runtime.machine.archive import write_archive
-from runtime.machine.control import ControlFilesystem, Job, Sink, Source
+from runtime.machine.control import ControlFilesystem, InputStream, Job, OutputStream
 from runtime.machine.directory_slots import Slots
 from runtime.machine.disk_slots import DiskSlots
 from runtime.machine.equipment import Equipment
@@ -32,12 +32,12 @@ from runtime.machine.options import Options
 from runtime.machine.plan import ARCHIVE, equip, kernel_command
 from runtime.machine.script import run_script
 from runtime.mconsole import notify
-from runtime.mconsole.wire import Kind, Notification
+from runtime.mconsole.wire import NoticeKind, Notification
 from runtime.process.keeper import Keeper
 from runtime.process.kernel_process import KernelProcess
 from runtime.process.memory import is_volatile, memory_directory
 from runtime.process.processes import kill_group
-from runtime.process.processor import Seat
+from runtime.process.processor import ProcessorChoice
 from runtime.tty.ptys import Ends, open_ends
 from umlfs.errors import UmlError, sole
 from umlfs.host.watch import Watch
@@ -121,9 +121,9 @@ class Machine:
         self,
         command: Sequence[str],
         *,
-        stdin: Source | None = None,
-        stdout: Sink | None = None,
-        stderr: Sink | None = None,
+        stdin: InputStream | None = None,
+        stdout: OutputStream | None = None,
+        stderr: OutputStream | None = None,
         directory: str | None = None,
         environment: Mapping[str, str] | None = None,
         user: str | None = None,
@@ -152,7 +152,7 @@ class Machine:
         self._control.submit(job, script, "" if terminal is None else f"/dev/tty{terminal}")
         return job
 
-    def start_program(self, program: bytes, *, stdin: Source, stdout: Sink) -> Job:
+    def start_program(self, program: bytes, *, stdin: InputStream, stdout: OutputStream) -> Job:
         """Run `program`, an executable that needs nothing of the guest's root, as the guest's root user. It gets its
         job's number, and opens its streams in the control filesystem by itself: what is said there goes straight to
         the host and back."""
@@ -285,7 +285,7 @@ class Machine:
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
             if heard:
                 heard.sender = self._uid
-            nursery.start_soon(self._hear_farewell, watch, self.mconsole.parent)
+            nursery.start_soon(self._hang_up_at_the_end, watch, self.mconsole.parent)
             await self._wait_until_ready()
             if self.has_agent:
                 await self.networking.settled()
@@ -325,9 +325,9 @@ class Machine:
         pipe = trio.lowlevel.FdStream(os.dup(process.stderr.fileno()))
         process.stderr.close()
         nursery.start_soon(self._log.keep, pipe)
-        seat = Seat(process.pid)
-        stack.callback(seat.leave)
-        nursery.start_soon(seat.keep)
+        choice = ProcessorChoice(process.pid)
+        stack.callback(choice.leave)
+        nursery.start_soon(choice.keep)
         nursery.start_soon(self._watch, keeper, process)
         if tuned.lpj is None:
             nursery.start_soon(self._learn, kernel)
@@ -404,11 +404,11 @@ class Machine:
 
     async def _tell(self, notifications: notify.Notifications, hear: Callable[[Notification], None]) -> None:
         async for notification in notifications:
-            if notification.kind is Kind.BOOT:
+            if notification.kind is NoticeKind.BOOT:
                 self._booted.set()
             hear(notification)
 
-    async def _hear_farewell(self, watch: Watch | None, umid: Path) -> None:
+    async def _hang_up_at_the_end(self, watch: Watch | None, umid: Path) -> None:
         await ending.umid_removed(watch, umid)
         self._control.hang_up()
         if self.pid is not None:

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import trio
 
 from runtime.guest import HERE
-from runtime.machine.control import Job, Sink
+from runtime.machine.control import Job, OutputStream
 from runtime.tty.caller import DEFAULT_PATH
 from runtime.tty.streams import Collector
 from umlfs.errors import UmlError
@@ -35,7 +35,7 @@ class RunsJobs(Protocol):
         self,
         command: Sequence[str],
         *,
-        stderr: Sink | None = None,
+        stderr: OutputStream | None = None,
         directory: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Job:

@@ -20,7 +20,7 @@ DESCRIPTORS_MAX: Final = 3
 PIECE: Final = 64 << 10
 
 
-class Channel:
+class ControlChannel:
     """A connected stream socket. A context manager: it owns the descriptors that came and were not taken."""
 
     def __init__(self, connection: trio.socket.SocketType) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from runtime.machines import directory
-from runtime.machines.channel import Channel
+from runtime.machines.channel import ControlChannel
 from runtime.machines.control_wire import Message, ProtocolError, raise_failure
 from runtime.tty import terminal
 from runtime.tty.caller import END_SECONDS, ENDING, PASSED_ON
@@ -40,10 +40,10 @@ def find(umid: str, parent: Path | None = None) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def connected(path: Path) -> AsyncIterator[Channel]:
+async def connected(path: Path) -> AsyncIterator[ControlChannel]:
     """A connection to the machine with the directory `path`. UmlError if it does not listen."""
     connection = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    with Channel(connection) as channel:
+    with ControlChannel(connection) as channel:
         try:
             await connection.connect(os.fspath(path / directory.CONTROL))
         except OSError as error:
@@ -69,7 +69,7 @@ async def state(path: Path) -> Message:
     raise UmlError(f"{path.name}: the machine does not answer within {STATE_SECONDS:g} s", LIST)
 
 
-async def answer_of(channel: Channel, path: Path) -> Message:
+async def answer_of(channel: ControlChannel, path: Path) -> Message:
     """What the machine says next. UmlError if it refuses, or ends meanwhile."""
     try:
         answer = await channel.receive()
@@ -126,7 +126,7 @@ class Run:
         assert status is not None
         return status
 
-    async def _follow(self, channel: Channel, request: Message, streams: Sequence[int] | None) -> int:
+    async def _follow(self, channel: ControlChannel, request: Message, streams: Sequence[int] | None) -> int:
         try:
             await channel.send(request, streams or ())
             await answer_of(channel, self._path)
@@ -136,7 +136,7 @@ class Run:
         except (trio.BrokenResourceError, KeyError, ValueError):
             raise _gone(self._path) from None
 
-    async def _on_terminal(self, channel: Channel) -> int:
+    async def _on_terminal(self, channel: ControlChannel) -> int:
         """Pass on between the caller's terminal and the line that the machine has lent."""
         if len(channel.descriptors) != len(Ends._fields):
             raise _gone(self._path)
@@ -150,7 +150,7 @@ class Run:
             for end in line:
                 os.close(end)
 
-    async def _pass_on(self, signals: AsyncIterator[int], channel: Channel, nursery: trio.Nursery) -> None:
+    async def _pass_on(self, signals: AsyncIterator[int], channel: ControlChannel, nursery: trio.Nursery) -> None:
         seen: set[int] = set()
         async for number in signals:
             if number in seen:

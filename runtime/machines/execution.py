@@ -12,7 +12,7 @@ import trio
 from runtime.appliance.program import program
 from runtime.machine.control import Job
 from runtime.machine.machine import Machine
-from runtime.machines.channel import DESCRIPTORS_MAX, Channel
+from runtime.machines.channel import DESCRIPTORS_MAX, ControlChannel
 from runtime.machines.control_wire import Message, ProtocolError, text, words
 from runtime.tty.streams import Descriptor, are_same, is_null
 from umlfs.errors import UmlError
@@ -29,7 +29,7 @@ class Execution:
         self._free = sorted(machine.terminals)
         self._lines = len(self._free)
 
-    async def run(self, channel: Channel, request: Message) -> Message:
+    async def run(self, channel: ControlChannel, request: Message) -> Message:
         """Run what `request` asks for, for as long as the client is there; what to tell it in the end. UmlError."""
         if not self._machine.has_agent:
             raise self._machine.no_agent()
@@ -40,7 +40,7 @@ class Execution:
             await channel.send({"started": job.number})
             return await self._attend(channel, job)
 
-    async def look_inside(self, channel: Channel, request: Message) -> Message:
+    async def look_inside(self, channel: ControlChannel, request: Message) -> Message:
         """Have the filer serve the guest's root to the client, whose first two streams are its requests and answers
         (see `runtime/appliance/filer.c`), for as long as those are open. UmlError."""
         if not self._machine.has_agent:
@@ -53,7 +53,7 @@ class Execution:
             await channel.send({"started": job.number})
             return await self._attend(channel, job)
 
-    async def _on_terminal(self, channel: Channel, request: Message) -> Message:
+    async def _on_terminal(self, channel: ControlChannel, request: Message) -> Message:
         """The client gets both ends of a line, and passes on itself between it and its own terminal."""
         with self._line() as number:
             line = self._machine.terminals[number]
@@ -97,7 +97,7 @@ class Execution:
             terminal=terminal,
         )
 
-    async def _attend(self, channel: Channel, job: Job) -> Message:
+    async def _attend(self, channel: ControlChannel, job: Job) -> Message:
         """Wait for the job's end; pass on signals. A client that leaves takes its command with it."""
         try:
             async with trio.open_nursery() as nursery:
@@ -111,7 +111,7 @@ class Execution:
             self._machine.retire(job)
 
 
-async def _pass_on(channel: Channel, job: Job) -> None:
+async def _pass_on(channel: ControlChannel, job: Job) -> None:
     """The client's signals go to the command; SIGHUP when it leaves."""
     while (message := await channel.receive()) is not None:
         name = text(message, "signal")
@@ -121,7 +121,7 @@ async def _pass_on(channel: Channel, job: Job) -> None:
 
 
 @contextlib.contextmanager
-def _streams(channel: Channel) -> Iterator[tuple[Descriptor | None, Descriptor | None, Descriptor | None]]:
+def _streams(channel: ControlChannel) -> Iterator[tuple[Descriptor | None, Descriptor | None, Descriptor | None]]:
     """The client's standard streams; None for /dev/null, the same one twice if output and errors go to one place."""
     if len(channel.descriptors) != DESCRIPTORS_MAX:
         raise ProtocolError("a command without its three streams")

@@ -10,7 +10,7 @@ import subprocess
 from typing import Final
 
 from runtime.machines.description import Description
-from runtime.mconsole.wire import NOTIFICATION_MAX, Kind, Notification, encode_notification
+from runtime.mconsole.wire import NOTIFICATION_MAX, NoticeKind, Notification, encode_notification
 from runtime.process.open_files import callers_limit
 from runtime.process.processor import free_to_choose
 from umlfs.host.programs import Program
@@ -23,7 +23,12 @@ RUNNING_MAX: Final = 4
 """Commands at a time: a guest that hangs again and again starts no more."""
 
 
-TERMINATED: Final = {Kind.BOOT: b"\0", Kind.PANIC: b"\0", Kind.HANG: b"", Kind.USER: b""}
+TERMINATED: Final = {
+    NoticeKind.BOOT: b"\0",
+    NoticeKind.PANIC: b"\0",
+    NoticeKind.HANG: b"",
+    NoticeKind.USER: b"",
+}
 """What the kernel tells, and what its text ends with."""
 
 
@@ -33,7 +38,7 @@ class Hooks:
 
     def __init__(self, description: Description) -> None:
         self._umid = description.umid
-        self._commands = {Kind.PANIC: description.on_panic, Kind.HANG: description.on_hang}
+        self._commands = {NoticeKind.PANIC: description.on_panic, NoticeKind.HANG: description.on_hang}
         self._socket = description.notify
         self._running: list[Program] = []
 

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from runtime.appliance.mounting import mount
-from runtime.machines.channel import Channel
+from runtime.machines.channel import ControlChannel
 from runtime.machines.client import answer_of, connected
 from umlfs.errors import UmlError
 from umlfs.stream.connection import Connection
@@ -46,7 +46,7 @@ async def inside(path: Path, *, writable: bool = False) -> AsyncIterator[FuseStr
         yield await _root(connection, path.name, writable)
 
 
-async def _begin(channel: Channel, path: Path) -> tuple[trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
+async def _begin(channel: ControlChannel, path: Path) -> tuple[trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
     """Have the machine's filer started: our ends of its input and of its output. UmlError."""
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
         reading, writing = os.pipe()
@@ -90,7 +90,7 @@ async def _receive(connection: Connection, stream: trio.lowlevel.FdStream) -> No
             connection.push([memoryview(data)])
 
 
-async def _watch(connection: Connection, channel: Channel, path: Path) -> None:
+async def _watch(connection: Connection, channel: ControlChannel, path: Path) -> None:
     """Nobody is to wait for a filer that is gone."""
     try:
         await answer_of(channel, path)

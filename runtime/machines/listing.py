@@ -14,7 +14,7 @@ import psutil
 import trio
 
 from runtime.machines import client
-from runtime.machines import directory as places
+from runtime.machines import directory as layout
 from runtime.machines.control_wire import Message
 from umlfs.errors import UmlError
 
@@ -67,19 +67,19 @@ async def listing(parent: Path | None = None) -> list[Listed]:
     found: list[Listed] = []
 
     async def look(path: Path) -> None:
-        listed = await _looked_after(path) if places.is_locked(path) else _by_hand(path)
+        listed = await _looked_after(path) if layout.is_locked(path) else _by_hand(path)
         if listed is not None:
             found.append(listed)
 
     async with trio.open_nursery() as nursery:
-        for path in sorted(_directories(parent or places.machines_directory())):
+        for path in sorted(_directories(parent or layout.machines_directory())):
             nursery.start_soon(look, path)
     return sorted(found, key=lambda each: each.umid)
 
 
 def _directories(parent: Path) -> Iterable[Path]:
     with contextlib.suppress(OSError):
-        return [path for path in parent.iterdir() if (path / places.PID).is_file()]
+        return [path for path in parent.iterdir() if (path / layout.PID).is_file()]
     return []
 
 
@@ -103,13 +103,13 @@ async def _looked_after(path: Path) -> Listed:
             [dict(each) for each in told.get("statistics", [])],
         )
     except (UmlError, KeyError, TypeError, ValueError):
-        return Listed(path.name, places.read_pid(path), None, "no answer")
+        return Listed(path.name, layout.read_pid(path), None, "no answer")
 
 
 def _by_hand(path: Path) -> Listed | None:
     """A kernel that was started by hand; None if the directory is stale."""
-    pid = places.read_pid(path)
-    if pid is None or not places.is_kernel(pid, path.name):
+    pid = layout.read_pid(path)
+    if pid is None or not layout.is_kernel(pid, path.name):
         return None
     used, cpu = _cost(pid)
     with contextlib.suppress(psutil.Error):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from runtime.consoles.channels.base import Xterm
-from runtime.consoles.spec import Kind, Line, Specs, parse_all
+from runtime.consoles.spec import Line, LineKind, Specs, parse_all
 from runtime.guest import Init
 from runtime.jail.layers import Mode
-from runtime.machine import mount_words
+from runtime.machine import parsing
 from runtime.machine.equipment import RootDisk
 from runtime.machine.machine import Options
 from runtime.machines.description import Description
@@ -39,11 +39,11 @@ def console_specs(description: Description, *, on_terminal: bool) -> Specs:
     """What the machine's lines are; `on_terminal` if it is booted from one. UsageError."""
     given = list(description.consoles)
     settings = parse_all(given)
-    if any(kind is Kind.CONSOLE for kind in settings.defaults) or any(
-        line.kind is Kind.CONSOLE for line in settings.lines
+    if any(kind is LineKind.CONSOLE for kind in settings.defaults) or any(
+        line.kind is LineKind.CONSOLE for line in settings.lines
     ):
         missing = [word for word in BACKGROUND if Line.parse(word.partition("=")[0]) not in settings.lines]
-        if Kind.CONSOLE in settings.defaults:
+        if LineKind.CONSOLE in settings.defaults:
             missing = []
         return parse_all([*given, *missing])
     here = CHOSEN_INIT if description.init else FOREGROUND
@@ -71,7 +71,7 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         root_disk=_root_disk(it),
         root_flags="ro" if it.read_only else "",
         writable=not (it.throwaway or it.boots_host),
-        mounts=[mount_words.mount(text) for text in it.mounts],
+        mounts=[parsing.mount(text) for text in it.mounts],
         ubds=[ubd.parse(text) for text in it.ubds],
         native_ubd=is_native(it),
         initrd=it.initrd,
@@ -79,7 +79,7 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         memory=it.memory,
         kernel=it.kernel or None,
         jail=Mode(it.jail),
-        terminals=[n for n in TERMINALS if Line(Kind.CONSOLE, n) not in served and not it.initrd],
+        terminals=[n for n in TERMINALS if Line(LineKind.CONSOLE, n) not in served and not it.initrd],
         slots=0 if it.initrd else it.slots,
         disk_slots=0 if is_native(it) else it.slots,
         init=Init("" if it.init is None and it.boots_host else it.init, it.init_arguments, _environment(it)),

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from runtime.mconsole.wire import Kind, Reply
+from runtime.mconsole.wire import NoticeKind, Reply
 from umlfs.errors import UmlError
 
 PAUSE_SECONDS: Final = 10.0
@@ -23,7 +23,7 @@ class Pulse:
     """Asks one kernel. There is never more than one question waiting for its answer, however long that takes."""
 
     def __init__(
-        self, ask: Ask, *, seconds: float, asleep: Callable[[], bool], tell: Callable[[Kind, str], None]
+        self, ask: Ask, *, seconds: float, asleep: Callable[[], bool], tell: Callable[[NoticeKind, str], None]
     ) -> None:
         """After `seconds` without an answer `tell` hears of a HANG, and of RECOVERED if one comes yet. Nothing is asked
         while the kernel is `asleep`, nor with `seconds` 0."""
@@ -58,9 +58,9 @@ class Pulse:
             nursery.cancel_scope.cancel()
         if self.hung:
             self.hung = False
-            self._tell(Kind.RECOVERED, "the kernel answers again")
+            self._tell(NoticeKind.RECOVERED, "the kernel answers again")
 
     async def _lose_patience(self) -> None:
         await trio.sleep(self._seconds)
         self.hung = True
-        self._tell(Kind.HANG, f"the kernel does not answer for {self._seconds:g} s")
+        self._tell(NoticeKind.HANG, f"the kernel does not answer for {self._seconds:g} s")

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from runtime.machine import mount_words
+from runtime.machine import parsing
 from runtime.machine.machine import Machine
 from runtime.machine.script import run_script
 from runtime.machines import statistics
@@ -150,7 +150,7 @@ class Requests:
             found = self._machine.slots.at(place)
             return Reply(0, "" if found is None else found.word)
         self._require_running()
-        await self._machine.slots.plug(mount_words.mount(f"{place}={source}"))
+        await self._machine.slots.plug(parsing.mount(f"{place}={source}"))
         return Reply(0, "")
 
     async def _unplug(self, argument: str) -> Reply:

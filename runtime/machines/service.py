@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from runtime.machines.channel import Channel
+from runtime.machines.channel import ControlChannel
 from runtime.machines.control_wire import Message, ProtocolError, failure
 from runtime.machines.directory import LOG
 from umlfs.errors import UmlError, described, sole
@@ -19,7 +19,7 @@ from umlfs.host.listening import unix_listener
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Channel, Message], Awaitable[Message]]
+Handler = Callable[[ControlChannel, Message], Awaitable[Message]]
 """Does what a request asks for, and returns what to answer. UmlError and OSError become answers."""
 
 CLIENTS_MAX: Final = 256
@@ -46,10 +46,10 @@ async def serve(
                 if len(clients.child_tasks) >= CLIENTS_MAX:
                     connection.close()
                 else:
-                    clients.start_soon(_serve, Channel(connection), handlers, path.parent / LOG)
+                    clients.start_soon(_serve, ControlChannel(connection), handlers, path.parent / LOG)
 
 
-async def _serve(channel: Channel, handlers: Mapping[str, Handler], log_file: Path) -> None:
+async def _serve(channel: ControlChannel, handlers: Mapping[str, Handler], log_file: Path) -> None:
     """One client, from its request to the answer."""
     with channel, contextlib.suppress(trio.BrokenResourceError):
         if channel.uid not in (os.geteuid(), 0):
@@ -59,12 +59,12 @@ async def _serve(channel: Channel, handlers: Mapping[str, Handler], log_file: Pa
         try:
             answer = await _answer(channel, handlers)
         except Exception as error:
-            answer = failure(_told(error, log_file))
+            answer = failure(_as_answer(error, log_file))
         if answer is not None:
             await channel.send(answer)
 
 
-def _told(error: BaseException, log_file: Path) -> UmlError:
+def _as_answer(error: BaseException, log_file: Path) -> UmlError:
     """What the client is told of `error`, whose traceback is in the machine's log: no request may end the machine."""
     error = sole(error)
     if isinstance(error, UmlError):
@@ -79,7 +79,7 @@ def _told(error: BaseException, log_file: Path) -> UmlError:
     return UmlError(f"internal error: {type(error).__name__}: {error}", f"{log_file} has more, please report it")
 
 
-async def _answer(channel: Channel, handlers: Mapping[str, Handler]) -> Message | None:
+async def _answer(channel: ControlChannel, handlers: Mapping[str, Handler]) -> Message | None:
     with trio.move_on_after(REQUEST_SECONDS) as limit:
         request = await channel.receive()
     if limit.cancelled_caught or request is None:

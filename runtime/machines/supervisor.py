@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from runtime.consoles.lines import Consoles
-from runtime.consoles.spec import BOOT_CONSOLE, Kind
+from runtime.consoles.spec import BOOT_CONSOLE, LineKind
 from runtime.machine.machine import Machine
 from runtime.machines import directory as layout
 from runtime.machines import service, statistics
-from runtime.machines.channel import Channel
+from runtime.machines.channel import ControlChannel
 from runtime.machines.control_wire import Message, ProtocolError, text
 from runtime.machines.description import Description, save
 from runtime.machines.hooks import Hooks
@@ -33,7 +33,7 @@ from runtime.machines.requests import HELP, Requests
 from runtime.mconsole import server as mconsole
 from runtime.mconsole.client import Client
 from runtime.mconsole.events import Publisher, publishing
-from runtime.mconsole.wire import Kind as Event
+from runtime.mconsole.wire import NoticeKind as Event
 from runtime.mconsole.wire import Notification
 from umlfs.errors import UmlError
 
@@ -251,7 +251,7 @@ class Supervisor:
             "power": self._on_power,
         }
 
-    async def _on_state(self, channel: Channel, request: Message) -> Message:
+    async def _on_state(self, channel: ControlChannel, request: Message) -> Message:
         it = self.description
         return {
             "umid": it.umid,
@@ -263,7 +263,7 @@ class Supervisor:
             "since": self._since,
             "boots": self._boots,
             "devices": self._devices(),
-            "consoles": [str(line) for line in self._specs.served() if line.kind in Kind],
+            "consoles": [str(line) for line in self._specs.served() if line.kind in LineKind],
             "placement": asdict(self._placement),
             "statistics": statistics.messages(self._machine.stores if self._machine else ()),
         }
@@ -278,10 +278,10 @@ class Supervisor:
         mounts = [*it.mounts, *(map(str, machine.slots.mounts) if machine is not None else [])]
         return [*(f"ubd {word}" for word in ubds), *(f"mount {word}" for word in mounts)]
 
-    async def _on_exec(self, channel: Channel, request: Message) -> Message:
+    async def _on_exec(self, channel: ControlChannel, request: Message) -> Message:
         return await self._running().run(channel, request)
 
-    async def _on_look(self, channel: Channel, request: Message) -> Message:
+    async def _on_look(self, channel: ControlChannel, request: Message) -> Message:
         return await self._running().look_inside(channel, request)
 
     def _running(self) -> Execution:
@@ -293,7 +293,7 @@ class Supervisor:
             self._execution = Execution(self._machine)
         return self._execution
 
-    async def _on_power(self, channel: Channel, request: Message) -> Message:
+    async def _on_power(self, channel: ControlChannel, request: Message) -> Message:
         action = text(request, "action")
         if action not in ACTIONS:
             raise ProtocolError(f"unknown action {action!r}")

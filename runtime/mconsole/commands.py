@@ -56,7 +56,7 @@ class Show(Protocol):
         """What the program itself says, a line or some."""
 
 
-class Session:
+class CommandSession:
     """Commands to one machine at a time. All of this blocks."""
 
     def __init__(

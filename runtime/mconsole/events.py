@@ -1,8 +1,8 @@
 """What happens to a machine, told to whoever follows: the stream socket `events` in its directory.
 
 A line for each event, a JSON object: `{"time": 1700000000.5, "machine": "debian", "event": "panic", "text": "…"}`. The
-time is in seconds since 1970; `event` is one of `runtime.mconsole.wire.Kind`, or `lost`: so many events (`text`) came
-faster than this follower took them. What happened last comes first, for those who come late.
+time is in seconds since 1970; `event` is one of `runtime.mconsole.wire.NoticeKind`, or `lost`: so many events (`text`)
+came faster than this follower took them. What happened last comes first, for those who come late.
 """
 
 from __future__ import annotations

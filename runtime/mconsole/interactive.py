@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from runtime.mconsole.commands import REQUESTS, Quit, Session
+from runtime.mconsole.commands import REQUESTS, CommandSession, Quit
 
 NAME_SHOWN: Final = 11
 """How much of a machine's name the prompt has."""
 
 
-def interact(session: Session, complain: Callable[[Exception], object]) -> None:
+def interact(session: CommandSession, complain: Callable[[Exception], object]) -> None:
     """Do command after command, until `quit` or the end of input. What fails is told to `complain`.
 
     On a terminal lines can be edited, called back and completed. Elsewhere they are shown after the prompt, as in

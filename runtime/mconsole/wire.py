@@ -170,7 +170,7 @@ class Assembly:
 # Notifications ----------------------------------------------------------------------------
 
 
-class Kind(StrEnum):
+class NoticeKind(StrEnum):
     """What happened to a machine."""
 
     BOOT = "boot"
@@ -191,19 +191,19 @@ class Kind(StrEnum):
     never on the wire: our own processes tell of them."""
 
 
-_WIRE: Final = (Kind.BOOT, Kind.PANIC, Kind.HANG, Kind.USER)
+_WIRE: Final = (NoticeKind.BOOT, NoticeKind.PANIC, NoticeKind.HANG, NoticeKind.USER)
 """The kinds by their numbers on the wire."""
 
 
 class Notification(NamedTuple):
     """What a machine tells of itself."""
 
-    kind: Kind
+    kind: NoticeKind
     text: str = ""
     """Always text that can be encoded: bytes of a guest that are no UTF-8 are written as \\xNN."""
 
 
-def encode_notification(kind: Kind, data: bytes = b"") -> bytes:
+def encode_notification(kind: NoticeKind, data: bytes = b"") -> bytes:
     """A notification as the kernel sends it; `data` goes as it is. ValueError for too much, and for a kind of ours."""
     if len(data) > NOTIFICATION_MAX:
         raise ValueError(f"{len(data)} bytes of notification, at most {NOTIFICATION_MAX} fit")
@@ -212,13 +212,13 @@ def encode_notification(kind: Kind, data: bytes = b"") -> bytes:
 
 def encode_hang() -> bytes:
     """What uml_watchdog sends when its time is over."""
-    return _HANG_HEAD + struct.pack("=IIII", VERSION, _WIRE.index(Kind.HANG), 0, 0)
+    return _HANG_HEAD + struct.pack("=IIII", VERSION, _WIRE.index(NoticeKind.HANG), 0, 0)
 
 
 def decode_notification(datagram: bytes) -> Notification:
     """A notification of the kernel or of uml_watchdog. Malformed."""
     if len(datagram) == HANG_SIZE and datagram.startswith(_HANG_HEAD):
-        return Notification(Kind.HANG)
+        return Notification(NoticeKind.HANG)
     if len(datagram) < _NOTIFICATION.size:
         raise Malformed(f"a notification of {len(datagram)} bytes")
     magic, version, number, length = _NOTIFICATION.unpack_from(datagram)
@@ -226,6 +226,6 @@ def decode_notification(datagram: bytes) -> Notification:
     if magic != MAGIC or version != VERSION or number >= len(_WIRE) or length > min(len(data), NOTIFICATION_MAX):
         raise Malformed(f"a notification of version {version}, type {number} and length {length}")
     data = data[:length]
-    if _WIRE[number] is not Kind.USER:
+    if _WIRE[number] is not NoticeKind.USER:
         data = data.partition(b"\0")[0]
     return Notification(_WIRE[number], data.decode(errors="backslashreplace"))

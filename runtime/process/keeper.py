@@ -26,7 +26,7 @@ import trio
 
 from runtime.process.kernel_process import AdoptedProcess, KernelProcess
 from runtime.process.open_files import callers_limit
-from runtime.process.processes import MARK, Leash, fixed_addresses, kill_group, kill_marked
+from runtime.process.processes import MARK, LivenessPipe, fixed_addresses, kill_group, kill_marked
 from umlfs.errors import UmlError
 
 SHELL: Final = "/bin/sh"
@@ -108,7 +108,7 @@ class Launcher(Protocol):
 class _Bonds:
     """What holds a kernel's processes together."""
 
-    leash: Leash
+    liveness: LivenessPipe
     mark: str
     first: KernelProcess | None = None
     """Process 1 of the kernel's namespace."""
@@ -208,7 +208,7 @@ class Keeper:
         launcher.wait()
         first = AdoptedProcess(started.first)
         kernel = AdoptedProcess(started.kernel, launcher.stderr) if started.kernel else first
-        self._kernels[kernel] = _Bonds(bonds.leash, bonds.mark, first)
+        self._kernels[kernel] = _Bonds(bonds.liveness, bonds.mark, first)
         return kernel
 
     def _popen(
@@ -222,7 +222,7 @@ class Keeper:
         makes_group: bool,
     ) -> tuple[subprocess.Popen[bytes], _Bonds]:
         self._started += 1
-        leash, mark = Leash(), f"{self.directory}/{self._started}"
+        liveness, mark = LivenessPipe(), f"{self.directory}/{self._started}"
         try:
             with fixed_addresses() if makes_group else contextlib.nullcontext():
                 process = subprocess.Popen(
@@ -230,17 +230,17 @@ class Keeper:
                     stdin=stdin,
                     stdout=self._pipe,
                     stderr=output,
-                    pass_fds=[*pass_fds, leash.held],
+                    pass_fds=[*pass_fds, liveness.held],
                     env={**(os.environ if env is None else env), MARK: mark},
                     cwd=cwd,
                     process_group=None if makes_group else 0,
                 )
         except OSError as error:
-            leash.close()
+            liveness.close()
             raise UmlError(f"{words[0]}: cannot be started: {error.strerror}") from error
         finally:
-            leash.hand_over()
-        return process, _Bonds(leash, mark)
+            liveness.hand_over()
+        return process, _Bonds(liveness, mark)
 
     async def wait(self, kernel: KernelProcess) -> int:
         """Wait until the kernel ends, end what it left running, and reap it: its `returncode`.
@@ -264,12 +264,12 @@ class Keeper:
             return
         if bonds.first is not None:
             os.kill(bonds.first.pid, signal.SIGKILL)
-        if not bonds.leash.is_free():
+        if not bonds.liveness.is_free():
             kill_group(kernel.pid)
-            if not bonds.leash.is_free(GROUP_TIMEOUT):
+            if not bonds.liveness.is_free(GROUP_TIMEOUT):
                 kill_marked(bonds.mark)
-                bonds.leash.is_free(END_TIMEOUT)
-        bonds.leash.close()
+                bonds.liveness.is_free(END_TIMEOUT)
+        bonds.liveness.close()
         self._tell(b"drop %d\n" % kernel.pid)
         with contextlib.suppress(subprocess.TimeoutExpired):
             kernel.wait(END_TIMEOUT)

@@ -49,7 +49,7 @@ def fixed_addresses() -> Iterator[None]:
             libc.personality(ctypes.c_ulong(before))
 
 
-class Leash:
+class LivenessPipe:
     """Tells when the last process of a kernel is gone: a pipe that all of them hold open, and none uses.
 
     The end of the processes is the end of the file, even of those that we do not know.
@@ -64,7 +64,7 @@ class Leash:
         os.close(self.held)
 
     def is_free(self, timeout: float = 0.0) -> bool:
-        """Wait until no process holds the leash, at most `timeout` seconds; whether that is so."""
+        """Wait until no process holds the pipe, at most `timeout` seconds; whether that is so."""
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         return bool(poll.poll(timeout * 1000))

@@ -64,7 +64,7 @@ def free_to_choose() -> Iterator[None]:
         _place([0], here)
 
 
-class Seat:
+class ProcessorChoice:
     """The processor on which a kernel is, out of those that it may use."""
 
     def __init__(self, kernel: int) -> None:

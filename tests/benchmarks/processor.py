@@ -15,7 +15,7 @@ from functools import partial
 from tests.benchmarks.ratio import measure, table
 
 MAIN = "from runtime.cli import main; main()"
-ANYWHERE = "from runtime.process.processor import Seat; Seat._take = lambda *_: None; " + MAIN
+ANYWHERE = "from runtime.process.processor import ProcessorChoice; ProcessorChoice._take = lambda *_: None; " + MAIN
 JOBS = {
     "true": ["true"],
     "200 processes": ["sh", "-c", "for i in $(seq 200); do /bin/true; done"],

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.consoles.hostend import KEPT, PIECE
-from runtime.consoles.spec import BOOT_CONSOLE, Kind, Line
+from runtime.consoles.spec import BOOT_CONSOLE, Line, LineKind
 from runtime.consoles.tty_log import HEADER, Direction, Operation, Record, TtyLog, records
 from tests.consoles.guest import Guest, eventually, guest
 
-CON1 = Line(Kind.CONSOLE, 1)
+CON1 = Line(LineKind.CONSOLE, 1)
 
 
 async def read(guest: Guest, line: Line, count: int) -> bytes:

@@ -8,26 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.consoles.spec import BOOT_CONSOLE, NULL, Channel, Kind, Line, Pair, Specs, parse, parse_all
+from runtime.consoles.spec import BOOT_CONSOLE, NULL, ChannelSpec, Line, LineKind, Pair, Specs, parse, parse_all
 from umlfs.errors import UsageError
 
 
 def con(number: int) -> Line:
-    return Line(Kind.CONSOLE, number)
+    return Line(LineKind.CONSOLE, number)
 
 
 def test_every_channel() -> None:
     words = {
         "con0=null": Pair(),
-        "con1=fd:0,fd:1": Pair(Channel("fd", "0"), Channel("fd", "1")),
-        "con15=pts": Pair(Channel("pts"), Channel("pts")),
-        "ssl0=pty": Pair(Channel("pty"), Channel("pty")),
-        "ssl63=tty:/dev/tty8": Pair(Channel("tty", "/dev/tty8"), Channel("tty", "/dev/tty8")),
-        "con2=port:9000": Pair(Channel("port", "9000"), Channel("port", "9000")),
-        "con3=xterm": Pair(Channel("xterm"), Channel("xterm")),
-        "con4=log:/tmp/a:b": Pair(NULL, Channel("log", "/tmp/a:b")),
-        "con5=pts,log:x": Pair(Channel("pts"), Channel("log", "x")),
-        "con6=unix:/tmp/s": Pair(Channel("unix", "/tmp/s"), Channel("unix", "/tmp/s")),
+        "con1=fd:0,fd:1": Pair(ChannelSpec("fd", "0"), ChannelSpec("fd", "1")),
+        "con15=pts": Pair(ChannelSpec("pts"), ChannelSpec("pts")),
+        "ssl0=pty": Pair(ChannelSpec("pty"), ChannelSpec("pty")),
+        "ssl63=tty:/dev/tty8": Pair(ChannelSpec("tty", "/dev/tty8"), ChannelSpec("tty", "/dev/tty8")),
+        "con2=port:9000": Pair(ChannelSpec("port", "9000"), ChannelSpec("port", "9000")),
+        "con3=xterm": Pair(ChannelSpec("xterm"), ChannelSpec("xterm")),
+        "con4=log:/tmp/a:b": Pair(NULL, ChannelSpec("log", "/tmp/a:b")),
+        "con5=pts,log:x": Pair(ChannelSpec("pts"), ChannelSpec("log", "x")),
+        "con6=unix:/tmp/s": Pair(ChannelSpec("unix", "/tmp/s"), ChannelSpec("unix", "/tmp/s")),
     }
     for word, pair in words.items():
         setting = parse(word)
@@ -39,9 +39,9 @@ def test_every_channel() -> None:
 
 def test_defaults_and_none() -> None:
     specs = parse_all(["con=none", "ssl=null", "con3=none", "con1=pts", "con1=null"])
-    assert specs == Specs({con(3): None, con(1): Pair()}, {Kind.CONSOLE: None, Kind.SERIAL: Pair()})
+    assert specs == Specs({con(3): None, con(1): Pair()}, {LineKind.CONSOLE: None, LineKind.SERIAL: Pair()})
     assert list(specs.served()) == [BOOT_CONSOLE, con(1)]
-    assert Specs().default(Kind.SERIAL) == Pair()
+    assert Specs().default(LineKind.SERIAL) == Pair()
     assert list(Specs().served()) == [BOOT_CONSOLE]
 
 
@@ -53,14 +53,14 @@ def test_a_default_is_for_all_that_are_not_named() -> None:
 
 
 def test_addresses() -> None:
-    assert Channel("port", "9000").address == ("127.0.0.1", 9000)
-    assert Channel("port", "0.0.0.0:1").address == ("0.0.0.0", 1)
-    assert Channel("port", "[::1]:1").address == ("::1", 1)
+    assert ChannelSpec("port", "9000").address == ("127.0.0.1", 9000)
+    assert ChannelSpec("port", "0.0.0.0:1").address == ("0.0.0.0", 1)
+    assert ChannelSpec("port", "[::1]:1").address == ("::1", 1)
 
 
 def test_the_form_of_the_howto() -> None:
     setting = parse("con1=/dev/tty8")
-    assert setting.pair == Pair(Channel("tty", "/dev/tty8"), Channel("tty", "/dev/tty8"))
+    assert setting.pair == Pair(ChannelSpec("tty", "/dev/tty8"), ChannelSpec("tty", "/dev/tty8"))
     assert setting.note == "con1=/dev/tty8: an old form, taken as con1=tty:/dev/tty8"
     specs = parse_all(["con1=/dev/tty8", "con2=null,/dev/tty9"])
     assert specs.notes[1].endswith("con2=null,tty:/dev/tty9")
@@ -107,8 +107,8 @@ def test_an_input_has_one_line() -> None:
 
 
 def test_names_of_lines() -> None:
-    assert Line.parse("ssl5") == Line(Kind.SERIAL, 5)
-    assert [line.device for line in (con(3), Line(Kind.SERIAL, 1))] == [0x403, 0x441]
+    assert Line.parse("ssl5") == Line(LineKind.SERIAL, 5)
+    assert [line.device for line in (con(3), Line(LineKind.SERIAL, 1))] == [0x403, 0x441]
     for text in ("tty1", "con", "con16", "", "conx"):
         with pytest.raises(UsageError):
             Line.parse(text)

@@ -11,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.machines.channel import Channel
+from runtime.machines.channel import ControlChannel
 from runtime.machines.control_wire import (
     LINE_MAX,
     Decoder,
@@ -72,10 +72,10 @@ def test_errors_and_words() -> None:
 
 
 async def test_service(tmp_path: Path, nursery: trio.Nursery) -> None:
-    async def echo(channel: Channel, request: Message) -> Message:
+    async def echo(channel: ControlChannel, request: Message) -> Message:
         return {"got": request["text"], "fds": len(channel.descriptors)}
 
-    async def fail(channel: Channel, request: Message) -> Message:
+    async def fail(channel: ControlChannel, request: Message) -> Message:
         raise UmlError("no", "try")
 
     path = tmp_path / "control"
@@ -99,7 +99,7 @@ async def test_service(tmp_path: Path, nursery: trio.Nursery) -> None:
 
 @pytest.mark.logs_warnings
 async def test_a_defect_of_ours_ends_one_request_only(tmp_path: Path, nursery: trio.Nursery) -> None:
-    async def broken(channel: Channel, request: Message) -> Message:
+    async def broken(channel: ControlChannel, request: Message) -> Message:
         raise KeyError("defect")
 
     await nursery.start(serve, tmp_path / "control", {"broken": broken})
@@ -111,7 +111,7 @@ async def test_a_defect_of_ours_ends_one_request_only(tmp_path: Path, nursery: t
             assert "internal error" in answer["error"]
 
 
-async def connected(path: Path) -> Channel:
+async def connected(path: Path) -> ControlChannel:
     connection = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     await connection.connect(str(path))
-    return Channel(connection)
+    return ControlChannel(connection)

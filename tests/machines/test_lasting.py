@@ -16,7 +16,7 @@ import pytest
 
 from runtime.guest.initramfs import build, find_busybox
 from runtime.kernels.kernel import find_kernel
-from runtime.mconsole.wire import Kind, decode_notification
+from runtime.mconsole.wire import NoticeKind, decode_notification
 from tests import needs
 from tests.guest.test_interactive import CTRL_C, on_terminal
 from tests.machines.household import BOUND, Household
@@ -329,7 +329,7 @@ def test_panic(me: Household) -> None:
     assert "Kernel panic" in (me.machines / "bad/log").read_text()
     with heard:
         told = [decode_notification(heard.recv(4096)) for _ in range(2)]
-    assert [each.kind for each in told] == [Kind.BOOT, Kind.PANIC]
+    assert [each.kind for each in told] == [NoticeKind.BOOT, NoticeKind.PANIC]
     assert told[0].text == str(me.machines / "bad/mconsole")
     # The name is free again.
     me.ok("boot", "-d", "umid=bad", "mem=64M")

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from runtime.machines.pulse import PAUSE_SECONDS, Pulse
-from runtime.mconsole.wire import Kind, Reply
+from runtime.mconsole.wire import NoticeKind, Reply
 from umlfs.errors import UmlError
 
 
@@ -21,7 +21,7 @@ class Kernel:
         self.well.set()
         self.asked = self.waiting = self.most = 0
         self.asleep = self.gone = False
-        self.told: list[Kind] = []
+        self.told: list[NoticeKind] = []
 
     async def request(self, text: str, timeout: float) -> Reply:
         assert (text, timeout) == ("version", math.inf)
@@ -50,12 +50,12 @@ async def test_a_kernel_that_hangs_and_recovers(mock_clock: MockClock) -> None:
         await pass_time(mock_clock, PAUSE_SECONDS + 59)
         assert not pulse.hung
         await pass_time(mock_clock, 600)
-        assert (kernel.most, pulse.hung, kernel.told) == (1, True, [Kind.HANG])
+        assert (kernel.most, pulse.hung, kernel.told) == (1, True, [NoticeKind.HANG])
         kernel.well.set()
         await pass_time(mock_clock, 1)
-        assert (pulse.hung, kernel.told) == (False, [Kind.HANG, Kind.RECOVERED])
+        assert (pulse.hung, kernel.told) == (False, [NoticeKind.HANG, NoticeKind.RECOVERED])
         await pass_time(mock_clock, 10 * PAUSE_SECONDS)
-        assert kernel.told == [Kind.HANG, Kind.RECOVERED]
+        assert kernel.told == [NoticeKind.HANG, NoticeKind.RECOVERED]
 
 
 @pytest.mark.parametrize(("asleep", "seconds"), [(True, 60), (False, 0)])

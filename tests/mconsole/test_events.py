@@ -21,7 +21,7 @@ from runtime.mconsole import events
 from runtime.mconsole.events import Event, Publisher, decode_event, follow, publishing
 from runtime.mconsole.notify import listening
 from runtime.mconsole.watch import watch
-from runtime.mconsole.wire import Kind, Notification, encode_hang, encode_notification
+from runtime.mconsole.wire import NoticeKind, Notification, encode_hang, encode_notification
 from tests.ordinary import ROOT
 from umlfs.errors import UmlError
 
@@ -53,21 +53,21 @@ async def test_notifications(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     with listening(tmp_path / "notify") as notifications, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as kernel:
         for datagram in (
-            encode_notification(Kind.BOOT, b"/x\0"),
+            encode_notification(NoticeKind.BOOT, b"/x\0"),
             b"nonsense",
-            encode_notification(Kind.USER, b"hello\n"),
+            encode_notification(NoticeKind.USER, b"hello\n"),
             encode_hang(),
             b"",
-            encode_notification(Kind.PANIC, b"why\0"),
+            encode_notification(NoticeKind.PANIC, b"why\0"),
         ):
             kernel.sendto(datagram, str(tmp_path / "notify"))
         with trio.fail_after(LONG):
             found = [await anext(aiter(notifications)) for _ in range(4)]
     assert found == [
-        Notification(Kind.BOOT, "/x"),
-        Notification(Kind.USER, "hello\n"),
-        Notification(Kind.HANG),
-        Notification(Kind.PANIC, "why"),
+        Notification(NoticeKind.BOOT, "/x"),
+        Notification(NoticeKind.USER, "hello\n"),
+        Notification(NoticeKind.HANG),
+        Notification(NoticeKind.PANIC, "why"),
     ]
     assert not (tmp_path / "notify").exists()
 
@@ -80,13 +80,13 @@ async def test_followers(tmp_path: Path) -> None:
         async with publishing(path, "m") as publisher:
             assert path.stat().st_mode & 0o777 == 0o600
             nursery.start_soon(follow, path, early)
-            publisher.publish(Notification(Kind.BOOT, "/x"))
+            publisher.publish(Notification(NoticeKind.BOOT, "/x"))
             await early.number(1)
-            publisher.publish(Notification(Kind.USER, "a\nb"))
+            publisher.publish(Notification(NoticeKind.USER, "a\nb"))
             await early.number(2)
             nursery.start_soon(follow, path, late)
             await late.number(2)
-            publisher.publish(Notification(Kind.EXIT, "status 0"))
+            publisher.publish(Notification(NoticeKind.EXIT, "status 0"))
         # Both are told, and then have nobody to follow.
     expected = [("m", "boot", "/x"), ("m", "user", "a\nb"), ("m", "exit", "status 0")]
     assert await early.number(3) == await late.number(3) == expected
@@ -101,10 +101,10 @@ async def test_a_slow_follower_misses_some_and_is_told(tmp_path: Path) -> None:
     async with publishing(path, "m") as publisher:
         stream = await trio.open_unix_socket(str(path))
         async with stream:
-            publisher.publish(Notification(Kind.BOOT))
+            publisher.publish(Notification(NoticeKind.BOOT))
             rest = await stream.receive_some(1000)
             for number in range(20_000):
-                publisher.publish(Notification(Kind.USER, f"{number} " + "x" * 500))
+                publisher.publish(Notification(NoticeKind.USER, f"{number} " + "x" * 500))
                 if number % 100 == 0:
                     await trio.lowlevel.checkpoint()
             async with trio.open_nursery() as nursery:
@@ -124,7 +124,7 @@ async def test_a_slow_follower_misses_some_and_is_told(tmp_path: Path) -> None:
 async def test_followers_who_leave_make_room(tmp_path: Path) -> None:
     path = tmp_path / "events"
     async with publishing(path, "m") as publisher:
-        publisher.publish(Notification(Kind.BOOT))
+        publisher.publish(Notification(NoticeKind.BOOT))
         for _ in range(events.FOLLOWERS_MAX * 3):
             heard = Heard()
             async with trio.open_nursery() as nursery:
@@ -143,7 +143,7 @@ async def test_one_too_many_is_hung_up_on(tmp_path: Path) -> None:
     async with publishing(path, "m") as publisher, trio.open_nursery() as nursery:
         for each in heard:
             nursery.start_soon(follow, path, each)
-        publisher.publish(Notification(Kind.BOOT))
+        publisher.publish(Notification(NoticeKind.BOOT))
         for each in heard:
             await each.number(1)
         extra = Heard()
@@ -160,10 +160,10 @@ async def test_leaving_does_not_wait_for_the_slow(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(events, "FLUSH_SECONDS", 0.01)
     async with publishing(tmp_path / "events", "m") as publisher:
         stream = await trio.open_unix_socket(str(tmp_path / "events"))
-        publisher.publish(Notification(Kind.BOOT))
+        publisher.publish(Notification(NoticeKind.BOOT))
         await stream.receive_some(100)
         for _ in range(events.WAITING_MAX * 4):
-            publisher.publish(Notification(Kind.USER, "x" * 4000))
+            publisher.publish(Notification(NoticeKind.USER, "x" * 4000))
     await stream.aclose()
 
 
@@ -196,11 +196,11 @@ async def test_watching_machines_that_come_and_go(tmp_path: Path) -> None:
         for name in ("a", "b", "c", "a"):
             (top / name).mkdir(parents=True, exist_ok=True)
             async with publishing(top / name / "events", name) as publisher:
-                publisher.publish(Notification(Kind.BOOT))
+                publisher.publish(Notification(NoticeKind.BOOT))
                 if name != "c":
                     expected += [(name, "boot", ""), (name, "exit", "")]
                     assert await heard.number(len(expected) - 1) == expected[:-1]
-                    publisher.publish(Notification(Kind.EXIT))
+                    publisher.publish(Notification(NoticeKind.EXIT))
                     assert await heard.number(len(expected)) == expected
         assert len(heard.events) == len(expected)
         nursery.cancel_scope.cancel()
@@ -210,12 +210,12 @@ async def test_what_was_before_is_not_told_and_nothing_twice(tmp_path: Path) -> 
     heard = Heard()
     (tmp_path / "m").mkdir()
     async with publishing(tmp_path / "m" / "events", "m") as publisher:
-        publisher.publish(Notification(Kind.BOOT))
+        publisher.publish(Notification(NoticeKind.BOOT))
         async with trio.open_nursery() as nursery:
             await nursery.start(watch, tmp_path, [], heard)
             while not followers(publisher):
                 await trio.lowlevel.checkpoint()
-            publisher.publish(Notification(Kind.USER, "now"))
+            publisher.publish(Notification(NoticeKind.USER, "now"))
             assert await heard.number(1) == [("m", "user", "now")]
             nursery.cancel_scope.cancel()
 
@@ -232,7 +232,7 @@ async def test_uml_watch(tmp_path: Path, option: list[str]) -> None:
         with trio.fail_after(LONG):
             while not followers(publisher):
                 await trio.lowlevel.checkpoint()
-            publisher.publish(Notification(Kind.USER, "hello\nyou \x1b[2J\n"))
+            publisher.publish(Notification(NoticeKind.USER, "hello\nyou \x1b[2J\n"))
             line = ""
             while not line.endswith("\n"):
                 line += (await process.stdout.receive_some()).decode()

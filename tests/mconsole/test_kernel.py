@@ -18,7 +18,7 @@ from runtime.mconsole.client import Client
 from runtime.mconsole.commands import log_requests
 from runtime.mconsole.notify import Notifications, listening
 from runtime.mconsole.server import serving
-from runtime.mconsole.wire import Kind, Notification, Reply
+from runtime.mconsole.wire import NoticeKind, Notification, Reply
 from tests import needs
 from tests.mconsole.guest import Guest, booted
 from tests.ordinary import ROOT
@@ -175,19 +175,19 @@ async def test_life_and_death_of_a_machine(tmp_path: Path) -> None:
     """Boots, words of the guest, restarts of both kinds, and a panic."""
     tmp_path.chmod(0o700)
     with listening(tmp_path / "notify") as notifications, booted(f"mconsole=notify:{tmp_path}/notify") as guest:
-        boot = Notification(Kind.BOOT, str(guest.console))
+        boot = Notification(NoticeKind.BOOT, str(guest.console))
         assert await following(notifications) == boot
         guest.do("echo hello >/proc/mconsole")
-        assert await following(notifications) == Notification(Kind.USER, "hello\n")
+        assert await following(notifications) == Notification(NoticeKind.USER, "hello\n")
         guest.do(f"echo {'x' * 600} >/proc/mconsole")
-        assert await following(notifications) == Notification(Kind.USER, "x" * 512)
+        assert await following(notifications) == Notification(NoticeKind.USER, "x" * 512)
         for count, request in enumerate(("reboot", "cad"), 2):
             assert await Client(guest.console).request(request, LONG) == Reply()
             assert await following(notifications) == boot
             await trio.to_thread.run_sync(guest.log.wait_for, "guest is up", count)
         # Not `sysrq b`: it restarts from within an interrupt, with the signals blocked that the next kernel needs.
         guest.start("echo c >/proc/sysrq-trigger")
-        assert await following(notifications) == Notification(Kind.PANIC, "sysrq triggered crash")
+        assert await following(notifications) == Notification(NoticeKind.PANIC, "sysrq triggered crash")
         assert await guest.keeper.wait(guest.process) == -signal.SIGABRT
         # A helper of the kernel may live on, and with it the socket.
         with pytest.raises(UmlError, match=r"nobody answers there any more|no answer within"):
@@ -199,7 +199,7 @@ async def test_a_flood_of_notifications(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     with listening(tmp_path / "notify") as notifications, booted(f"mconsole=notify:{tmp_path}/notify") as guest:
         guest.start("i=0; while [ $i -lt 200 ]; do echo $i >/proc/mconsole; i=$((i + 1)); done; echo all said")
-        assert (await following(notifications)).kind is Kind.BOOT
+        assert (await following(notifications)).kind is NoticeKind.BOOT
         said = [int((await following(notifications)).text)]
         while said[-1] != 199:
             said.append(int((await following(notifications)).text))
@@ -226,9 +226,9 @@ async def test_a_hang_is_notified_and_halt_ends_it(tmp_path: Path, debian: bool)
     notify = f"mconsole=notify:{tmp_path}/notify"
     with listening(tmp_path / "notify") as notifications, booted(notify, before=before) as guest:
         guest.start("exec 3>/watchdog; echo >&3; echo >&3")
-        assert (await following(notifications)).kind is Kind.BOOT
+        assert (await following(notifications)).kind is NoticeKind.BOOT
         with trio.fail_after(LONG * 2):
-            assert await anext(notifications) == Notification(Kind.HANG)
+            assert await anext(notifications) == Notification(NoticeKind.HANG)
         assert await Client(guest.console).request("halt", LONG) == Reply()
         assert await guest.keeper.wait(guest.process) == 0
         assert not guest.directory.exists()

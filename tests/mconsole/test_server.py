@@ -338,7 +338,7 @@ import os, pathlib, trio
 from runtime.mconsole.client import Client
 from runtime.mconsole.events import follow, publishing
 from runtime.mconsole.server import serving
-from runtime.mconsole.wire import Kind, Notification, Reply
+from runtime.mconsole.wire import NoticeKind, Notification, Reply
 
 async def devices(argument):
     return Reply(0, f"uid {os.getuid()}")
@@ -349,7 +349,7 @@ async def main():
     async with serving(place / "mconsole", place / "kernel", {"devices": devices}):
         print((await Client(place / "mconsole").request("devices")).text)
     async with publishing(place / "events", "m") as publisher, trio.open_nursery() as nursery:
-        publisher.publish(Notification(Kind.BOOT, "up"))
+        publisher.publish(Notification(NoticeKind.BOOT, "up"))
         await follow(place / "events", lambda event: (print(event.text), nursery.cancel_scope.cancel()))
 
 trio.run(main)

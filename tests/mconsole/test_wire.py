@@ -15,8 +15,8 @@ from runtime.mconsole.wire import (
     REPLY_MAX,
     TEXT_MAX,
     Assembly,
-    Kind,
     Malformed,
+    NoticeKind,
     Notification,
     Refused,
     Reply,
@@ -138,14 +138,17 @@ def test_any_datagram_is_decoded_or_refused(datagram: bytes) -> None:
 @pytest.mark.parametrize(
     ("datagram", "notification"),
     [
-        (encode_notification(Kind.BOOT, b"/run/m/mconsole\0"), Notification(Kind.BOOT, "/run/m/mconsole")),
         (
-            encode_notification(Kind.PANIC, b"Attempted to kill init!\0"),
-            Notification(Kind.PANIC, "Attempted to kill init!"),
+            encode_notification(NoticeKind.BOOT, b"/run/m/mconsole\0"),
+            Notification(NoticeKind.BOOT, "/run/m/mconsole"),
         ),
-        (encode_notification(Kind.HANG), Notification(Kind.HANG)),
-        (encode_notification(Kind.USER, b"a\n\xff\0"), Notification(Kind.USER, "a\n\\xff\0")),
-        (bytes.fromhex("bebafeca 00000000 02000000 02000000 00000000 00000000"), Notification(Kind.HANG)),
+        (
+            encode_notification(NoticeKind.PANIC, b"Attempted to kill init!\0"),
+            Notification(NoticeKind.PANIC, "Attempted to kill init!"),
+        ),
+        (encode_notification(NoticeKind.HANG), Notification(NoticeKind.HANG)),
+        (encode_notification(NoticeKind.USER, b"a\n\xff\0"), Notification(NoticeKind.USER, "a\n\\xff\0")),
+        (bytes.fromhex("bebafeca 00000000 02000000 02000000 00000000 00000000"), Notification(NoticeKind.HANG)),
     ],
 )
 def test_notifications(datagram: bytes, notification: Notification) -> None:
@@ -154,14 +157,14 @@ def test_notifications(datagram: bytes, notification: Notification) -> None:
 
 def test_hang_is_what_uml_watchdog_sends() -> None:
     assert encode_hang() == bytes.fromhex("bebafeca 00000000 02000000 02000000 00000000 00000000")
-    assert encode_notification(Kind.USER, b"ab") == bytes.fromhex("bebafeca 02000000 03000000 02000000") + b"ab"
+    assert encode_notification(NoticeKind.USER, b"ab") == bytes.fromhex("bebafeca 02000000 03000000 02000000") + b"ab"
 
 
 @pytest.mark.parametrize(
     "datagram",
     [
         b"",
-        encode_notification(Kind.USER, b"abc")[:-1],
+        encode_notification(NoticeKind.USER, b"abc")[:-1],
         struct.pack("=IIII", 0xCAFEBABE, 2, 4, 0),
         struct.pack("=IIII", 0xCAFEBABE, 1, 0, 0),
         struct.pack("=IIII", 0xCAFEBABE, 2, 3, NOTIFICATION_MAX + 1) + bytes(NOTIFICATION_MAX + 1),
@@ -174,6 +177,6 @@ def test_no_notifications(datagram: bytes) -> None:
 
 def test_notifications_that_cannot_be_sent() -> None:
     with pytest.raises(ValueError, match="513 bytes"):
-        encode_notification(Kind.USER, bytes(NOTIFICATION_MAX + 1))
+        encode_notification(NoticeKind.USER, bytes(NOTIFICATION_MAX + 1))
     with pytest.raises(ValueError, match="not in"):
-        encode_notification(Kind.EXIT)
+        encode_notification(NoticeKind.EXIT)

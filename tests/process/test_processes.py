@@ -5,13 +5,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-from runtime.process.processes import MARK, Leash, fixed_addresses, kill_group, kill_marked
+from runtime.process.processes import MARK, LivenessPipe, fixed_addresses, kill_group, kill_marked
 
 HELPER = "setsid sh -c 'echo ready; exec sleep 1000' & wait"
 """With a process outside of the group."""
 
 
-def start(script: str, mark: str, leash: Leash, *, session: bool = True) -> subprocess.Popen[bytes]:
+def start(script: str, mark: str, leash: LivenessPipe, *, session: bool = True) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         ["/bin/sh", "-c", script],
         stdout=subprocess.PIPE,
@@ -27,7 +27,7 @@ def start(script: str, mark: str, leash: Leash, *, session: bool = True) -> subp
 
 
 def test_leash_tells_of_processes_outside_of_the_group(tmp_path: Path) -> None:
-    leash = Leash()
+    leash = LivenessPipe()
     process = start(HELPER, str(tmp_path), leash)
     assert not leash.is_free()
     kill_group(process.pid)
@@ -40,7 +40,7 @@ def test_leash_tells_of_processes_outside_of_the_group(tmp_path: Path) -> None:
 
 
 def test_other_marks_are_left_alone(tmp_path: Path) -> None:
-    leash = Leash()
+    leash = LivenessPipe()
     process = start("echo ready; exec sleep 1000", f"{tmp_path}/12", leash)
     assert kill_marked(f"{tmp_path}/1") == 0
     assert kill_marked(f"{tmp_path}/12") == 1
@@ -50,7 +50,7 @@ def test_other_marks_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_helpers_of_a_dead_leader(tmp_path: Path) -> None:
-    leash = Leash()
+    leash = LivenessPipe()
     process = start("sleep 1000 & echo ready; wait", str(tmp_path), leash)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -62,7 +62,7 @@ def test_helpers_of_a_dead_leader(tmp_path: Path) -> None:
 
 
 def test_child_that_has_no_group_yet(tmp_path: Path) -> None:
-    leash = Leash()
+    leash = LivenessPipe()
     process = start("echo ready; exec sleep 1000", str(tmp_path), leash, session=False)
     assert os.getpgid(process.pid) == os.getpgrp()
     kill_group(process.pid)
@@ -71,7 +71,7 @@ def test_child_that_has_no_group_yet(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    leash = Leash()
+    leash = LivenessPipe()
     process = start("echo ready", str(tmp_path), leash)
     process.wait()
     kill_group(process.pid)
@@ -79,7 +79,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_processes_that_are_no_children_and_lead_no_group(tmp_path: Path) -> None:
-    leash = Leash()
+    leash = LivenessPipe()
     process = start("sleep 1000 & echo ready; wait", str(tmp_path), leash)
     (inner,) = (int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
     kill_group(inner)

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from runtime.process import processor
-from runtime.process.processor import Seat
+from runtime.process.processor import ProcessorChoice
 
 ELSEWHERE = 4095
 WHERE = "import os; print(list(os.sched_getaffinity(0)))"
@@ -40,7 +40,7 @@ def everybody(kernel: int) -> list[set[int]]:
 def test_all_of_a_kernel_on_one_processor() -> None:
     before = os.sched_getaffinity(0)
     with busy() as kernel:
-        seat = Seat(kernel)
+        seat = ProcessorChoice(kernel)
         assert seat.processor in before
         assert everybody(kernel) == [{seat.processor}] * 2
         assert os.sched_getaffinity(0) == before
@@ -50,7 +50,7 @@ def test_all_of_a_kernel_on_one_processor() -> None:
 def test_this_process_with_it() -> None:
     before = os.sched_getaffinity(0)
     with processor.shared(), busy() as one, busy() as other:
-        first, second = Seat(one), Seat(other)
+        first, second = ProcessorChoice(one), ProcessorChoice(other)
         assert os.sched_getaffinity(0) == {second.processor}
         first.leave()
         assert os.sched_getaffinity(0) == {second.processor}
@@ -62,7 +62,7 @@ def test_what_has_nothing_to_do_with_it() -> None:
     """Processes of others, started here, may run where this one might; and it stays where it is."""
     before = os.sched_getaffinity(0)
     with processor.shared(), busy() as kernel:
-        seat = Seat(kernel)
+        seat = ProcessorChoice(kernel)
         with processor.free_to_choose():
             told = subprocess.run([sys.executable, "-c", WHERE], stdout=subprocess.PIPE, check=True)
         assert set(json.loads(told.stdout)) == before
@@ -75,7 +75,7 @@ def test_what_has_nothing_to_do_with_it() -> None:
 def test_a_kernel_that_is_gone() -> None:
     with busy() as kernel:
         pass
-    seat = Seat(kernel)
+    seat = ProcessorChoice(kernel)
     assert seat.processor is None
     seat.leave()
 
@@ -84,7 +84,7 @@ async def test_a_move_from_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that spin on one processor are crowded there; another idles, or so we say."""
     monkeypatch.setattr(processor, "SECONDS", 0.1)
     with busy() as kernel:
-        seat = Seat(kernel)
+        seat = ProcessorChoice(kernel)
         assert seat.processor is not None
         seat._allowed = {seat.processor, ELSEWHERE}
         first, looks, taken = seat.processor, itertools.count(), trio.Event()

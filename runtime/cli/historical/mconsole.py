@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from runtime.cli import answers, open_standard_descriptors
 from runtime.cli.historical.frame import complain, why
-from runtime.mconsole.commands import NO_PID, Quit, Session
+from runtime.mconsole.commands import NO_PID, CommandSession, Quit
 from runtime.mconsole.sockets import candidates
 from runtime.mconsole.wire import Reply
 from umlfs.errors import UmlError
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     if not arguments:
         return complain(USAGE)
     answers.take_any_bytes()
-    session = Session(arguments[0], _Shown(), find=_find)
+    session = CommandSession(arguments[0], _Shown(), find=_find)
     try:
         session.find()
     except NoMachine:

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from runtime.consoles.channels.base import PIECE, Tap, failed, show
-from runtime.consoles.spec import Channel
+from runtime.consoles.spec import ChannelSpec
 from runtime.tty.streams import Descriptor
 from runtime.tty.terminal import copy_size, follow_size
 from umlfs.errors import UmlError
@@ -143,7 +143,7 @@ def _restore(number: int, before: list[object]) -> None:
         termios.tcsetattr(number, termios.TCSANOW, before)  # type: ignore[arg-type]
 
 
-def open_fd(channel: Channel, tap: Tap) -> Descriptors:
+def open_fd(channel: ChannelSpec, tap: Tap) -> Descriptors:
     """A descriptor of this process. UmlError if it is not open."""
     try:
         return Descriptors(str(channel), int(channel.argument), tap)
@@ -154,7 +154,7 @@ def open_fd(channel: Channel, tap: Tap) -> Descriptors:
 class Device(Descriptors):
     """A terminal device of the host."""
 
-    def __init__(self, channel: Channel, tap: Tap) -> None:
+    def __init__(self, channel: ChannelSpec, tap: Tap) -> None:
         """UmlError if it is no terminal, or this user may not open it."""
         what = f"{tap.end.line}={channel}"
         mode = os.O_RDWR if tap.types and tap.shows else os.O_RDONLY if tap.types else os.O_WRONLY

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from runtime.consoles.channels.base import Tap, failed, show
-from runtime.consoles.spec import Channel
+from runtime.consoles.spec import ChannelSpec
 
 logger: Final = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ logger: Final = logging.getLogger(__name__)
 class Log:
     """A file that is only appended to, made for its owner alone. On a full disk what does not fit is lost."""
 
-    def __init__(self, channel: Channel, tap: Tap) -> None:
+    def __init__(self, channel: ChannelSpec, tap: Tap) -> None:
         """UmlError if the file cannot be opened."""
         self.description = str(channel)
         self._tap = tap

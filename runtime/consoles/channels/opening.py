@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from runtime.consoles.channels.base import Channel, Surroundings, Tap
-from runtime.consoles.spec import Channel as Spec
+from runtime.consoles.spec import ChannelSpec as Spec
 from runtime.consoles.spec import Pair
 
 

@@ -18,8 +18,8 @@ from runtime.consoles.channels.base import (
     is_connected,
     refuse,
 )
-from runtime.consoles.channels.seats import Seats
-from runtime.consoles.spec import LOOPBACK, Channel
+from runtime.consoles.channels.clients import LineClients
+from runtime.consoles.spec import LOOPBACK, ChannelSpec
 from runtime.consoles.telnet_wire import Resized, Telnet
 from umlfs.host.listening import tcp_listeners
 
@@ -32,7 +32,7 @@ class Server:
 
     def __init__(self, address: tuple[str, int]) -> None:
         """UmlError if nobody can listen there."""
-        self.seats = Seats()
+        self.clients = LineClients()
         self._stack = contextlib.ExitStack()
         listeners = self._stack.enter_context(tcp_listeners(*address))
         self._listeners = [trio.socket.from_stdlib_socket(each) for each in listeners]
@@ -51,15 +51,15 @@ class Server:
         async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
             for listener in self._listeners:
                 nursery.start_soon(self._listen, listener, clients)
-            await self.seats.wait_for_end()
+            await self.clients.wait_for_end()
             nursery.cancel_scope.cancel()
 
     async def _listen(self, listener: trio.socket.SocketType, clients: trio.Nursery) -> None:
         while True:
             client = await accept(listener)
-            index = await self.seats.take(client)
+            index = await self.clients.take(client)
             if index is None:
-                refuse(client, self.seats.refusal())
+                refuse(client, self.clients.refusal())
             else:
                 clients.start_soon(self._serve, client, index)
 
@@ -67,9 +67,9 @@ class Server:
         try:
             with client, ignoring_departure():
                 _set_options(client)
-                await _converse(client, self.seats.taps[index])
+                await _converse(client, self.clients.taps[index])
         finally:
-            self.seats.leave(index)
+            self.clients.leave(index)
 
 
 def _set_options(client: trio.socket.SocketType) -> None:
@@ -111,7 +111,7 @@ async def _converse(client: trio.socket.SocketType, tap: Tap) -> None:
     await converse(tap, receive, send, is_connected(client))
 
 
-def open_port(channel: Channel, tap: Tap, surroundings: Surroundings) -> tuple[Server, bool]:
+def open_port(channel: ChannelSpec, tap: Tap, surroundings: Surroundings) -> tuple[Server, bool]:
     """The server at the channel's address, and whether it is a new one, to be run and closed."""
     found = surroundings.ports.get(channel.address)
     # Port 0 is another one each time.
@@ -119,5 +119,5 @@ def open_port(channel: Channel, tap: Tap, surroundings: Surroundings) -> tuple[S
     server = Server(channel.address) if new else found
     assert isinstance(server, Server)
     surroundings.ports[channel.address] = server
-    server.seats.taps.append(tap)
+    server.clients.taps.append(tap)
     return server, new

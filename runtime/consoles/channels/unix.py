@@ -16,20 +16,20 @@ from runtime.consoles.channels.base import (
     is_ours,
     refuse,
 )
-from runtime.consoles.channels.seats import Seats
-from runtime.consoles.spec import Channel
+from runtime.consoles.channels.clients import LineClients
+from runtime.consoles.spec import ChannelSpec
 from umlfs.host.listening import unix_listener
 
 
 class Socket:
     """A listening socket, mode 0600."""
 
-    def __init__(self, channel: Channel, tap: Tap) -> None:
+    def __init__(self, channel: ChannelSpec, tap: Tap) -> None:
         """UmlError if it cannot be made, or another server listens there."""
         self.description = str(channel)
         self._tap = tap
-        self._seats = Seats()
-        self._seats.taps.append(tap)
+        self._clients = LineClients()
+        self._clients.taps.append(tap)
         self._stack = contextlib.ExitStack()
         listener = self._stack.enter_context(unix_listener(channel.argument))
         self._listener = trio.socket.from_stdlib_socket(listener)
@@ -43,7 +43,7 @@ class Socket:
         """Serve clients until the line has ended."""
         async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, clients)
-            await self._seats.wait_for_end()
+            await self._clients.wait_for_end()
             nursery.cancel_scope.cancel()
 
     async def _listen(self, clients: trio.Nursery) -> None:
@@ -52,9 +52,9 @@ class Socket:
             if not is_ours(client):
                 refuse(client, f"{self._tap.end.line} belongs to another user\r\n".encode())
                 continue
-            index = await self._seats.take(client)
+            index = await self._clients.take(client)
             if index is None:
-                refuse(client, self._seats.refusal())
+                refuse(client, self._clients.refusal())
             else:
                 clients.start_soon(self._serve, client, index)
 
@@ -65,4 +65,4 @@ class Socket:
                 there = is_connected(client)
                 await converse(self._tap, lambda: stream.receive_some(PIECE), stream.send_all, there)
         finally:
-            self._seats.leave(index)
+            self._clients.leave(index)

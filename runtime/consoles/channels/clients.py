@@ -12,7 +12,7 @@ LEAVING_SECONDS: Final = 2.0
 """How long a client that has hung up may keep its line from the next one: until its last keys are given up."""
 
 
-class Seats:
+class LineClients:
     """The lines, and who has them."""
 
     def __init__(self) -> None:

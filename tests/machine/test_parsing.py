@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.machine import mount_words
+from runtime.machine import parsing
 from runtime.machine.equipment import HostMount
 from runtime.machine.mount_points import check_places
 from umlfs.errors import UsageError
@@ -44,36 +44,36 @@ def test_mounts(text: str, mount: Callable[[], HostMount], tmp_path: Path, monke
     for name in ("a=b", "c d", "x", "x:ro:y"):
         Path(name).mkdir()
     expected = mount()
-    assert mount_words.mount(text) == expected
-    assert mount_words.mount(str(expected)) == expected
+    assert parsing.mount(text) == expected
+    assert parsing.mount(str(expected)) == expected
 
 
 @pytest.mark.parametrize("text", ["", "/src", "=x", "/src=", "="])
 def test_no_mounts(text: str) -> None:
     with pytest.raises(UsageError, match="not of the form DIR=SRC"):
-        mount_words.mount(text)
+        parsing.mount(text)
 
 
 def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRESENT", "a=b")
     monkeypatch.delenv("ABSENT", raising=False)
     given = ["A=", "B=x=y", "PRESENT", "ABSENT", "A=2"]
-    assert mount_words.variables(given) == {
+    assert parsing.variables(given) == {
         "A": "2",
         "B": "x=y",
         "PRESENT": "a=b",
     }
     for text in ("", "=", "1A=x", "A-B", "A\n=x", "é=x"):
         with pytest.raises(UsageError, match="is not the name of a variable"):
-            mount_words.variables([text])
+            parsing.variables([text])
 
 
 def test_directories() -> None:
-    assert mount_words.directory(None) is None
-    assert mount_words.directory("/a b") == "/a b"
+    assert parsing.directory(None) is None
+    assert parsing.directory("/a b") == "/a b"
     for text in ("", ".", "a"):
         with pytest.raises(UsageError, match="not an absolute path"):
-            mount_words.directory(text)
+            parsing.directory(text)
 
 
 def test_places() -> None:
