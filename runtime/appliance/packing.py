@@ -46,6 +46,7 @@ async def pack(device: BlockDevice, kind: str, sink: OutputStream, inside: str =
             archive.begins = True
             connection.finish()
             complete = await _complete(job)
+            nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise sole(group) from None
     return complete, bytes(errors.data).decode(errors="replace").splitlines()
