@@ -110,10 +110,6 @@ class Leases:
             self._by_inode.move_to_end(directory)
         return lease
 
-    def held(self, inode: Inode) -> Lease | None:
-        """The lease of a directory that has one."""
-        return self._by_inode.get(inode)
-
     def give(self, directory: Inode) -> Lease | None:
         """Watch a directory that holds a descriptor, before anything in it is looked at; None if that cannot be."""
         known = self.of(directory)

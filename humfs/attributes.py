@@ -10,7 +10,7 @@ from typing import Final
 
 from humfs import acl
 from humfs import store as sql
-from humfs.core import LABEL
+from humfs.core import LABEL, Core
 from humfs.files import Files
 from humfs.inodes import Inode
 from humfs.journal import Change
@@ -28,24 +28,29 @@ _LISTS: Final = (acl.ACCESS, acl.DEFAULT)
 _ID_MAX: Final = 0xFFFF_FFFE
 
 
-class Attributes(Files):
-    """The operations on attributes."""
+class Attributes:
+    """The operations on attributes, and on the whole; see `Filesystem` for each."""
+
+    def __init__(self, core: Core, files: Files) -> None:
+        self._core = core
+        self._files = files
+        self._inodes = core.inodes
 
     async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
-        inode = self._inodes.get(ino) or self._load(ino)
+        inode = self._inodes.get(ino) or self._core.load(ino)
         return inode.attr(), FOREVER
 
     async def setattr(
         self, ino: int, changes: SetAttr, handle: int = NO_HANDLE, caller: Caller | None = None
     ) -> tuple[Attr, int]:
-        await self._changing()
-        inode = self._node(ino)
+        await self._core.before_change()
+        inode = self._core.node(ino)
         if changes.size is not None:
             if changes.kill_set_id:
-                self._drop_set_id(inode)
+                self._core.drop_set_id(inode)
             else:
-                self._drop_capabilities(inode)
-            await self.truncate(inode, changes.size)
+                self._core.drop_capabilities(inode)
+            await self._files.truncate(inode, changes.size)
         lists: list[Change] = []
         before = inode.values()
         if changes.uid is not None or changes.gid is not None:
@@ -54,7 +59,7 @@ class Attributes(Files):
             lists = self._chmod(inode, changes.mode & 0o7777)
         self._set_times(inode, changes, inode.values() != before or bool(lists))
         if lists or inode.values() != before:
-            self._apply((sql.PUT_INODE, inode.values()), *lists)
+            self._core.apply((sql.PUT_INODE, inode.values()), *lists)
         return inode.attr(), FOREVER
 
     def _chown(self, inode: Inode, changes: SetAttr) -> None:
@@ -66,12 +71,12 @@ class Attributes(Files):
         if changes.gid is not None:
             inode.gid = changes.gid
         if not inode.is_directory:
-            self._drop_set_id(inode)
+            self._core.drop_set_id(inode)
 
     def _chmod(self, inode: Inode, mode: int) -> list[Change]:
         """Set the permission bits; returns the rows to change of an access control list that goes with them."""
         inode.mode = stat.S_IFMT(inode.mode) | mode
-        value = self.store.xattr(inode.ino, acl.ACCESS) if inode.xattrs else None
+        value = self._core.store.xattr(inode.ino, acl.ACCESS) if inode.xattrs else None
         if value is None:
             return []
         return [(sql.PUT_XATTR, (inode.ino, acl.ACCESS, acl.encode(acl.with_mode(acl.decode(value), mode))))]
@@ -90,7 +95,7 @@ class Attributes(Files):
 
     async def access(self, ino: int, mask: int, caller: Caller) -> None:
         """By owner, group and permission bits alone: supplementary groups and lists are the consumer's to know."""
-        inode = self._node(ino)
+        inode = self._core.node(ino)
         if caller.uid == 0:
             if mask & os.X_OK and not inode.is_directory and not inode.mode & 0o111:
                 raise failure(errno.EACCES)
@@ -102,8 +107,8 @@ class Attributes(Files):
     # Extended attributes ----------------------------------------------------------------------
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
-        inode = self._inodes.get(ino) or self._load(ino)
-        value = self.store.xattr(ino, name) if inode.xattrs else None
+        inode = self._inodes.get(ino) or self._core.load(ino)
+        value = self._core.store.xattr(ino, name) if inode.xattrs else None
         if value is None:
             raise failure(errno.ENODATA if self._has(name) else errno.EOPNOTSUPP)
         return value
@@ -111,26 +116,26 @@ class Attributes(Files):
     def _has(self, name: bytes) -> bool:
         """Whether attributes of this name can be expected at all."""
         if name in _LISTS:
-            return self.traits.posix_acl
+            return self._core.traits.posix_acl
         if name == LABEL:
-            return self._labelled
+            return self._core.labelled
         return name.startswith(_NAMESPACES)
 
     async def listxattr(self, ino: int) -> list[bytes]:
-        inode = self._node(ino)
-        return [name for name, _ in self.store.xattrs(ino)] if inode.xattrs else []
+        inode = self._core.node(ino)
+        return [name for name, _ in self._core.store.xattrs(ino)] if inode.xattrs else []
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        await self._changing()
-        if name in _LISTS and not self.traits.posix_acl:
+        await self._core.before_change()
+        if name in _LISTS and not self._core.traits.posix_acl:
             raise failure(errno.EOPNOTSUPP)
-        self.put_xattr(self._node(ino), name, value, flags)
+        self.put_xattr(self._core.node(ino), name, value, flags)
 
     def put_xattr(self, inode: Inode, name: bytes, value: bytes, flags: int = 0) -> None:
         """`setxattr`, without waiting."""
         _check_xattr(inode, name)
-        self._labelled = self._labelled or name == LABEL
-        there = self.store.xattr(inode.ino, name) if inode.xattrs else None
+        self._core.labelled = self._core.labelled or name == LABEL
+        there = self._core.store.xattr(inode.ino, name) if inode.xattrs else None
         if flags & XATTR_CREATE and there is not None:
             raise failure(errno.EEXIST)
         if flags & XATTR_REPLACE and there is None:
@@ -141,22 +146,22 @@ class Attributes(Files):
                 inode.mode &= ~stat.S_ISGID
             if not value:
                 inode.ctime_ns = time.time_ns()
-                self._remove_xattr(inode, name)
-                self._apply((sql.PUT_INODE, inode.values()))
+                self._core.remove_xattr(inode, name)
+                self._core.apply((sql.PUT_INODE, inode.values()))
                 return
         self._room_for_value(inode, name, value, there)
         inode.xattrs = 1
         inode.ctime_ns = time.time_ns()
-        self._apply((sql.PUT_XATTR, (inode.ino, name, value)), (sql.PUT_INODE, inode.values()))
-        self.volume.used += len(value) - len(there) if there is not None else len(name) + len(value)
+        self._core.apply((sql.PUT_XATTR, (inode.ino, name, value)), (sql.PUT_INODE, inode.values()))
+        self._core.volume.used += len(value) - len(there) if there is not None else len(name) + len(value)
 
     def _room_for_value(self, inode: Inode, name: bytes, value: bytes, there: bytes | None) -> None:
         if len(value) > VALUE_MAX:
             raise failure(errno.E2BIG)
-        others = sum(len(a) + len(b) for a, b in self.store.xattrs(inode.ino) if a != name) if inode.xattrs else 0
+        others = sum(len(a) + len(b) for a, b in self._core.store.xattrs(inode.ino) if a != name) if inode.xattrs else 0
         if others + len(name) + len(value) > VALUE_MAX + 256:
             raise failure(errno.ENOSPC)
-        if self.volume.used + len(value) - len(there or b"") > self.volume.superblock.total:
+        if self._core.volume.used + len(value) - len(there or b"") > self._core.volume.superblock.total:
             raise failure(errno.ENOSPC)
 
     def _take_list(self, inode: Inode, name: bytes, value: bytes) -> bytes:
@@ -175,25 +180,25 @@ class Attributes(Files):
         return b"" if acl.is_minimal(entries) else acl.encode(entries)
 
     async def removexattr(self, ino: int, name: bytes) -> None:
-        await self._changing()
-        inode = self._node(ino)
+        await self._core.before_change()
+        inode = self._core.node(ino)
         _check_xattr(inode, name)
-        if not inode.xattrs or self.store.xattr(ino, name) is None:
+        if not inode.xattrs or self._core.store.xattr(ino, name) is None:
             raise failure(errno.ENODATA)
-        self._remove_xattr(inode, name)
+        self._core.remove_xattr(inode, name)
         inode.ctime_ns = time.time_ns()
-        self._soil(inode)
+        self._core.mark_dirty(inode)
 
     # The whole --------------------------------------------------------------------------------
 
     async def statfs(self, ino: int = ROOT) -> StatFs:
-        self._node(ino)
-        total = self.volume.superblock.total // BLOCK
-        free = max(0, self.volume.superblock.total - self.volume.used) // BLOCK
-        host = os.statvfs(self.host.directories.root)
+        self._core.node(ino)
+        total = self._core.volume.superblock.total // BLOCK
+        free = max(0, self._core.volume.superblock.total - self._core.volume.used) // BLOCK
+        host = os.statvfs(self._core.host.directories.root)
         available = min(free, host.f_bavail * host.f_frsize // BLOCK)
-        files_free = max(0, self._inodes_max - self._used_inodes)
-        return StatFs(BLOCK, total, free, available, self._inodes_max, files_free)
+        files_free = max(0, self._core.inodes_max - self._core.used_inodes)
+        return StatFs(BLOCK, total, free, available, self._core.inodes_max, files_free)
 
 
 def _is_known(name: bytes) -> bool:

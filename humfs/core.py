@@ -27,7 +27,7 @@ from humfs.journal import Change
 from humfs.store import Row
 from humfs.volume import Volume
 from umlfs.errors import UmlError, described
-from umlfs.filesystem import FOREVER, ROOT, Attr, Caller, Entry, Filesystem, Traits
+from umlfs.filesystem import FOREVER, ROOT, Attr, Caller, Entry, Traits
 from umlfs.host.closing import Closer
 from umlfs.host.syscalls import How, failure, open_cached
 
@@ -36,13 +36,12 @@ log = logging.getLogger(__name__)
 BYTES_PER_INODE: Final = 4096
 """There may be one inode for so many bytes of the filesystem: empty files take the host's space too."""
 INODES_LEAST: Final = 1024
-WARM_MAX: Final = 4096
+CACHED_MAX: Final = 4096
 """How many directories are remembered as being in the host's caches."""
 _SLOW_FREE: Final = 1 << 15
 """A file of so many blocks takes the host long enough to free for a thread."""
 _SET_ID_GROUP: Final = stat.S_ISGID | stat.S_IXGRP
 _PATH: Final = How(os.O_PATH | os.O_NOFOLLOW)
-_RELATIME: Final = 24 * 3600 * 10**9
 
 LABEL: Final = b"security.selinux"
 """Programs such as ls ask for it with each file, unless they hear once that there are none."""
@@ -50,8 +49,8 @@ LABEL: Final = b"security.selinux"
 ABSENT: Final = Entry(0, Attr(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), FOREVER)
 
 
-class Core(Filesystem):
-    """What all operations share."""
+class Core:
+    """What all operations share: the inodes of one volume, in memory and as rows, and when they become durable."""
 
     def __init__(self, volume: Volume, *, read_only: bool = False, atime: str = "relatime") -> None:
         """Serve `volume`, which is closed with the filesystem. `atime` is relatime, noatime or strictatime."""
@@ -60,104 +59,104 @@ class Core(Filesystem):
         self.host = volume.host
         acl = bool(self.store.meta["posix_acl"])
         self.traits = Traits(read_only=read_only, writeback=not read_only, kills_set_id=True, posix_acl=acl)
-        self._read_only = read_only
-        self._atime = "noatime" if read_only else atime
-        self._cache = InodeCache()
-        self._inodes = self._cache.inodes
-        self._lookups: dict[int, int] = {}
+        self.read_only = read_only
+        self.atime = "noatime" if read_only else atime
+        self.cache = InodeCache()
+        self.inodes = self.cache.inodes
+        self.lookups: dict[int, int] = {}
         """What `forget` has to give back, of each number."""
-        self._orphans: set[int] = set()
+        self.orphans: set[int] = set()
         """Inodes without a name that are still in use."""
-        self._dirty: dict[int, Inode] = {}
-        self._warm: dict[int, None] = {}
-        self._used_inodes = self.store.select("SELECT count(*) FROM inode")[0][0]
-        self._inodes_max = max(INODES_LEAST, volume.superblock.total // BYTES_PER_INODE)
-        self._durability = Durability(volume, self._flush)
-        self._closer = Closer(self._durability.tasks)
-        self._space_turn = trio.Lock()
-        self._labelled = bool(self.store.select("SELECT 1 FROM xattr WHERE name = ? LIMIT 1", LABEL))
+        self.dirty: dict[int, Inode] = {}
+        self.cached_directories: dict[int, None] = {}
+        self.used_inodes = self.store.select("SELECT count(*) FROM inode")[0][0]
+        self.inodes_max = max(INODES_LEAST, volume.superblock.total // BYTES_PER_INODE)
+        self.durability = Durability(volume, self.flush)
+        self.closer = Closer(self.durability.tasks)
+        self.space_turn = trio.Lock()
+        self.labelled = bool(self.store.select("SELECT 1 FROM xattr WHERE name = ? LIMIT 1", LABEL))
         """Some file has a SELinux label."""
-        self._closed = False
+        self.closed = False
 
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
-        return self._durability.running()
+        return self.durability.running()
 
     @property
     def failure(self) -> OSError | None:
-        return self._durability.tasks.failure
+        return self.durability.tasks.failure
 
     # Inodes -----------------------------------------------------------------------------------
 
-    def _node(self, ino: int) -> Inode:
+    def node(self, ino: int) -> Inode:
         """The inode of that number. ESTALE if there is none."""
-        inode = self._inodes.get(ino)
-        return inode if inode is not None else self._load(ino)
+        inode = self.inodes.get(ino)
+        return inode if inode is not None else self.load(ino)
 
-    def _load(self, ino: int) -> Inode:
+    def load(self, ino: int) -> Inode:
         row = self.store.get(ino) if 0 < ino < 1 << 63 else None
         if row is None:
             raise failure(errno.ESTALE)
         if ino == ROOT:
-            return self._remember(row, ROOT, b".")
+            return self.remember(row, ROOT, b".")
         place = self.store.name_of(ino)
         parent, name = place if place is not None else (ORPHANAGE, b"%d" % ino)
-        return self._remember(row, parent, name)
+        return self.remember(row, parent, name)
 
-    def _remember(self, row: Row, parent: int, name: bytes) -> Inode:
+    def remember(self, row: Row, parent: int, name: bytes) -> Inode:
         """The inode of a row that was just read, found as `name` in `parent`."""
-        inode = self._inodes.get(row[0])
+        inode = self.inodes.get(row[0])
         if inode is not None:
             return inode
         inode = Inode(row, parent, name)
         if inode.is_file:
-            self._measure(inode, self.host.stat(inode))
-        self._cache.add(inode)
-        if len(self._inodes) > self._cache._most:
-            self._put_out()
+            self.measure(inode, self.host.stat(inode))
+        self.cache.add(inode)
+        if len(self.inodes) > self.cache.most:
+            self.put_out()
         return inode
 
-    def _put_out(self) -> None:
-        surplus = list(self._cache.surplus())
+    def put_out(self) -> None:
+        surplus = list(self.cache.surplus())
         dirty = [inode for inode in surplus if inode.dirty]
         if dirty:
             self.store.put_inodes([inode.values() for inode in dirty])
             for inode in dirty:
                 inode.dirty = False
-                del self._dirty[inode.ino]
+                del self.dirty[inode.ino]
 
-    def _directory(self, ino: int) -> Inode:
+    def directory(self, ino: int) -> Inode:
         """The directory of that number, for names to be changed in. ENOTDIR, or ENOENT if it was removed."""
-        inode = self._inodes.get(ino) or self._load(ino)
+        inode = self.inodes.get(ino) or self.load(ino)
         if not inode.is_directory:
             raise failure(errno.ENOTDIR)
         if not inode.nlink:
             raise failure(errno.ENOENT)
         return inode
 
-    def _child(self, parent: int, name: bytes) -> Inode | None:
+    def child(self, parent: int, name: bytes) -> Inode | None:
         """What `name` leads to, if anything."""
         row = self.store.find(parent, name)
-        return None if row is None else self._inodes.get(row[0]) or self._remember(row, parent, name)
+        return None if row is None else self.inodes.get(row[0]) or self.remember(row, parent, name)
 
-    def _existing(self, parent: int, name: bytes) -> Inode:
-        inode = self._child(parent, name)
+    def existing(self, parent: int, name: bytes) -> Inode:
+        inode = self.child(parent, name)
         if inode is None:
             raise failure(errno.ENOENT)
         return inode
 
-    def _entry(self, inode: Inode) -> Entry:
+    def entry(self, inode: Inode) -> Entry:
         """Give the inode to the consumer; counts a lookup."""
         ino = inode.ino
-        self._lookups[ino] = self._lookups.get(ino, 0) + 1
+        self.lookups[ino] = self.lookups.get(ino, 0) + 1
         return Entry(ino, inode.attr(), FOREVER, FOREVER)
 
     # The host's caches ------------------------------------------------------------------------
 
-    async def _warm_up(self, directory: int, name: bytes) -> None:
+    async def fill_caches(self, directory: int, name: bytes) -> None:
         """Have a directory that is seen for the first time in the host's caches, without the loop waiting."""
-        if len(self._warm) >= WARM_MAX:
-            self._warm.clear()
-        self._warm[directory] = None
+        if len(self.cached_directories) >= CACHED_MAX:
+            self.cached_directories.clear()
+        self.cached_directories[directory] = None
         fd = self.host.directories.get(directory)
         try:
             os.close(open_cached(fd, name, _PATH))
@@ -168,12 +167,12 @@ class Core(Filesystem):
 
     # Changes ----------------------------------------------------------------------------------
 
-    async def _changing(self) -> None:
+    async def before_change(self) -> None:
         """Before any change: EROFS if none are allowed, EIO or ENOSPC if they could not be kept."""
-        durability = self._durability
+        durability = self.durability
         if durability.gate is not None:
             await durability.gate.wait()
-        if self._read_only:
+        if self.read_only:
             raise failure(errno.EROFS)
         durability.check()
         if not self.store.in_transaction:
@@ -182,42 +181,42 @@ class Core(Filesystem):
             self.volume.mark()
             await durability.begin()
 
-    def _apply(self, *changes: Change) -> None:
+    def apply(self, *changes: Change) -> None:
         """Change rows. What the host has done already cannot be undone in general, so a failure ends all changes:
         the next open compares host and rows."""
         try:
             self.store.apply(*changes)
         except OSError as error:
             log.error("%s: %s", self.volume.root, error)
-            self._durability.failure = self._durability.failure or error
+            self.durability.failure = self.durability.failure or error
             raise
-        self._durability.changed()
+        self.durability.changed()
 
-    def _touch(self, inode: Inode, now: int) -> None:
+    def touch(self, inode: Inode, now: int) -> None:
         """Contents or names in it changed."""
         inode.mtime_ns = inode.ctime_ns = now
-        self._soil(inode)
+        self.mark_dirty(inode)
 
-    def _soil(self, inode: Inode) -> None:
+    def mark_dirty(self, inode: Inode) -> None:
         """Its row is to be written with the next commit."""
         if not inode.dirty:
             inode.dirty = True
-            self._dirty[inode.ino] = inode
-            self._durability.changed()
+            self.dirty[inode.ino] = inode
+            self.durability.changed()
 
-    def _names_changed(self, directory: Inode, now: int) -> None:
-        self._touch(directory, now)
-        self._durability.names_changed(directory.ino)
+    def names_changed(self, directory: Inode, now: int) -> None:
+        self.touch(directory, now)
+        self.durability.names_changed(directory.ino)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Write what is only in memory to the rows."""
-        if self._dirty:
-            self.store.put_inodes([inode.values() for inode in self._dirty.values()])
-            for inode in self._dirty.values():
+        if self.dirty:
+            self.store.put_inodes([inode.values() for inode in self.dirty.values()])
+            for inode in self.dirty.values():
                 inode.dirty = False
-            self._dirty.clear()
+            self.dirty.clear()
 
-    def _measure(self, inode: Inode, found: os.stat_result) -> None:
+    def measure(self, inode: Inode, found: os.stat_result) -> None:
         """Take over size and space from the host's file."""
         if found.st_blocks != inode.blocks:
             self.volume.used += (found.st_blocks - inode.blocks) << 9
@@ -226,37 +225,37 @@ class Core(Filesystem):
             return
         if found.st_size != inode.size:
             inode.size = found.st_size
-        if not self._read_only:
-            self._soil(inode)
+        if not self.read_only:
+            self.mark_dirty(inode)
 
-    def _drop_set_id(self, inode: Inode) -> None:
+    def drop_set_id(self, inode: Inode) -> None:
         """As the kernel does when a file is written to; file capabilities go too."""
         mode = inode.mode & ~stat.S_ISUID
         if mode & _SET_ID_GROUP == _SET_ID_GROUP:
             mode &= ~stat.S_ISGID
         if mode != inode.mode:
             inode.mode = mode
-            self._apply((sql.PUT_INODE, inode.values()))
-        self._drop_capabilities(inode)
+            self.apply((sql.PUT_INODE, inode.values()))
+        self.drop_capabilities(inode)
 
-    def _drop_capabilities(self, inode: Inode) -> None:
+    def drop_capabilities(self, inode: Inode) -> None:
         if inode.xattrs and self.store.xattr(inode.ino, b"security.capability") is not None:
-            self._remove_xattr(inode, b"security.capability")
+            self.remove_xattr(inode, b"security.capability")
 
-    def _remove_xattr(self, inode: Inode, name: bytes) -> None:
+    def remove_xattr(self, inode: Inode, name: bytes) -> None:
         value = self.store.xattr(inode.ino, name)
         if value is not None:
-            self._apply((sql.DELETE_XATTR, (inode.ino, name)))
+            self.apply((sql.DELETE_XATTR, (inode.ino, name)))
             self.volume.used -= len(name) + len(value)
 
     # Creation ---------------------------------------------------------------------------------
 
-    def _room_for_inode(self, blocks: int) -> None:
+    def room_for_inode(self, blocks: int) -> None:
         """ENOSPC unless there is room for one more inode that takes `blocks`."""
-        if self._used_inodes >= self._inodes_max or self.volume.used + (blocks << 9) > self.volume.superblock.total:
+        if self.used_inodes >= self.inodes_max or self.volume.used + (blocks << 9) > self.volume.superblock.total:
             raise failure(errno.ENOSPC)
 
-    def _inherit(
+    def inherit(
         self, directory: Inode, mode: int, umask: int, caller: Caller
     ) -> tuple[int, int, int, list[tuple[bytes, bytes]]]:
         """Mode, uid, gid and access control lists of what `caller` creates in `directory` with `mode`."""
@@ -277,7 +276,7 @@ class Core(Filesystem):
             lists.append((acl.DEFAULT, default))
         return mode, caller.uid, gid, lists
 
-    def _born(
+    def add_inode(
         self,
         directory: Inode,
         name: bytes,
@@ -311,43 +310,43 @@ class Core(Filesystem):
         if is_directory:
             directory.nlink += 1
             changes.append((sql.PUT_INODE, directory.values()))
-        self._apply(*changes)
-        self._used_inodes += 1
+        self.apply(*changes)
+        self.used_inodes += 1
         if is_directory:
             self.volume.used += DIRECTORY_BLOCKS << 9
             self.volume.changed.add(ino)
-            self._warm[ino] = None
+            self.cached_directories[ino] = None
         self.volume.used += sum(len(xattr) + len(value) for xattr, value in lists)
-        self._names_changed(directory, now)
+        self.names_changed(directory, now)
         inode = Inode(row, directory.ino, name)
-        self._cache.add(inode)
-        if len(self._inodes) > self._cache._most:
-            self._put_out()
+        self.cache.add(inode)
+        if len(self.inodes) > self.cache.most:
+            self.put_out()
         return inode
 
     # The end of an inode ----------------------------------------------------------------------
 
-    def _in_use(self, inode: Inode) -> bool:
-        return bool(inode.busy) or inode.ino in self._lookups
+    def in_use(self, inode: Inode) -> bool:
+        return bool(inode.busy) or inode.ino in self.lookups
 
-    def _unlinked(self, inode: Inode) -> list[Change]:
+    def unlinked(self, inode: Inode) -> list[Change]:
         """The rows to change when the last name of `inode` is gone; its file, if it has one, is in the orphanage."""
         inode.nlink = 0
         inode.ctime_ns = time.time_ns()
-        if self._in_use(inode):
+        if self.in_use(inode):
             inode.parent, inode.name = ORPHANAGE, b"%d" % inode.ino
-            self._orphans.add(inode.ino)
+            self.orphans.add(inode.ino)
             return [(sql.PUT_INODE, inode.values())]
-        return self._gone(inode)
+        return self.freed(inode)
 
-    def _gone(self, inode: Inode) -> list[Change]:
+    def freed(self, inode: Inode) -> list[Change]:
         """The rows to change when nobody uses `inode` any more. Its space is free."""
         ino = inode.ino
         self.volume.used -= inode.blocks << 9
-        self._used_inodes -= 1
-        self._inodes.pop(ino, None)
-        self._dirty.pop(ino, None)
-        self._orphans.discard(ino)
+        self.used_inodes -= 1
+        self.inodes.pop(ino, None)
+        self.dirty.pop(ino, None)
+        self.orphans.discard(ino)
         fd = self.host.release(inode)
         if fd >= 0:
             self._close(fd, inode.blocks)
@@ -362,57 +361,57 @@ class Core(Filesystem):
         if blocks < _SLOW_FREE:
             os.close(fd)
         else:
-            self._closer.close(fd)
+            self.closer.close(fd)
 
-    def _free(self, ino: int) -> None:
+    def free_orphan(self, ino: int) -> None:
         """Nobody uses an orphan any more."""
         try:
-            inode = self._node(ino)
+            inode = self.node(ino)
             if inode.busy:
                 return  # the thread's end comes here again
             if not inode.is_directory:
                 if inode.blocks >= _SLOW_FREE:
                     self.host.file(inode)  # so that freeing it is up to the close
                 self.host.drop_orphan(inode)
-            self._apply(*self._gone(inode))
+            self.apply(*self.freed(inode))
         except OSError as error:
             log.warning("%s: orphan %d: %s", self.volume.root, ino, error)
-            self._orphans.discard(ino)
+            self.orphans.discard(ino)
 
     @contextlib.contextmanager
-    def _busy(self, inode: Inode) -> Iterator[None]:
+    def busy(self, inode: Inode) -> Iterator[None]:
         """A thread uses the inode's descriptor."""
         inode.busy += 1
         try:
             yield
         finally:
             inode.busy -= 1
-            if not inode.busy and inode.ino in self._orphans and inode.ino not in self._lookups:
-                self._free(inode.ino)
+            if not inode.busy and inode.ino in self.orphans and inode.ino not in self.lookups:
+                self.free_orphan(inode.ino)
 
     def forget(self, ino: int, count: int) -> None:
-        left = self._lookups.get(ino)
+        left = self.lookups.get(ino)
         if left is None:
             return
         if left > count:
-            self._lookups[ino] = left - count
+            self.lookups[ino] = left - count
             return
-        del self._lookups[ino]
-        if ino in self._orphans:
-            self._free(ino)
+        del self.lookups[ino]
+        if ino in self.orphans:
+            self.free_orphan(ino)
 
     def disconnect(self) -> None:
-        self._lookups.clear()
-        if not self._closed:
-            for ino in list(self._orphans):
-                self._free(ino)
+        self.lookups.clear()
+        if not self.closed:
+            for ino in list(self.orphans):
+                self.free_orphan(ino)
 
     # The whole --------------------------------------------------------------------------------
 
     async def syncfs(self) -> None:
         """Contents too: the host's whole filesystem is synced."""
         await self._sync_contents()
-        await self._durability.sync()
+        await self.durability.sync()
 
     async def _sync_contents(self) -> None:
         from humfs.volume import sync_tree
@@ -423,18 +422,18 @@ class Core(Filesystem):
         """The directory is noted as closed in order; everything is durable on return, unless that is not asked for.
 
         UmlError if it could not be: everything is given up nevertheless, and the next open compares it."""
-        await self._durability.stop()
-        if self._closed:
+        await self.durability.stop()
+        if self.closed:
             return
         self.disconnect()
-        self._closed = True
-        await self._closer.drain()
-        clean = self._durability.failure is None
+        self.closed = True
+        await self.closer.drain()
+        clean = self.durability.failure is None
         with trio.CancelScope(shield=True):
             error: OSError | None = None
             try:
                 if clean:
-                    self._flush()
+                    self.flush()
                     self.store.commit()
             except OSError as failure:
                 clean, error = False, failure

@@ -80,13 +80,17 @@ def _holes(fd: int, start: int, end: int) -> list[tuple[int, int]]:
     return found
 
 
-class Files(Core):
-    """The operations on files."""
+class Files:
+    """The operations on files; see `Filesystem` for each."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._inodes = core.inodes
 
     @functools.cached_property
     def _nowait(self) -> int:
         """How to read without waiting: a tmpfs never waits, and knows no flag that says so."""
-        return 0 if syscalls.filesystem_type(self.host.directories.root) == _TMPFS else os.RWF_NOWAIT
+        return 0 if syscalls.filesystem_type(self._core.host.directories.root) == _TMPFS else os.RWF_NOWAIT
 
     async def open(self, ino: int, flags: int) -> Opened:
         raise failure(errno.ENOSYS)
@@ -99,25 +103,25 @@ class Files(Core):
 
     def _file(self, ino: int) -> Inode:
         """The regular file of that number: EISDIR or EINVAL for anything else, which nobody reads here."""
-        inode = self._inodes.get(ino) or self._load(ino)
+        inode = self._inodes.get(ino) or self._core.load(ino)
         if not inode.is_file:
             raise failure(errno.EISDIR if inode.is_directory else errno.EINVAL)
         return inode
 
     async def _in_thread(self, inode: Inode, work: Callable[[int], T]) -> T:
         """`work` in a thread, on the inode's descriptor."""
-        fd = self.host.file(inode)
-        with self._busy(inode):
+        fd = self._core.host.file(inode)
+        with self._core.busy(inode):
             return await trio.to_thread.run_sync(work, fd)
 
     @contextlib.contextmanager
     def _reserved(self, size: int) -> Iterator[None]:
         """What a thread is about to take counts as used meanwhile."""
-        self.volume.used += size
+        self._core.volume.used += size
         try:
             yield
         finally:
-            self.volume.used -= size
+            self._core.volume.used -= size
 
     # Contents ---------------------------------------------------------------------------------
 
@@ -126,7 +130,7 @@ class Files(Core):
         self._accessed(inode)
         if len(buffers) > sparse.IOV_MAX:
             return await self._in_thread(inode, lambda fd: sparse.read_into(fd, offset, buffers))
-        fd = self.host.file(inode)
+        fd = self._core.host.file(inode)
         try:
             done = os.preadv(fd, buffers, offset, self._nowait)
         except OSError as error:
@@ -141,26 +145,26 @@ class Files(Core):
 
     def _accessed(self, inode: Inode) -> None:
         """Move the access time on, as the policy says."""
-        if self._atime == "noatime":
+        if self._core.atime == "noatime":
             return
         now = time.time_ns()
         at = inode.atime_ns
-        if self._atime == "strictatime" or at <= inode.mtime_ns or at <= inode.ctime_ns or now - at > _DAY:
+        if self._core.atime == "strictatime" or at <= inode.mtime_ns or at <= inode.ctime_ns or now - at > _DAY:
             inode.atime_ns = now
-            self._soil(inode)
+            self._core.mark_dirty(inode)
 
     async def write_from(self, ino: int, handle: int, offset: int, buffers: Buffers, kill_set_id: bool = False) -> int:
-        await self._changing()
+        await self._core.before_change()
         inode = self._file(ino)
         size = sum(map(len, buffers))
         if kill_set_id:
-            self._drop_set_id(inode)
+            self._core.drop_set_id(inode)
         elif inode.xattrs:
-            self._drop_capabilities(inode)
-        if self.volume.used + size + SLACK > self.volume.superblock.total:
+            self._core.drop_capabilities(inode)
+        if self._core.volume.used + size + SLACK > self._core.volume.superblock.total:
             done = await self._write_near_limit(inode, b"".join(buffers), offset)
         elif size <= INLINE_WRITE:
-            done = sparse.write_some(self.host.file(inode), offset, buffers)
+            done = sparse.write_some(self._core.host.file(inode), offset, buffers)
         else:
             with self._reserved(size):
                 done = await self._in_thread(inode, lambda fd: sparse.write_some(fd, offset, buffers))
@@ -168,32 +172,32 @@ class Files(Core):
         return done
 
     def _written(self, inode: Inode) -> None:
-        self._touch(inode, time.time_ns())
-        self._measure(inode, os.fstat(self.host.file(inode)))
+        self._core.touch(inode, time.time_ns())
+        self._core.measure(inode, os.fstat(self._core.host.file(inode)))
 
     async def _write_near_limit(self, inode: Inode, data: bytes, offset: int) -> int:
         """ENOSPC if not even the first byte has room."""
-        async with self._space_turn:
-            room = max(0, self.volume.superblock.total - self.volume.used)
+        async with self._core.space_turn:
+            room = max(0, self._core.volume.superblock.total - self._core.volume.used)
             done = await self._in_thread(inode, lambda fd: _write_pages(fd, data, offset, room))
-            self._measure(inode, os.fstat(self.host.file(inode)))
+            self._core.measure(inode, os.fstat(self._core.host.file(inode)))
         if not done and data:
             raise failure(errno.ENOSPC)
         return done
 
     async def fsync(self, ino: int, handle: int, data_only: bool = False) -> None:
-        inode = self._node(ino)
+        inode = self._core.node(ino)
         if inode.is_directory:
-            await self._durability.sync()
+            await self._core.durability.sync()
             return
         if inode.is_file:
             await self._in_thread(inode, os.fdatasync if data_only else os.fsync)
-        await self._durability.sync()
+        await self._core.durability.sync()
 
     # Space ------------------------------------------------------------------------------------
 
     async def fallocate(self, ino: int, handle: int, mode: int, offset: int, length: int) -> None:
-        await self._changing()
+        await self._core.before_change()
         inode = self._file(ino)
         if mode not in _MODES:
             raise failure(errno.EOPNOTSUPP)
@@ -201,8 +205,8 @@ class Files(Core):
             raise failure(errno.EINVAL)
         if offset + length > _OFFSET_MAX:
             raise failure(errno.EFBIG)
-        self._drop_capabilities(inode)
-        if mode & PUNCH_HOLE or self.volume.used + length + SLACK <= self.volume.superblock.total:
+        self._core.drop_capabilities(inode)
+        if mode & PUNCH_HOLE or self._core.volume.used + length + SLACK <= self._core.volume.superblock.total:
             with self._reserved(0 if mode & PUNCH_HOLE else length):
                 await self._in_thread(inode, lambda fd: syscalls.fallocate(fd, mode, offset, length))
         else:
@@ -211,11 +215,11 @@ class Files(Core):
 
     async def _allocate_near_limit(self, inode: Inode, mode: int, offset: int, length: int) -> None:
         """Allocate, and give it back if it was too much."""
-        async with self._space_turn:
-            room = self.volume.superblock.total - self.volume.used
+        async with self._core.space_turn:
+            room = self._core.volume.superblock.total - self._core.volume.used
             if not await self._in_thread(inode, lambda fd: _allocate(fd, mode, offset, length, room)):
                 raise failure(errno.ENOSPC)
-            self._measure(inode, os.fstat(self.host.file(inode)))
+            self._core.measure(inode, os.fstat(self._core.host.file(inode)))
 
     async def lseek(self, ino: int, handle: int, offset: int, whence: int) -> int:
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
@@ -231,15 +235,15 @@ class Files(Core):
     async def copy_file_range(
         self, ino: int, handle: int, offset: int, out_ino: int, out_handle: int, out_offset: int, length: int
     ) -> int:
-        await self._changing()
+        await self._core.before_change()
         inode, out = self._file(ino), self._file(out_ino)
         length = min(length, max(0, inode.size - offset), 1 << 30)
         if not length:
             return 0
-        if self.volume.used + length + SLACK > self.volume.superblock.total:
+        if self._core.volume.used + length + SLACK > self._core.volume.superblock.total:
             raise failure(errno.EXDEV)  # the consumer then reads and writes, which stops exactly at the limit
-        self._drop_set_id(out)
-        source = os.dup(self.host.file(inode))
+        self._core.drop_set_id(out)
+        source = os.dup(self._core.host.file(inode))
         try:
             with self._reserved(length):
                 copied = await self._in_thread(
@@ -257,7 +261,7 @@ class Files(Core):
         if inode.blocks >= 1 << 15:
             await self._in_thread(inode, lambda fd: os.ftruncate(fd, size))
         else:
-            os.ftruncate(self.host.file(inode), size)
+            os.ftruncate(self._core.host.file(inode), size)
         self._written(inode)
 
 

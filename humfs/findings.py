@@ -24,7 +24,6 @@ class Kind(enum.Enum):
     SPACE = "wrong count of used space"
     DATABASE = "the database is damaged"
     IMPORT = "an import was broken off: what came of it stays, import the rest again"
-    PERMISSION = "the owner may not use it on the host"
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,12 @@ class Importer:
     def find(self, path: Path) -> Inode | None:
         """The inode at `path`, the last component not followed if it is a symlink."""
         if not path:
-            return self.filesystem._node(ROOT)
+            return self.filesystem.node(ROOT)
         try:
             parent = self._parent(path, make=False)
         except OSError:
             return None
-        return self.filesystem._child(parent, path[-1])
+        return self.filesystem.child(parent, path[-1])
 
     def _parent(self, path: Path, make: bool) -> int:
         """The directory that is to have the last component of `path`; with `make`, it is made if missing."""
@@ -127,11 +127,11 @@ class Importer:
             if name == b"..":
                 at = trail.pop() if trail else ROOT
                 continue
-            inode = fs._child(at, name)
+            inode = fs.child(at, name)
             if inode is None:
                 if not make:
                     raise failure(errno.ENOENT)
-                inode, _ = fs._make(at, name, stat.S_IFDIR | 0o755, 0, 0, Caller())
+                inode, _ = fs.make(at, name, stat.S_IFDIR | 0o755, 0, 0, Caller())
             if stat.S_ISLNK(inode.mode):
                 links += 1
                 if links > SYMLINKS_MAX:
@@ -167,7 +167,7 @@ class Importer:
 
     async def _add(self, member: Member) -> int:
         if not member.path:
-            self._dress(self.filesystem._node(ROOT), member)
+            self._dress(self.filesystem.node(ROOT), member)
             return ROOT
         parent = self._parent(member.path, make=True)
         name = member.path[-1]
@@ -176,7 +176,7 @@ class Importer:
         try:
             inode, fd = self._new(parent, name, member)
         except FileExistsError:
-            inode = self.filesystem._existing(parent, name)
+            inode = self.filesystem.existing(parent, name)
             if not (inode.is_directory and stat.S_ISDIR(member.mode)):
                 await self._remove(parent, name, inode)
                 inode, fd = self._new(parent, name, member)
@@ -192,7 +192,7 @@ class Importer:
 
     def _new(self, parent: int, name: bytes, member: Member) -> tuple[Inode, int]:
         caller = Caller(member.uid, member.gid)
-        return self.filesystem._make(parent, name, member.mode, member.rdev, 0, caller, member.target)
+        return self.filesystem.make(parent, name, member.mode, member.rdev, 0, caller, member.target)
 
     def _fill(self, inode: Inode, fd: int, member: Member) -> None:
         """Copy the contents."""
@@ -203,7 +203,7 @@ class Importer:
         try:
             _copy_contents(fd, member)
         finally:
-            fs._measure(inode, os.fstat(fd))
+            fs.measure(inode, os.fstat(fd))
         if fs.volume.used > fs.volume.superblock.total:
             raise failure(errno.ENOSPC)
 
@@ -214,13 +214,13 @@ class Importer:
         inode.uid, inode.gid = member.uid, member.gid
         if inode.xattrs:
             for name, _ in fs.store.xattrs(inode.ino):
-                fs._remove_xattr(inode, name)
+                fs.remove_xattr(inode, name)
         if inode.is_directory:
             self._times[inode.ino] = (member.atime_ns, member.mtime_ns)
         else:
             inode.mtime_ns = member.mtime_ns
             inode.atime_ns = member.mtime_ns if member.atime_ns is None else member.atime_ns
-        fs._soil(inode)
+        fs.mark_dirty(inode)
         for name, value in member.xattrs:
             if name in (acl.ACCESS, acl.DEFAULT):
                 fs.store.set_meta(posix_acl=1)
@@ -235,7 +235,7 @@ class Importer:
             if old is None:
                 raise failure(errno.ENOENT)
             parent = self._parent(path, make=True)
-            there = self.filesystem._child(parent, path[-1])
+            there = self.filesystem.child(parent, path[-1])
             if there is old:
                 return
             if there is not None:
@@ -273,7 +273,7 @@ class Importer:
         """True if nothing is left."""
         empty = True
         for name, child in list(self._names(ino)):
-            inode = self.filesystem._node(child)
+            inode = self.filesystem.node(child)
             if inode.is_directory:
                 cleared = await self._clear(child, keep)
                 if cleared and child not in keep:
@@ -292,7 +292,7 @@ class Importer:
             await fs.unlink(parent, name)
             return
         for below, child in list(self._names(inode.ino)):
-            await self._remove(inode.ino, below, fs._node(child))
+            await self._remove(inode.ino, below, fs.node(child))
         self._times.pop(inode.ino, None)
         self._known = {(): ROOT}
         await fs.rmdir(parent, name)
@@ -308,10 +308,10 @@ class Importer:
     def finish(self) -> None:
         """Give directories the times that they should have, now that no more names are made in them."""
         for ino, (atime_ns, mtime_ns) in self._times.items():
-            inode = self.filesystem._node(ino)
+            inode = self.filesystem.node(ino)
             inode.mtime_ns = mtime_ns
             inode.atime_ns = mtime_ns if atime_ns is None else atime_ns
-            self.filesystem._soil(inode)
+            self.filesystem.mark_dirty(inode)
         self._times.clear()
 
 

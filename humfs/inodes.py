@@ -124,7 +124,7 @@ class InodeCache:
     """The inodes in memory by number. Those in use (open in a thread, or with a descriptor) are not put out."""
 
     def __init__(self, most: int = CACHED_MAX) -> None:
-        self._most = most
+        self.most = most
         self.inodes: dict[int, Inode] = {}
 
     def add(self, inode: Inode) -> None:
@@ -133,9 +133,9 @@ class InodeCache:
     def surplus(self) -> Iterator[Inode]:
         """Take out the inodes that were read longest ago until there is room for some again."""
         inodes = self.inodes
-        if len(inodes) <= self._most:
+        if len(inodes) <= self.most:
             return
-        count = len(inodes) - self._most + self._most // 8
+        count = len(inodes) - self.most + self.most // 8
         for inode in list(inodes.values())[:count]:
             del inodes[inode.ino]
             if inode.busy or inode.fd >= 0:

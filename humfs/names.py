@@ -37,35 +37,40 @@ _DOTS: Final = 2
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Names(Core):
-    """The operations on names and directories."""
+class Names:
+    """The operations on names and directories; see `Filesystem` for each."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._store = core.store
+        self._inodes = core.inodes
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
-        row = self.store.find(parent, name) if len(name) <= 255 else None
+        row = self._store.find(parent, name) if len(name) <= 255 else None
         if row is None:
             check_name(name)
-            directory = self._node(parent)
+            directory = self._core.node(parent)
             if not directory.is_directory:
                 raise failure(errno.ENOTDIR)
             return ABSENT
         inode = self._inodes.get(row[0])
         if inode is None:
-            if parent not in self._warm:
-                await self._warm_up(parent, name)
-            inode = self._remember(row, parent, name)
-        return self._entry(inode)
+            if parent not in self._core.cached_directories:
+                await self._core.fill_caches(parent, name)
+            inode = self._core.remember(row, parent, name)
+        return self._core.entry(inode)
 
     # Making -----------------------------------------------------------------------------------
 
-    def _make(
+    def make(
         self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller, target: bytes = b""
     ) -> tuple[Inode, int]:
         """Make a file of any type. Returns a descriptor too, of a regular file; else -1."""
         check_name(name)
-        directory = self._directory(parent)
-        self._room_for_inode(DIRECTORY_BLOCKS if stat.S_ISDIR(mode) else 0)
-        mode, uid, gid, lists = self._inherit(directory, mode, umask, caller)
-        place = self.host.directories.get(parent)
+        directory = self._core.directory(parent)
+        self._core.room_for_inode(DIRECTORY_BLOCKS if stat.S_ISDIR(mode) else 0)
+        mode, uid, gid, lists = self._core.inherit(directory, mode, umask, caller)
+        place = self._core.host.directories.get(parent)
         fd = -1
         try:
             if stat.S_ISDIR(mode):
@@ -79,7 +84,7 @@ class Names(Core):
             raise
         try:
             found = os.fstat(fd) if fd >= 0 else os.stat(name, dir_fd=place, follow_symlinks=False)
-            return self._born(directory, name, mode, rdev, found, (uid, gid), lists), fd
+            return self._core.add_inode(directory, name, mode, rdev, found, (uid, gid), lists), fd
         except OSError:
             if fd >= 0:
                 os.close(fd)
@@ -89,86 +94,86 @@ class Names(Core):
 
     def _adopt(self, directory: Inode, name: bytes, place: int) -> None:
         """The host has the name. If the rows do not, it was put there by hand just now: take it in."""
-        if self.store.find(directory.ino, name) is not None:
+        if self._store.find(directory.ino, name) is not None:
             return
         found = os.stat(name, dir_fd=place, follow_symlinks=False)
-        if found.st_dev != self.host.device:
+        if found.st_dev != self._core.host.device:
             return
-        meta = self.store.meta
-        ino = self.store.next_ino
-        self.store.next_ino += 1
+        meta = self._core.store.meta
+        ino = self._core.store.next_ino
+        self._core.store.next_ino += 1
         row = adopted(ino, found, meta["default_uid"], meta["default_gid"])
         if stat.S_ISDIR(found.st_mode):
             directory.nlink += 1
-        self._apply(
+        self._core.apply(
             (sql.ADD_INODE, row),
             (sql.ADD_NAME, (directory.ino, name, ino)),
             (sql.PUT_INODE, directory.values()),
         )
-        self._used_inodes += 1
-        self.volume.used += row[7] << 9
-        self._names_changed(directory, time.time_ns())
+        self._core.used_inodes += 1
+        self._core.volume.used += row[7] << 9
+        self._core.names_changed(directory, time.time_ns())
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
-        await self._changing()
+        await self._core.before_change()
         if not stat.S_IFMT(mode):
             mode |= stat.S_IFREG
         if not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
             rdev = 0
-        inode, fd = self._make(parent, name, mode & 0o177777, rdev, umask, caller)
+        inode, fd = self.make(parent, name, mode & 0o177777, rdev, umask, caller)
         os.close(fd)
-        return self._entry(inode)
+        return self._core.entry(inode)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Entry:
-        await self._changing()
-        inode, _ = self._make(parent, name, stat.S_IFDIR | mode & 0o7777, 0, umask, caller)
-        return self._entry(inode)
+        await self._core.before_change()
+        inode, _ = self.make(parent, name, stat.S_IFDIR | mode & 0o7777, 0, umask, caller)
+        return self._core.entry(inode)
 
     async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Entry:
-        await self._changing()
-        inode, _ = self._make(parent, name, stat.S_IFLNK | 0o777, 0, 0, caller, target)
-        return self._entry(inode)
+        await self._core.before_change()
+        inode, _ = self.make(parent, name, stat.S_IFLNK | 0o777, 0, 0, caller, target)
+        return self._core.entry(inode)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
     ) -> tuple[Entry, Opened]:
-        await self._changing()
+        await self._core.before_change()
         check_name(name)
         if not flags & os.O_EXCL:
-            there = self._child(self._directory(parent).ino, name)
+            there = self._core.child(self._core.directory(parent).ino, name)
             if there is not None:
                 return await self._open_existing(there, flags)
-        inode, fd = self._make(parent, name, stat.S_IFREG | mode & 0o7777, 0, umask, caller)
-        self.host.hold(inode, fd)
-        return self._entry(inode), Opened(keep_cache=True)
+        inode, fd = self.make(parent, name, stat.S_IFREG | mode & 0o7777, 0, umask, caller)
+        self._core.host.hold(inode, fd)
+        return self._core.entry(inode), Opened(keep_cache=True)
 
     async def _open_existing(self, inode: Inode, flags: int) -> tuple[Entry, Opened]:
         if not inode.is_file:
             raise failure(errno.EISDIR if inode.is_directory else errno.EINVAL)
         if flags & os.O_TRUNC:
-            os.ftruncate(fd := self.host.file(inode), 0)
-            self._touch(inode, time.time_ns())
-            self._measure(inode, os.fstat(fd))
-        return self._entry(inode), Opened(keep_cache=True)
+            os.ftruncate(fd := self._core.host.file(inode), 0)
+            self._core.touch(inode, time.time_ns())
+            self._core.measure(inode, os.fstat(fd))
+        return self._core.entry(inode), Opened(keep_cache=True)
 
     async def readlink(self, ino: int) -> bytes:
-        inode = self._node(ino)
+        inode = self._core.node(ino)
         if not stat.S_ISLNK(inode.mode):
             raise failure(errno.EINVAL)
-        return os.readlink(inode.name, dir_fd=self.host.place(inode))
+        return os.readlink(inode.name, dir_fd=self._core.host.place(inode))
 
     async def link(self, ino: int, new_parent: int, new_name: bytes) -> Entry:
-        await self._changing()
+        await self._core.before_change()
         check_name(new_name)
-        inode = self._node(ino)
-        directory = self._directory(new_parent)
+        inode = self._core.node(ino)
+        directory = self._core.directory(new_parent)
         if inode.is_directory:
             raise failure(errno.EPERM)
         if not inode.nlink:
             raise failure(errno.ENOENT)
-        source = os.dup(self.host.place(inode))
+        source = os.dup(self._core.host.place(inode))
         try:
-            place = self.host.directories.get(new_parent)
+            place = self._core.host.directories.get(new_parent)
             os.link(inode.name, new_name, src_dir_fd=source, dst_dir_fd=place, follow_symlinks=False)
         except FileExistsError:
             self._adopt(directory, new_name, place)
@@ -178,71 +183,71 @@ class Names(Core):
         now = time.time_ns()
         inode.nlink += 1
         inode.ctime_ns = now
-        self._apply((sql.ADD_NAME, (new_parent, new_name, ino)), (sql.PUT_INODE, inode.values()))
-        self._names_changed(directory, now)
-        return self._entry(inode)
+        self._core.apply((sql.ADD_NAME, (new_parent, new_name, ino)), (sql.PUT_INODE, inode.values()))
+        self._core.names_changed(directory, now)
+        return self._core.entry(inode)
 
     # Removing ---------------------------------------------------------------------------------
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        await self._changing()
+        await self._core.before_change()
         check_name(name)
-        directory = self._directory(parent)
-        inode = self._existing(parent, name)
+        directory = self._core.directory(parent)
+        inode = self._core.existing(parent, name)
         if inode.is_directory:
             raise failure(errno.EISDIR)
-        place = self.host.directories.get(parent)
-        self.host.unlink(inode, name, place, survives=self._survives(inode))
-        self._apply((sql.DELETE_NAME, (parent, name)), *self._name_lost(inode, parent, name))
-        self._names_changed(directory, time.time_ns())
+        place = self._core.host.directories.get(parent)
+        self._core.host.unlink(inode, name, place, survives=self._survives(inode))
+        self._core.apply((sql.DELETE_NAME, (parent, name)), *self._name_lost(inode, parent, name))
+        self._core.names_changed(directory, time.time_ns())
 
     def _survives(self, inode: Inode) -> bool:
         """Whether it is still used once it has lost a name, which is its last."""
-        return inode.nlink <= 1 and self._in_use(inode)
+        return inode.nlink <= 1 and self._core.in_use(inode)
 
     def _name_lost(self, inode: Inode, parent: int, name: bytes) -> list[Change]:
         """The rows to change besides the name's when a file loses a name; `inode` is reached by another then."""
         if inode.nlink <= 1:
-            return self._unlinked(inode)
+            return self._core.unlinked(inode)
         inode.nlink -= 1
         inode.ctime_ns = time.time_ns()
         if (inode.parent, inode.name) == (parent, name):
-            for other in self.store.select("SELECT parent, name FROM dentry WHERE ino = ? LIMIT 2", inode.ino):
+            for other in self._core.store.select("SELECT parent, name FROM dentry WHERE ino = ? LIMIT 2", inode.ino):
                 if other != (parent, name):
                     inode.parent, inode.name = other
         return [(sql.PUT_INODE, inode.values())]
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        await self._changing()
+        await self._core.before_change()
         check_name(name)
-        directory = self._directory(parent)
-        inode = self._existing(parent, name)
+        directory = self._core.directory(parent)
+        inode = self._core.existing(parent, name)
         if not inode.is_directory:
             raise failure(errno.ENOTDIR)
-        os.rmdir(name, dir_fd=self.host.directories.get(parent))
+        os.rmdir(name, dir_fd=self._core.host.directories.get(parent))
         directory.nlink -= 1
-        self._apply(
+        self._core.apply(
             (sql.DELETE_NAME, (parent, name)), (sql.PUT_INODE, directory.values()), *self._directory_lost(inode)
         )
-        self._names_changed(directory, time.time_ns())
+        self._core.names_changed(directory, time.time_ns())
 
     def _directory_lost(self, inode: Inode) -> list[Change]:
-        self.host.directories.drop(inode.ino)
-        self.volume.changed.discard(inode.ino)
-        self._warm.pop(inode.ino, None)
-        return self._unlinked(inode)
+        self._core.host.directories.drop(inode.ino)
+        self._core.volume.changed.discard(inode.ino)
+        self._core.cached_directories.pop(inode.ino, None)
+        return self._core.unlinked(inode)
 
     # Moving -----------------------------------------------------------------------------------
 
     async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
-        await self._changing()
+        await self._core.before_change()
         check_name(name)
         check_name(new_name)
         if flags & ~(NOREPLACE | EXCHANGE | WHITEOUT) or (flags & EXCHANGE and flags & (NOREPLACE | WHITEOUT)):
             raise failure(errno.EINVAL)
-        source, target = self._directory(parent), self._directory(new_parent)
-        moved = self._existing(parent, name)
-        replaced = self._child(new_parent, new_name)
+        source, target = self._core.directory(parent), self._core.directory(new_parent)
+        moved = self._core.existing(parent, name)
+        replaced = self._core.child(new_parent, new_name)
         if flags & EXCHANGE:
             if replaced is None:
                 raise failure(errno.ENOENT)
@@ -254,14 +259,14 @@ class Names(Core):
             return  # two names of one file: both stay
         self._move(source, name, moved, target, new_name, replaced)
         if flags & WHITEOUT:
-            _, fd = self._make(parent, name, stat.S_IFCHR, 0, 0, Caller())
+            _, fd = self.make(parent, name, stat.S_IFCHR, 0, 0, Caller())
             os.close(fd)
 
     def _both(self, source: Inode, target: Inode) -> tuple[int, int]:
         """Descriptors of both directories; the first is the caller's to close."""
-        fd = os.dup(self.host.directories.get(source.ino))
+        fd = os.dup(self._core.host.directories.get(source.ino))
         try:
-            return fd, self.host.directories.get(target.ino)
+            return fd, self._core.host.directories.get(target.ino)
         except OSError:
             os.close(fd)
             raise
@@ -279,7 +284,7 @@ class Names(Core):
         now = time.time_ns()
         self._renamed(moved, source, name, target, new_name, now)
         self._renamed(replaced, target, new_name, source, name, now)
-        self._apply(
+        self._core.apply(
             (sql.TURN_NAME, (replaced.ino, source.ino, name)),
             (sql.TURN_NAME, (moved.ino, target.ino, new_name)),
             *_links(source, target, moved.is_directory or replaced.is_directory),
@@ -296,7 +301,7 @@ class Names(Core):
                 syscalls.rename(fd, name, new_fd, new_name, NOREPLACE)
             else:
                 survives = not replaced.is_directory and self._survives(replaced)
-                self.host.rename_over(fd, name, replaced, new_fd, new_name, survives=survives)
+                self._core.host.rename_over(fd, name, replaced, new_fd, new_name, survives=survives)
         except FileExistsError:
             self._adopt(target, new_name, new_fd)
             raise
@@ -312,19 +317,19 @@ class Names(Core):
                 changes += self._name_lost(replaced, target.ino, new_name)
         self._renamed(moved, source, name, target, new_name, now)
         changes.append((sql.MOVE_NAME, (target.ino, new_name, source.ino, name)))
-        self._apply(*changes, *_links(source, target, moved.is_directory))
+        self._core.apply(*changes, *_links(source, target, moved.is_directory))
 
     def _renamed(self, inode: Inode, source: Inode, name: bytes, target: Inode, new_name: bytes, now: int) -> None:
         """`inode` went from one name to another."""
         if inode.parent != ORPHANAGE and (inode.is_directory or (inode.parent, inode.name) == (source.ino, name)):
             inode.parent, inode.name = target.ino, new_name
         inode.ctime_ns = now
-        self._soil(inode)
+        self._core.mark_dirty(inode)
         if inode.is_directory and source is not target:
             source.nlink -= 1
             target.nlink += 1
-        self._names_changed(source, now)
-        self._names_changed(target, now)
+        self._core.names_changed(source, now)
+        self._core.names_changed(target, now)
 
     # Listings ---------------------------------------------------------------------------------
 
@@ -332,12 +337,12 @@ class Names(Core):
         raise failure(errno.ENOSYS)
 
     async def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> None:
-        if not self._node(ino).is_directory:
+        if not self._core.node(ino).is_directory:
             raise failure(errno.ENOTDIR)
-        await self._durability.sync()
+        await self._core.durability.sync()
 
     async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
-        directory = self._node(ino)
+        directory = self._core.node(ino)
         if not directory.is_directory:
             raise failure(errno.ENOTDIR)
         if offset < 1 and not add(b".", 1, ino, stat.S_IFDIR, None):
@@ -346,9 +351,9 @@ class Names(Core):
             return
         after = max(offset - _DOTS, 0)
         batch = BATCH_PLUS if plus else BATCH
-        while rows := self.store.entries(ino, after, batch):
-            if plus and ino not in self._warm:
-                await self._warm_up(ino, rows[0][1])
+        while rows := self._core.store.entries(ino, after, batch):
+            if plus and ino not in self._core.cached_directories:
+                await self._core.fill_caches(ino, rows[0][1])
             for row in rows:
                 if not self._give(ino, row, add, plus):
                     return
@@ -368,12 +373,12 @@ class Names(Core):
         inode = self._inodes.get(number)
         if inode is None:
             try:
-                inode = self._remember(row[2:], ino, name)  # type: ignore[arg-type]
+                inode = self._core.remember(row[2:], ino, name)  # type: ignore[arg-type]
             except OSError:
                 return add(name, position + _DOTS, number, mode & 0o170000, None)  # type: ignore[arg-type]
-        if add(name, position + _DOTS, number, mode & 0o170000, entry := self._entry(inode)):  # type: ignore[arg-type]
+        if add(name, position + _DOTS, number, mode & 0o170000, entry := self._core.entry(inode)):  # type: ignore[arg-type]
             return True
-        self.forget(entry.ino, 1)
+        self._core.forget(entry.ino, 1)
         return False
 
 

@@ -26,6 +26,7 @@ from humfs.volume import Progress, Volume, no_progress, sync_tree
 from umlfs.filesystem import NO_HANDLE, ROOT, Attr, Caller, Entry, Opened, SetAttr, Traits
 from umlfs.host import syscalls
 from umlfs.host.syscalls import failure
+from umlfs.views.view import View
 
 _HELD_MAX: Final = 64
 
@@ -83,14 +84,16 @@ class ShadowVolume(Volume):
             self._lock.close()
 
 
-class ShadowFilesystem(HumFilesystem):
-    """A `HumFilesystem` that keeps the records of a `ShadowVolume` in step."""
+class ShadowFilesystem(View):
+    """A `HumFilesystem` of a `ShadowVolume`, whose records are kept in step."""
 
     def __init__(self, volume: ShadowVolume, *, read_only: bool = False, atime: str = "relatime") -> None:
-        super().__init__(volume, read_only=read_only, atime=atime)
+        self._rows = rows = HumFilesystem(volume, read_only=read_only, atime=atime)
+        super().__init__(rows)
         self.traits = Traits(read_only=read_only, writeback=not read_only, kills_set_id=True)
-        self._files = Directories(volume.root / FILES, self.store.name_of, _HELD_MAX)
-        self._shadows = Directories(volume.root / DIRECTORIES, self.store.name_of, _HELD_MAX)
+        self._files = Directories(volume.root / FILES, volume.store.name_of, _HELD_MAX)
+        self._shadows = Directories(volume.root / DIRECTORIES, volume.store.name_of, _HELD_MAX)
+        self._closed = False
 
     def _record(self, inode: Inode) -> None:
         """Write the record of an inode that has a name."""
@@ -100,35 +103,32 @@ class ShadowFilesystem(HumFilesystem):
         elif inode.nlink:
             write_record(inode.name, self._files.get(inode.parent), text)
 
-    def _drop_set_id(self, inode: Inode) -> None:
-        """There are none."""
-
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
         entry = await super().mknod(parent, name, mode & ~0o7000, rdev, umask, caller)
-        self._record(self._node(entry.ino))
+        self._record(self._rows.node(entry.ino))
         return entry
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
     ) -> tuple[Entry, Opened]:
         made = await super().create(parent, name, mode & 0o777, flags, umask, caller)
-        self._record(self._node(made[0].ino))
+        self._record(self._rows.node(made[0].ino))
         return made
 
     async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Entry:
         entry = await super().symlink(parent, name, target, caller)
-        self._record(self._node(entry.ino))
+        self._record(self._rows.node(entry.ino))
         return entry
 
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Entry:
         entry = await super().mkdir(parent, name, mode & 0o777, umask, caller)
         os.mkdir(name, 0o755, dir_fd=self._files.get(parent))
         os.mkdir(name, 0o755, dir_fd=self._shadows.get(parent))
-        self._record(self._node(entry.ino))
+        self._record(self._rows.node(entry.ino))
         return entry
 
     async def link(self, ino: int, new_parent: int, new_name: bytes) -> Entry:
-        inode = self._node(ino)
+        inode = self._rows.node(ino)
         parent, name = inode.parent, inode.name
         entry = await super().link(ino, new_parent, new_name)
         source = os.dup(self._files.get(parent))
@@ -143,7 +143,7 @@ class ShadowFilesystem(HumFilesystem):
         os.unlink(name, dir_fd=self._files.get(parent))
 
     async def rmdir(self, parent: int, name: bytes) -> None:
-        inode = self._child(parent, name)
+        inode = self._rows.child(parent, name)
         await super().rmdir(parent, name)
         if inode is not None:
             self._drop_directory(parent, name, inode.ino)
@@ -163,8 +163,8 @@ class ShadowFilesystem(HumFilesystem):
     async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> None:
         if flags & WHITEOUT:
             raise failure(errno.EINVAL)
-        moved = self._child(parent, name)
-        replaced = self._child(new_parent, new_name)
+        moved = self._rows.child(parent, name)
+        replaced = self._rows.child(new_parent, new_name)
         await super().rename(parent, name, new_parent, new_name, flags)
         if moved is None or moved is replaced:
             return
@@ -185,12 +185,12 @@ class ShadowFilesystem(HumFilesystem):
         if changes.mode is not None and changes.mode & 0o7000:
             raise failure(errno.EPERM)
         answer = await super().setattr(ino, changes, handle, caller)
-        inode = self._node(ino)
+        inode = self._rows.node(ino)
         if changes.mode is not None or changes.uid is not None or changes.gid is not None:
             self._record(inode)
         if (changes.atime_ns is not None or changes.mtime_ns is not None) and inode.nlink:
             name = b"." if ino == ROOT else inode.name
-            place = self.host.directories.root if ino == ROOT else self.host.place(inode)
+            place = self._rows.host.directories.root if ino == ROOT else self._rows.host.place(inode)
             os.utime(name, ns=(inode.atime_ns, inode.mtime_ns), dir_fd=place, follow_symlinks=stat.S_ISDIR(inode.mode))
         return answer
 
@@ -200,11 +200,12 @@ class ShadowFilesystem(HumFilesystem):
     async def removexattr(self, ino: int, name: bytes) -> None:
         raise failure(errno.EOPNOTSUPP)
 
-    async def close(self, *, durable: bool = True) -> None:
+    async def close(self) -> None:
         if not self._closed:
+            self._closed = True
             self._files.close()
             self._shadows.close()
-        await super().close(durable=durable)
+        await super().close()
 
 
 def _rename(tree: Directories, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:

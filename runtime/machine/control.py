@@ -35,7 +35,6 @@ from umlfs.filesystem import ROOT, Attr, DirSink, Entry, Filesystem, Opened, Sta
 REPORT_MAX: Final = 4096
 """Bytes of words that the agent may say in `report` and `status`: a hostile guest must not fill our memory."""
 LIFETIME_NS: Final = 10**18
-JOBS_MAX: Final = 1 << 20
 NO_STREAMS: Final = "null null null"
 """What the agent is told of a job that it is to give no streams."""
 

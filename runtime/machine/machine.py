@@ -40,6 +40,7 @@ from runtime.process.processes import kill_group
 from runtime.process.processor import ProcessorChoice
 from runtime.tty.ptys import Ends, open_ends
 from umlfs.errors import UmlError, sole
+from umlfs.host.listening import unix_listener
 from umlfs.host.watch import Watch
 from umlfs.virtio import vhost_user
 from umlfs.virtio.device import VirtioDevice
@@ -266,10 +267,7 @@ class Machine:
             await stack.enter_async_context(self.networking.attached(keeper))
             self._equipment = equipment = await self._equip(stack, kernel, directory)
             self.networking.equip(equipment, kernel)
-            listeners = [
-                await stack.enter_async_context(vhost_user.listening(str(device.socket)))
-                for device in equipment.devices
-            ]
+            listeners = [stack.enter_context(unix_listener(device.socket)) for device in equipment.devices]
             watch = stack.enter_context(ending.watching())
             heard = options.on_notification and stack.enter_context(notify.listening(directory / NOTIFY))
             # Tasks end before what they work on is closed.

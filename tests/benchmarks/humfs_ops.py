@@ -84,7 +84,7 @@ class Bench:
 
     async def chmod(self) -> None:
         for ino in self.inos:
-            await self.fs.setattr(ino, SetAttr(mode=0o640 if self.fs._node(ino).mode & 4 else 0o644))
+            await self.fs.setattr(ino, SetAttr(mode=0o640 if self.fs.node(ino).mode & 4 else 0o644))
 
     async def utimes(self) -> None:
         for ino in self.inos:
@@ -103,11 +103,11 @@ class Bench:
 
     def drop(self) -> None:
         """Have nothing in memory."""
-        self.fs._flush()
-        for inode in list(self.fs._inodes.values()):
+        self.fs._core.flush()
+        for inode in list(self.fs._core.inodes.values()):
             if (fd := self.fs.host.release(inode)) >= 0:
                 os.close(fd)
-        self.fs._inodes.clear()
+        self.fs._core.inodes.clear()
 
     async def list(self, plus: bool) -> None:
         reached = 0

@@ -215,10 +215,10 @@ INTERRUPTED = """
 import signal, sys, tarfile
 import trio
 from pathlib import Path
-from humfs import importer, archive
+from humfs import archive, core
 
 made = 0
-make = importer.HumFilesystem._born
+make = core.Core.add_inode
 
 def born(*arguments):
     global made
@@ -227,7 +227,7 @@ def born(*arguments):
         signal.raise_signal(signal.SIGINT)  # the host's file is there, its row not yet
     return make(*arguments)
 
-importer.HumFilesystem._born = born
+core.Core.add_inode = born
 signal.signal(signal.SIGINT, signal.default_int_handler)
 trio.run(lambda: archive.import_archive(Path(sys.argv[1]), sys.argv[2], warn=print))
 """

@@ -20,6 +20,6 @@ async def test_contract(check: Check, tmp_path: Path) -> None:
     subject = Subject(filesystem, Features())
     await check(subject)
     subject.forget_all()
-    assert not filesystem._orphans
-    assert filesystem.volume.used == filesystem.volume.count_used() or filesystem._dirty
+    assert not filesystem._core.orphans
+    assert filesystem.volume.used == filesystem.volume.count_used() or filesystem._core.dirty
     await filesystem.close()

@@ -313,10 +313,10 @@ async def test_descriptors_stay_few(root: Path, monkeypatch: pytest.MonkeyPatch)
 
 async def test_memory_is_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fs = open_filesystem(root)
-    monkeypatch.setattr(fs._cache, "_most", 100)
+    monkeypatch.setattr(fs._core.cache, "most", 100)
     s = Subject(fs)
     inos = [await s.file(ROOT, b"%d" % number, b"%d" % number, 0o640) for number in range(1000)]
-    assert len(fs._inodes) <= 1100
+    assert len(fs._core.inodes) <= 1100
     for number, ino in enumerate(inos):
         assert await s.read(ino) == b"%d" % number
         await fs.setattr(ino, SetAttr(uid=number))

@@ -12,7 +12,7 @@ import pytest
 from humfs import humfsify as module
 from humfs import superblock as superblocks
 from humfs.check import check
-from humfs.filesystem import HumFilesystem, open_filesystem
+from humfs.filesystem import open_filesystem
 from humfs.humfsify import humfsify, restore
 from humfs.legacy import losses, parse, to_shadow, to_sqlite
 from humfs.source import kind
@@ -22,7 +22,7 @@ from tests import needs
 from tests.contract.filesystem import CHECKS, Check, Features, Subject, name_of
 from tests.humfs import trees
 from umlfs.errors import UmlError
-from umlfs.filesystem import ROOT, SetAttr
+from umlfs.filesystem import ROOT, Filesystem, SetAttr
 from umlfs.host.syscalls import chown
 from umlfs.sources import OpenOptions
 
@@ -66,7 +66,7 @@ async def test_the_guest_sees_what_root_saw(tree: Path) -> None:
     modes = {path.lstat().st_mode for path in everything(tree / "data")}
     assert modes == {stat.S_IFREG | 0o600, stat.S_IFDIR | 0o700}
     assert check(tree) == []
-    fs = open_filesystem(tree)
+    fs: Filesystem = open_filesystem(tree)
     s = Subject(fs)
     for path, (mode, uid, gid, rdev, links, mtime, contents, _) in before.items():
         ino = ROOT
@@ -231,16 +231,16 @@ EXPECTED = {
 }
 
 
-async def shown(fs: HumFilesystem) -> dict[bytes, tuple[int, int, int, int]]:
+async def shown(fs: Filesystem) -> dict[bytes, tuple[int, int, int, int]]:
     entries = await Subject(fs).entries(ROOT, plus=True)
     return {
         name: (entry.attr.mode, entry.attr.uid, entry.attr.gid, entry.attr.rdev) for name, entry in entries if entry
     }
 
 
-async def open_shadow(root: Path) -> HumFilesystem:
+async def open_shadow(root: Path) -> Filesystem:
     fs = await kind.open(str(root), OpenOptions())
-    assert isinstance(fs, HumFilesystem)
+    assert isinstance(fs, Filesystem)
     return fs
 
 
@@ -302,7 +302,7 @@ async def test_contract_of_shadow_fs(check: Check, tmp_path: Path) -> None:
 async def test_conversion_both_ways(historical: Path) -> None:
     assert to_sqlite(historical) == []
     assert check(historical) == []
-    fs = open_filesystem(historical)
+    fs: Filesystem = open_filesystem(historical)
     assert await shown(fs) == EXPECTED
     await fs.close()
     assert not {"dir_metadata", "file_metadata"} & set(names(historical))
@@ -314,7 +314,7 @@ async def test_conversion_both_ways(historical: Path) -> None:
 
 
 async def test_what_shadow_fs_cannot_hold_is_listed_and_refused(root: Path) -> None:
-    fs = open_filesystem(root)
+    fs: Filesystem = open_filesystem(root)
     s = Subject(fs)
     await s.file(ROOT, b"suid", mode=0o4755)
     await s.mkdir(ROOT, b"sticky", 0o1777)

@@ -117,7 +117,7 @@ async def test_used_is_right_after_close_and_crash(small: HumFilesystem) -> None
     assert again.volume.used == used
     await again.write_from(ino, NO_HANDLE, 12288, [memoryview(b"x" * PAGE)])
     await again.fsync(ino, NO_HANDLE)
-    await again._durability.stop()
+    await again._core.durability.stop()
     again.volume.close(clean=False)  # as a crash leaves it
     third = open_filesystem(root)
     assert third.volume.used == used + PAGE

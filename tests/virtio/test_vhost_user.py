@@ -22,9 +22,10 @@ from tests.fuse.fuse_client import FuseClient
 from tests.virtio import frontend as fe
 from tests.virtio.frontend import Guest, connected
 from umlfs.filesystem import NO_HANDLE, ROOT
+from umlfs.host.listening import unix_listener
 from umlfs.virtio import vhost_user
 from umlfs.virtio.fs import VirtioFs
-from umlfs.virtio.vhost_user import Backend, listening, serve
+from umlfs.virtio.vhost_user import Backend, serve
 
 logs_warnings = pytest.mark.logs_warnings
 
@@ -235,17 +236,18 @@ async def test_the_channel_of_the_back_end() -> None:
 
 async def test_one_front_end_after_the_other(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
-    async with listening(path) as listener, trio.open_nursery() as nursery:
+    with unix_listener(path) as listener:
         assert os.stat(path).st_mode & 0o777 == 0o600
-        nursery.start_soon(serve, device(), listener)
-        for _ in range(2):
-            connection = socket.socket(socket.AF_UNIX)
-            connection.setblocking(False)
-            await trio.socket.from_stdlib_socket(connection).connect(path)
-            guest = Guest(connection, 2, 256)
-            await guest.greet()
-            guest.close()
-        nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, device(), listener)
+            for _ in range(2):
+                connection = socket.socket(socket.AF_UNIX)
+                connection.setblocking(False)
+                await trio.socket.from_stdlib_socket(connection).connect(path)
+                guest = Guest(connection, 2, 256)
+                await guest.greet()
+                guest.close()
+            nursery.cancel_scope.cancel()
     assert not os.listdir(tmp_path)
 
 

@@ -127,11 +127,6 @@ class Connection:
         if len(self._forgets) >= FORGETS_MAX and self.broken is None:
             self._send_forgets()
 
-    def post_silently(self, opcode: int, node: int, *parts: bytes) -> None:
-        """Send a request that has no answer."""
-        if self.broken is None:
-            self._send(opcode, node, parts, None, None)
-
     def post(self, opcode: int, node: int, *parts: bytes) -> None:
         """Send a request whose answer matters to nobody."""
         if self.broken is None:

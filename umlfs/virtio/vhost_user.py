@@ -19,7 +19,6 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator
 from typing import Final
 
 import trio
@@ -29,7 +28,7 @@ from umlfs.virtio.virtqueue import GuestMemory, Region, RingError
 from umlfs.virtio.vring import Vring, first
 from umlfs.wire import vhost_user as wire
 
-__all__ = ["Backend", "VirtioDevice", "listening", "serve"]
+__all__ = ["Backend", "VirtioDevice", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -317,21 +316,6 @@ def _map_region(region: wire.MemoryRegion, descriptor: int) -> Region:
     except ValueError as error:  # the file became shorter just now
         raise OSError(errno.EINVAL, str(error)) from None
     return Region(region.guest_address, region.user_address, memoryview(mapping))
-
-
-@contextlib.asynccontextmanager
-async def listening(path: str) -> AsyncIterator[socket.socket]:
-    """A listening socket at `path`, which is removed again. The socket is only for its owner."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.setblocking(False)
-        listener.bind(path)
-        try:
-            os.chmod(path, 0o600)
-            listener.listen(1)
-            yield listener
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
 
 
 async def serve(device: VirtioDevice, listener: socket.socket) -> None:
