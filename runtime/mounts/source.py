@@ -56,7 +56,8 @@ async def opened(word: str, options: MountOptions, aside: Sequence[Path]) -> Asy
             async with open_tree(place, writable=options.writable, enduring=True) as tree:
                 yield Superuser(tree.filesystem) if os.geteuid() else tree.filesystem
             return
-    wanted = OpenOptions(read_only=options.read_only, extra=options.source, aside=aside)
+    asked = {"rw": ""} if options.writable and "rw" in place.source.kind.options else {}
+    wanted = OpenOptions(read_only=options.read_only, extra={**options.source, **asked}, aside=aside)
     filesystem = await _filesystem(place.source, wanted)
     try:
         yield filesystem

@@ -348,6 +348,11 @@ class NodeFilesystem(Filesystem):
             await self._calls(contents.truncate, size)
             self._written(inode, contents)
             return
+        if inode.writers:  # one that was just opened to be written anew: not to be emptied before it is
+            for contents in inode.writers:
+                await self._calls(contents.truncate, size)
+                self._written(inode, contents)
+            return
         contents = await self._open(inode, os.O_RDWR)
         try:
             await self._calls(contents.truncate, size)
@@ -386,6 +391,8 @@ class NodeFilesystem(Filesystem):
         handle = self._handle()
         contents = await self._open(inode, flags)
         self._contents[handle] = inode, contents
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            inode.writers = (*inode.writers, contents)
         if flags & os.O_TRUNC:
             await self._calls(contents.truncate, 0)
             self._written(inode, contents)
@@ -458,6 +465,7 @@ class NodeFilesystem(Filesystem):
             inode, contents = found
             if inode.written is contents:
                 inode.written = None
+            inode.writers = tuple(one for one in inode.writers if one is not contents)
             await self._calls(contents.close)
 
     async def lseek(self, ino: int, handle: int, offset: int, whence: int) -> int:
@@ -504,7 +512,7 @@ class NodeFilesystem(Filesystem):
         if plus:
             with contextlib.suppress(OSError):  # it vanished meanwhile, or is out of order; who looks it up is told
                 entry = await self._entry(parent, node)
-        taken = add(name, offset, self._inodes.number(node.key), node.kind, entry)
+        taken = add(name, offset, self._inodes.number(node), node.kind, entry)
         if entry is not None and not taken:
             self._inodes.forget(entry.ino, 1)
         return taken

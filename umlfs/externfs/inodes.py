@@ -17,7 +17,7 @@ _POSITIVE: Final = (1 << 63) - 1
 class Inode:
     """A node that was handed out."""
 
-    __slots__ = ("ino", "lookups", "node", "number", "opened_size", "parent_number", "removed", "written")
+    __slots__ = ("ino", "lookups", "node", "number", "opened_size", "parent_number", "removed", "writers", "written")
 
     def __init__(self, ino: int, number: int, node: Node, parent_number: int) -> None:
         self.ino = ino
@@ -28,15 +28,17 @@ class Inode:
         """st_ino of the directory it is in."""
         self.lookups = 0
         self.removed = False
+        self.writers: tuple[Contents, ...] = ()
+        """What is open for writing."""
         self.written: Contents | None = None
         """The open file that was written to last; its size counts."""
         self.opened_size: int | None = None
         """What the last opening found the size to be, of a file that knows it only then."""
 
 
-def number_of(key: Hashable) -> int:
-    """The st_ino of a node with this key; never that of the root."""
-    return hash(key) & _POSITIVE | 2
+def number_of(node: Node) -> int:
+    """The st_ino of a node; never that of the root."""
+    return (hash(node.key) & _POSITIVE) >> node.early | 2
 
 
 class Inodes:
@@ -62,9 +64,9 @@ class Inodes:
         """The inode of a node that is known."""
         return self._by_key.get(key)
 
-    def number(self, key: Hashable) -> int:
+    def number(self, node: Node) -> int:
         """The st_ino of a node, known or not."""
-        return ROOT if key == self.root.node.key else number_of(key)
+        return ROOT if node is self.root.node else number_of(node)
 
     def count(self, node: Node, parent: Inode) -> Inode:
         """The inode of `node`, one lookup of it counted."""
@@ -72,7 +74,7 @@ class Inodes:
         inode = self._by_key.get(key)
         if inode is None:
             self._last += 1
-            inode = Inode(self._last, number_of(key), node, parent.number)
+            inode = Inode(self._last, number_of(node), node, parent.number)
             self._by_ino[self._last] = self._by_key[key] = inode
         else:
             inode.node = node

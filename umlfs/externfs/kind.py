@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
@@ -15,9 +14,9 @@ from umlfs.errors import UmlError
 from umlfs.externfs.calls import TIME_LIMIT
 from umlfs.externfs.filesystem import NodeFilesystem
 from umlfs.externfs.node import Directory
-from umlfs.externfs.words import Words, split
+from umlfs.externfs.words import OF_ALL, Words, split
 from umlfs.filesystem import Filesystem
-from umlfs.sources import OpenOptions
+from umlfs.sources import OpenOptions, SourceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +26,25 @@ class Plant:
     root: Directory
     on_close: Callable[[], object] | None = None
     """Lets go of what the nodes use."""
+    changeable: bool | None = None
+    """Whether anything in the tree can be changed; None: if `rw` was said."""
     tasks: Sequence[Callable[[], Awaitable[object]]] = ()
     """What is done beside answering, while the tree is served."""
 
 
-class TreeKind:
+class TreeKind(SourceKind):
     """A kind of source whose tree consists of nodes. A plugin says what it is called and what its root is."""
 
     scheme: ClassVar[str]
     summary: ClassVar[str]
     """What it shows, in a line."""
     example: ClassVar[str]
-    options: ClassVar[Mapping[str, str]] = {}
+    own_options: ClassVar[Mapping[str, str]] = {}
     """Its own options, and what each is for."""
 
-    def claims(self, path: Path) -> int:
-        return 0
-
-    def files(self, argument: str) -> Sequence[str]:
-        """The paths of this host that it opens."""
-        return ()
+    @property
+    def options(self) -> Mapping[str, str]:  # type: ignore[override]
+        return {**OF_ALL, **self.own_options}
 
     def plant(self, words: Words) -> Plant | Directory:
         """Open what `words` name. Runs in a thread. UmlError, UsageError; OSError."""
@@ -54,13 +52,13 @@ class TreeKind:
 
     async def open(self, argument: str, options: OpenOptions) -> Filesystem:
         """The tree. It can be changed only if `rw` was said. UmlError where it cannot be opened."""
-        words = split(self.scheme, argument, options.extra, self.options)
+        words = split(self.scheme, argument, options.extra, self.own_options)
         planted = await trio.to_thread.run_sync(self.plant, words)
         plant = planted if isinstance(planted, Plant) else Plant(planted)
         return NodeFilesystem(
             plant.root,
             name=f"{self.scheme}:{words.argument}",
-            read_only=options.read_only or not words.writable,
+            read_only=options.read_only or not (words.writable if plant.changeable is None else plant.changeable),
             time_limit=words.number(self.scheme, "timeout", TIME_LIMIT),
             on_close=plant.on_close,
             tasks=plant.tasks,

@@ -57,8 +57,8 @@ class Node:
     """Permission bits, where `attributes` does not say otherwise."""
     valid_ns: int = 0
     """How long a name that led here, and the attributes, may be believed without asking again."""
-    removable: bool = True
-    """Whether a directory is to be asked to remove it."""
+    early: int = 0
+    """Bits that are left out of its inode number: those who copy a directory take the lowest numbers first."""
 
     @property
     def key(self) -> Hashable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -24,10 +25,13 @@ def split_options(word: str) -> tuple[str, bool, Options]:
     A path that is there is one to its end, whatever it looks like. What no kind knows as an option is the path's.
     """
     read_only: bool | None = None
+    writable = False
     found: list[tuple[str, str]] = []
     while not os.path.lexists(word) and (match := _OPTION.match(word)):
         name, value = match[2], match[3]
         if name in ACCESS and value is None:
+            if name == "rw" and read_only is None:
+                writable = True
             read_only = name == "ro" if read_only is None else read_only  # the last one counts
         elif name in _known():
             found.append((name, value or ""))
@@ -37,7 +41,15 @@ def split_options(word: str) -> tuple[str, bool, Options]:
     options: Options = {}
     for name, value in found:
         options[name] = f"{value}\n{options[name]}" if name in options else value
+    if writable and "rw" in _options_of(word):
+        options["rw"] = ""
     return word, bool(read_only), options
+
+
+def _options_of(word: str) -> Iterable[str]:
+    """Those of the kind that a source says it is. Some only write if they are told to."""
+    target = entry_points(GROUP).get(word.partition(":")[0])
+    return kind_at(target).options if target is not None else ()
 
 
 @lru_cache

@@ -1,0 +1,1 @@
+"""`sql:` a database as a tree of tables, rows and columns. See docs/externfs-sql.md."""

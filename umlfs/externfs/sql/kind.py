@@ -1,0 +1,68 @@
+"""The kind of source `sql:FILE` and `sql:postgresql://…`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from umlfs.errors import UsageError
+from umlfs.externfs.calls import TIME_LIMIT
+from umlfs.externfs.kind import Plant, TreeKind
+from umlfs.externfs.words import Words, split
+
+if TYPE_CHECKING:
+    from umlfs.externfs.sql.database import Database
+
+_MAGIC: Final = b"SQLite format 3\0"
+_CLAIM: Final = 60
+_POSTGRES: Final = ("postgresql://", "postgres://")
+
+
+class SqlKind(TreeKind):
+    """Databases."""
+
+    scheme = "sql"
+    summary = "a database: tables, rows and columns as directories and files"
+    example = "uml mount sql:app.sqlite ~/db"
+    own_options: ClassVar = {"queries": "SELECTs may be put into queries/, which whoever uses the tree then runs"}
+
+    def claims(self, path: Path) -> int:
+        """60 for a file that begins as SQLite's do."""
+        if not path.is_file():
+            return 0
+        with open(path, "rb") as file:
+            return _CLAIM if file.read(len(_MAGIC)) == _MAGIC else 0
+
+    def files(self, argument: str) -> Sequence[str]:
+        return () if argument.startswith(_POSTGRES) else (file_of(argument),)
+
+    def plant(self, words: Words) -> Plant:
+        from umlfs.externfs.sql.nodes import Root
+        from umlfs.externfs.sql.tree import Tree
+
+        tree = Tree(self._database(words), words.writable, "queries" in words.values)
+        return Plant(Root(tree), tree.close, changeable=tree.writable or tree.queries_allowed)
+
+    def _database(self, words: Words) -> Database:
+        limit = words.number(self.scheme, "timeout", TIME_LIMIT)
+        if words.argument.startswith(_POSTGRES):
+            from umlfs.externfs.sql.postgres import PostgresDatabase
+
+            return PostgresDatabase(words.argument, writable=words.writable, time_limit=limit)
+        if not words.argument or "://" in words.argument:
+            raise UsageError(
+                f"sql:{words.argument}: no database that is known", "write sql:FILE or sql:postgresql://USER@HOST/NAME"
+            )
+        from umlfs.externfs.sql.sqlite import SqliteDatabase
+
+        return SqliteDatabase(os.path.abspath(words.argument), writable=words.writable, time_limit=limit)
+
+
+def file_of(argument: str) -> str:
+    """The file, without the options behind it."""
+    return split("sql", argument, {}, SqlKind.own_options).argument
+
+
+kind: Final = SqlKind()
