@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import trio
 
@@ -17,6 +19,8 @@ from umlfs.externfs.node import Directory
 from umlfs.externfs.words import OF_ALL, Words, split
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, SourceKind
+
+_URIS: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*(?:/[^:]*)?(?:::[a-z][a-z0-9+.-]*://[^/]*(?:/[^:]*)?)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,19 @@ class TreeKind(SourceKind):
     @property
     def options(self) -> Mapping[str, str]:  # type: ignore[override]
         return {**OF_ALL, **self.own_options}
+
+    def divided(self, argument: str) -> tuple[str, str | None]:
+        """At the first colon that no URI has in it, nor a chain of them (`zip://…::https://…`)."""
+        found = _URIS.match(argument)
+        end = argument.find(":", found.end() if found else 0)
+        return (argument, None) if end < 0 else (argument[:end], argument[end + 1 :])
+
+    def absolute(self, argument: str) -> str:
+        """With the options behind it."""
+        for path in self.files(argument):
+            if argument.startswith(path):
+                argument = os.path.abspath(path) + argument[len(path) :]
+        return argument
 
     def plant(self, words: Words) -> Plant | Directory:
         """Open what `words` name. Runs in a thread. UmlError, UsageError; OSError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,15 @@ class SourceKind:
         """The paths of this host that `argument` names; none for a kind whose argument is no path. Paths that are
         there decide where an argument with colons in it ends."""
         return ()
+
+    def divided(self, argument: str) -> tuple[str, str | None]:
+        """An argument that names no files, and what follows it after a colon; None if nothing does."""
+        name, more, rest = argument.partition(":")
+        return name, rest if more else None
+
+    def absolute(self, argument: str) -> str:
+        """`argument` with the paths of its files absolute."""
+        return ",".join(map(os.path.abspath, self.files(argument)))
 
     async def open(self, argument: str, options: OpenOptions) -> Filesystem | BlockDevice:
         """Open what stands behind the scheme. UmlError where it cannot be used; OSError of the file itself."""

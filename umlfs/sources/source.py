@@ -67,7 +67,7 @@ class Source:
         """The same, whatever the working directory will be."""
         argument = self.argument
         if self.files and all(map(os.path.lexists, self.files)):
-            argument = ",".join(map(os.path.abspath, self.files))
+            argument = self.kind.absolute(argument)
         return replace(self, argument=argument, word="" if argument != self.argument else self.word)
 
     async def open(self, options: OpenOptions | None = None) -> Filesystem | BlockDevice:
@@ -190,8 +190,8 @@ def split(word: str) -> tuple[Source, str | None]:
     if uri is not None and scheme in points:
         return parse(uri[1]), uri[2]
     if colon and scheme in points and not kind_at(points[scheme]).files(argument):
-        name, more, rest = argument.partition(":")
-        return parse(f"{scheme}:{name}"), rest if more else None
+        name, rest = kind_at(points[scheme]).divided(argument)
+        return parse(f"{scheme}:{name}"), rest
     for end in ends(word):
         if _names_files(word[:end]):
             return parse(word[:end]), word[end + 1 :] if end < len(word) else None
