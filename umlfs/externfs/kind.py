@@ -22,6 +22,8 @@ from umlfs.sources import OpenOptions, SourceKind
 
 _URIS: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*(?:/[^:]*)?(?:::[a-z][a-z0-9+.-]*://[^/]*(?:/[^:]*)?)*")
 
+_URI_VALUE: Final = r"[a-z][a-z0-9+.-]*://[^,/:]*(?::\d+)?(?:/[^,:]*)?"
+
 
 @dataclass(frozen=True, slots=True)
 class Plant:
@@ -51,8 +53,10 @@ class TreeKind(SourceKind):
         return {**OF_ALL, **self.own_options}
 
     def divided(self, argument: str) -> tuple[str, str | None]:
-        """At the first colon that no URI has in it, nor a chain of them (`zip://…::https://…`)."""
-        found = _URIS.match(argument)
+        """At the first colon behind the options, if there are any; else at the first that no URI has in it, nor a chain
+        of them (`zip://…::https://…`)."""
+        words = "|".join(map(re.escape, self.options))
+        found = re.search(rf"(?:,(?:{words})(?:=(?:{_URI_VALUE}|[^,:]*))?)+(?=:|\Z)", argument) or _URIS.match(argument)
         end = argument.find(":", found.end() if found else 0)
         return (argument, None) if end < 0 else (argument[:end], argument[end + 1 :])
 
