@@ -95,19 +95,19 @@ class Coherent(View):
 
     # Telling ----------------------------------------------------------------------------------
 
-    def _told(self, entry: Entry) -> Entry:
+    def _granted(self, entry: Entry) -> Entry:
         """`entry` is about to be told."""
         inode = self._nodes.get(entry.ino)
         if inode is not None and not inode.pseudo:
-            self.leases.tell_entry(inode, entry)
+            self.leases.grant_entry(inode, entry)
         return entry
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
         lease = await self._leased(parent)
         entry = await self.inner.lookup(parent, name)
         if entry.ino:
-            return self._told(entry)
-        if lease is not None and self.leases.tell_absent(lease, name):
+            return self._granted(entry)
+        if lease is not None and self.leases.grant_absent(lease, name):
             return Entry(0, entry.attr, LEASE_NS)
         return entry
 
@@ -117,7 +117,7 @@ class Coherent(View):
             return
 
         def told(name: bytes, offset: int, ino: int, mode: int, entry: Entry | None) -> bool:
-            return add(name, offset, ino, mode, entry if entry is None else self._told(entry))
+            return add(name, offset, ino, mode, entry if entry is None else self._granted(entry))
 
         await self._leased(ino)
         await self.inner.readdir(ino, handle, offset, told, plus)
@@ -134,7 +134,7 @@ class Coherent(View):
 
     def _lifetime(self, ino: int, attr: Attr, valid: int) -> int:
         inode = self._nodes.get(ino)
-        return valid if inode is None or inode.pseudo else self.leases.tell_attr(inode, attr, valid)
+        return valid if inode is None or inode.pseudo else self.leases.grant_attr(inode, attr, valid)
 
     async def open(self, ino: int, flags: int) -> Opened:
         opened = await self.inner.open(ino, flags)
@@ -163,7 +163,7 @@ class Coherent(View):
     def _made(self, parent: int, entry: Entry) -> Entry:
         """The consumer has made a name in `parent`, and knows that the directory has changed."""
         self._changed(parent)
-        return self._told(entry)
+        return self._granted(entry)
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
         return self._made(parent, await self.inner.mknod(parent, name, mode, rdev, umask, caller))
@@ -205,9 +205,9 @@ class Coherent(View):
             return
         for directory, place in ((source, name), (target, new_name)):
             self.leases.changed(directory, place)
-            self._tell_moved(directory, place)
+            self._believe_moved(directory, place)
 
-    def _tell_moved(self, directory: Inode, name: bytes) -> None:
+    def _believe_moved(self, directory: Inode, name: bytes) -> None:
         """Write down what the consumer makes of a name that it has moved there itself."""
         try:
             found = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)

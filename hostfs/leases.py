@@ -49,9 +49,9 @@ _FINE_KERNEL: Final = (6, 13)
 Shape = tuple[int, int, int]
 """Mode, owner and group: what no write and no change within a directory changes."""
 
-Told = tuple[int, int | None, Shape]
-"""The inode number that was told for a name (0: there is none), the change time that went with its attributes (None
-while the consumer holds neither attributes nor contents), and their shape."""
+Belief = tuple[int, int | None, Shape]
+"""What the consumer may still believe of a name: the inode number (0: there is none), the change time that went with
+its attributes (None while it holds neither attributes nor contents), and their shape."""
 
 _NONE: Final = (0, 0, 0)
 
@@ -63,13 +63,14 @@ def _kernel() -> tuple[int, ...]:
 class Lease:
     """A watched directory."""
 
-    __slots__ = ("inode", "own", "told", "told_self", "used", "watch")
+    __slots__ = ("beliefs", "inode", "own", "own_ctime", "used", "watch")
 
     def __init__(self, inode: Inode, watch: int) -> None:
         self.inode = inode
         self.watch = watch
-        self.told: dict[bytes, Told] = {}
-        self.told_self: int | None = None
+        self.beliefs: dict[bytes, Belief] = {}
+        """By name in the directory."""
+        self.own_ctime: int | None = None
         """The change time of the directory itself that the consumer holds, if any."""
         self.used = 0.0
         """When (monotonic seconds) something was told last: all that was has run out `LEASE_SECONDS` later."""
@@ -171,30 +172,30 @@ class Leases:
             return ctime_ns
         return _UNSURE
 
-    def _told(self, inode: Inode, attr: Attr) -> Told:
+    def _belief(self, inode: Inode, attr: Attr) -> Belief:
         return inode.node, self._stamp(inode.key[0], attr.ctime_ns), (attr.mode, attr.uid, attr.gid)
 
-    def tell_entry(self, inode: Inode, entry: Entry) -> None:
+    def grant_entry(self, inode: Inode, entry: Entry) -> None:
         """`entry`, just looked up by the present name of `inode`, is about to be told: set its lifetimes."""
         parent = inode.parent
         lease = None if parent is None else self._by_inode.get(parent)
-        if lease is None or (len(lease.told) >= NAMES_MAX and inode.name not in lease.told):
+        if lease is None or (len(lease.beliefs) >= NAMES_MAX and inode.name not in lease.beliefs):
             return
-        lease.told[inode.name] = self._told(inode, entry.attr)
+        lease.beliefs[inode.name] = self._belief(inode, entry.attr)
         entry.entry_valid_ns = LEASE_NS
         if self._holds(inode, entry.attr, lease):
             entry.attr_valid_ns = LEASE_NS
 
-    def tell_attr(self, inode: Inode, attr: Attr, valid_ns: int) -> int:
+    def grant_attr(self, inode: Inode, attr: Attr, valid_ns: int) -> int:
         """Attributes are about to be told; returns for how long (ns), which is `valid_ns` without a lease."""
         parent = inode.parent
         lease = None if parent is None else self._by_inode.get(parent)
         if lease is not None:
-            told = lease.told.get(inode.name)
-            if told is None or told[0] != inode.node:
+            belief = lease.beliefs.get(inode.name)
+            if belief is None or belief[0] != inode.node:
                 lease = None
             else:
-                lease.told[inode.name] = self._told(inode, attr)
+                lease.beliefs[inode.name] = self._belief(inode, attr)
         return LEASE_NS if self._holds(inode, attr, lease) else valid_ns
 
     def _holds(self, inode: Inode, attr: Attr, lease: Lease | None) -> bool:
@@ -203,31 +204,31 @@ class Leases:
         if inode.kind == stat.S_IFDIR:
             own = self._by_inode.get(inode)
             if own is not None:
-                own.told_self = self._stamp(inode.key[0], attr.ctime_ns)
+                own.own_ctime = self._stamp(inode.key[0], attr.ctime_ns)
                 own.used = time.monotonic()
             return own is not None
         return lease is not None and attr.nlink == 1 and inode.key[0] == lease.inode.key[0]
 
-    def tell_absent(self, lease: Lease, name: bytes) -> bool:
+    def grant_absent(self, lease: Lease, name: bytes) -> bool:
         """That there is no `name` is about to be told; whether under a lease."""
-        if len(lease.told) >= NAMES_MAX and name not in lease.told:
+        if len(lease.beliefs) >= NAMES_MAX and name not in lease.beliefs:
             return False
-        lease.told[name] = (0, None, _NONE)
+        lease.beliefs[name] = (0, None, _NONE)
         return True
 
     def covers(self, inode: Inode) -> bool:
         """Whether the consumer hears of it when the contents change."""
         lease = None if inode.parent is None else self._by_inode.get(inode.parent)
-        told = None if lease is None else lease.told.get(inode.name)
-        return told is not None and told[0] == inode.node
+        belief = None if lease is None else lease.beliefs.get(inode.name)
+        return belief is not None and belief[0] == inode.node
 
     def reading(self, inode: Inode) -> None:
         """Contents are about to be told."""
         lease = None if inode.parent is None else self._by_inode.get(inode.parent)
         if lease is not None:
-            told = lease.told.get(inode.name)
-            if told is not None and told[1] is None:
-                lease.told[inode.name] = (told[0], _UNSURE, told[2])
+            belief = lease.beliefs.get(inode.name)
+            if belief is not None and belief[1] is None:
+                lease.beliefs[inode.name] = (belief[0], _UNSURE, belief[2])
 
     # The consumer's own changes ---------------------------------------------------------------
 
@@ -235,16 +236,16 @@ class Leases:
         """The consumer has removed or moved these names itself, and knows that the directory has changed."""
         lease = self._by_inode.get(directory)
         if lease is not None:
-            lease.told_self = None
+            lease.own_ctime = None
             for name in names:
-                lease.told.pop(name, None)
+                lease.beliefs.pop(name, None)
 
     def moved(self, directory: Inode, name: bytes, inode: Inode, found: os.stat_result) -> None:
         """The consumer has moved `inode` there; it goes on believing so for as long as it would the former name."""
         lease = self._by_inode.get(directory)
         if lease is not None:
             stamp = self._stamp(directory.key[0], found.st_ctime_ns)
-            lease.told[name] = (inode.node, stamp, (found.st_mode, found.st_uid, found.st_gid))
+            lease.beliefs[name] = (inode.node, stamp, (found.st_mode, found.st_uid, found.st_gid))
 
     def doubt(self, directory: Inode, name: bytes) -> None:
         """What the consumer believes of this name cannot be known."""
@@ -253,7 +254,7 @@ class Leases:
     def writing(self, inode: Inode) -> tuple[Lease, bytes] | None:
         """The consumer begins to write; what is returned goes to `wrote`."""
         lease = None if inode.parent is None else self._by_inode.get(inode.parent)
-        if lease is None or inode.name not in lease.told:
+        if lease is None or inode.name not in lease.beliefs:
             return None
         lease.own[inode.name] = lease.own.get(inode.name, 0) + 1
         return lease, inode.name
@@ -308,8 +309,8 @@ class Leases:
             if self._nodes.get(lease.inode.node) is not lease.inode:
                 self._end(lease)
             elif lease.used + LEASE_SECONDS < time.monotonic() and not lease.own:
-                lease.told.clear()
-                lease.told_self = None
+                lease.beliefs.clear()
+                lease.own_ctime = None
 
     def _handle(self, events: list[Event]) -> None:
         self.changes_seen += len(events)
@@ -335,25 +336,25 @@ class Leases:
             return
         if mask & NAMES or not event.name:
             self._compare_self(lease)
-        told = lease.told.get(event.name)
-        if told is None:
+        belief = lease.beliefs.get(event.name)
+        if belief is None:
             return
         if not mask & MODIFY:
-            self._compare(lease, event.name, told)
-        elif told[1] is not None and event.name not in lease.own:
-            self._invalidate(lease, event.name, told)
+            self._compare(lease, event.name, belief)
+        elif belief[1] is not None and event.name not in lease.own:
+            self._invalidate(lease, event.name, belief)
 
     def _compare_self(self, lease: Lease) -> None:
-        if lease.told_self is None:
+        if lease.own_ctime is None:
             return
         fd = lease.inode.fd
-        if fd < 0 or os.fstat(fd).st_ctime_ns != lease.told_self:
-            lease.told_self = None
+        if fd < 0 or os.fstat(fd).st_ctime_ns != lease.own_ctime:
+            lease.own_ctime = None
             self._invalidator.inode(lease.inode.node)
 
-    def _compare(self, lease: Lease, name: bytes, told: Told) -> None:
-        """Pass on what is not as it was told."""
-        node, stamp, shape = told
+    def _compare(self, lease: Lease, name: bytes, belief: Belief) -> None:
+        """Pass on what is not as the consumer believes it to be."""
+        node, stamp, shape = belief
         found = self._found(lease, name)
         if not node:
             if found is not None:
@@ -367,9 +368,9 @@ class Leases:
         elif inode.kind == stat.S_IFDIR or name in lease.own:
             # Its change time changes for reasons that are told elsewhere, or are the consumer's own.
             if (found.st_mode, found.st_uid, found.st_gid) != shape:
-                self._invalidate(lease, name, told)
+                self._invalidate(lease, name, belief)
         else:
-            self._invalidate(lease, name, told)
+            self._invalidate(lease, name, belief)
 
     @staticmethod
     def _found(lease: Lease, name: bytes) -> os.stat_result | None:
@@ -380,21 +381,21 @@ class Leases:
         except OSError:
             return None
 
-    def _invalidate(self, lease: Lease, name: bytes, told: Told) -> None:
-        lease.told[name] = (told[0], None, told[2])
-        self._invalidator.inode(told[0])
+    def _invalidate(self, lease: Lease, name: bytes, belief: Belief) -> None:
+        lease.beliefs[name] = (belief[0], None, belief[2])
+        self._invalidator.inode(belief[0])
 
     def _forget(self, lease: Lease, name: bytes, node: int) -> None:
-        del lease.told[name]
+        del lease.beliefs[name]
         self._invalidator.entry(lease.inode.node, name)
         if node:
             self._invalidator.inode(node)
 
     def _drop(self, lease: Lease) -> None:
         """Nothing that was told of this directory holds any more."""
-        for name, (node, _, _) in list(lease.told.items()):
+        for name, (node, _, _) in list(lease.beliefs.items()):
             self._forget(lease, name, node)
-        lease.told_self = None
+        lease.own_ctime = None
         self._invalidator.inode(lease.inode.node)
 
     def _drop_all(self) -> None:

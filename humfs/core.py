@@ -188,7 +188,7 @@ class Core:
             self.store.apply(*changes)
         except OSError as error:
             log.error("%s: %s", self.volume.root, error)
-            self.durability.failure = self.durability.failure or error
+            self.durability.lost(error)
             raise
         self.durability.changed()
 

@@ -110,7 +110,12 @@ class Durability:
     def failed(self, error: OSError) -> None:
         """Rows could not be written. No more changes are taken, unless it is another program's lock."""
         if error.errno != errno.EBUSY:
-            self.failure = self.failure or error
+            self.lost(error)
+
+    def lost(self, error: OSError) -> None:
+        """Rows of what the host has done already could not be written: no more changes are taken."""
+        # Not the error itself: its traceback would keep all that was under way, guests' memory too.
+        self.failure = self.failure or OSError(error.errno or errno.EIO, error.strerror, error.filename)
 
     def check(self) -> None:
         """Raise what went wrong, if anything did."""

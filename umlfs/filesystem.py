@@ -227,7 +227,7 @@ class Filesystem:
     @property
     def failure(self) -> OSError | None:
         """Why the filesystem can be relied on no more: something that it does beside answering failed. It is logged
-        by then. Servers raise this in answer to every request."""
+        by then. Servers answer EIO to every request. Not to be raised itself: each time it would hold on to more."""
         return None
 
     def attach(self, invalidator: Invalidator) -> Filesystem:

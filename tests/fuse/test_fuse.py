@@ -48,7 +48,7 @@ class Recorder(Filesystem):
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
     def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_") or name in ("calls", "traits", "disconnect"):
+        if name.startswith("_") or name in ("calls", "traits", "disconnect", "failure"):
             return super().__getattribute__(name)
 
         async def call(*arguments: Any) -> None:

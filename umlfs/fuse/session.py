@@ -132,8 +132,8 @@ class Session:
             raise wire.WireError(f"room for an answer of {room} bytes")
         if not self.mounted and opcode != Opcode.INIT:
             raise OSError(errno.EIO, "not mounted")
-        if (failure := self.filesystem.failure) is not None:
-            raise failure
+        if self.filesystem.failure is not None:
+            raise OSError(errno.EIO, "the filesystem failed")
         if self.read_only and opcode in _CHANGES:
             raise OSError(errno.EROFS, "read-only")
 

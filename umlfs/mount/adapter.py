@@ -45,8 +45,8 @@ def _answering(
         self.requests += 1
         self.under_way += 1
         try:
-            if (failure := self.fs.failure) is not None:
-                raise failure
+            if self.fs.failure is not None:
+                raise FUSEError(errno.EIO)
             return await operation(self, *args, **kwargs)
         except FUSEError:
             raise
