@@ -70,6 +70,9 @@ class _Boot(click.Command):
 @click.option("--mem", metavar="SIZE", help="Memory of the guest.  [256M]")
 @click.option("--kernel", metavar="FILE|NAME", is_eager=True, help="The UML kernel.  [the newest]")
 @equipment.jail
+@equipment.seccomp
+@equipment.smp
+@equipment.time_travel
 @click.option("--no-reboot", is_flag=True, help="A guest that restarts ends the machine.")
 @click.option("--on-panic", metavar="COMMAND", help="A shell command for when the guest panics.")
 @click.option(

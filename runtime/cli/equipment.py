@@ -28,6 +28,19 @@ publish = click.option(
 ubds = click.option(
     "--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING."
 )
+seccomp = click.option(
+    "--seccomp",
+    type=click.Choice(["auto", "on", "off"]),
+    help="Run the guest's processes without ptrace, which is faster: where a jail stands, always or not.  [auto]",
+)
+smp = click.option(
+    "--smp", type=int, metavar="N", help="Processors of the guest, where its kernel can have several.  [1]"
+)
+time_travel = click.option(
+    "--time-travel",
+    metavar="MODE",
+    help="The guest's own clock, which waits in no time: inf-cpu, or ext:ID:SOCKET for one told by another.",
+)
 jail = click.option(
     "--jail",
     type=click.Choice(["auto", "strict", "off"]),

@@ -30,6 +30,9 @@ from runtime.cli.printing import printable_lines
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.option("--kernel", metavar="FILE|NAME", help="The UML kernel.  [the newest]")
 @equipment.jail
+@equipment.seccomp
+@equipment.smp
+@equipment.time_travel
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the guest's boot log on standard error.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
@@ -48,6 +51,9 @@ def command(
     timeout: float | None,
     kernel: str | None,
     jail: str | None,
+    seccomp: str | None,
+    smp: int | None,
+    time_travel: str | None,
     dry_run: bool,
     verbose: bool,
     words: tuple[str, ...],
@@ -69,6 +75,7 @@ def command(
 
     from runtime.command import foreground
     from runtime.jail.layers import DEFAULT, Mode
+    from runtime.kernels.execution import SECCOMP, Execution
     from runtime.machine import parsing
     from runtime.machine.machine import Options
     from runtime.network import words as net
@@ -89,6 +96,7 @@ def command(
         memory=parse_size(mem),
         kernel=kernel,
         jail=Mode(jail or DEFAULT),
+        execution=Execution(seccomp or SECCOMP[0], 1 if smp is None else smp, time_travel or ""),
         terminal=on_terminal,
         on_log=_show_log if verbose else None,
     )

@@ -323,9 +323,10 @@ class Machine:
         pipe = trio.lowlevel.FdStream(os.dup(process.stderr.fileno()))
         process.stderr.close()
         nursery.start_soon(self._log.keep, pipe)
-        choice = ProcessorChoice(process.pid)
-        stack.callback(choice.leave)
-        nursery.start_soon(choice.keep)
+        if self.options.execution.processors == 1:
+            choice = ProcessorChoice(process.pid)
+            stack.callback(choice.leave)
+            nursery.start_soon(choice.keep)
         nursery.start_soon(self._watch, keeper, process)
         if tuned.lpj is None:
             nursery.start_soon(self._learn, kernel)

@@ -9,6 +9,7 @@ from typing import Final
 from runtime import guest
 from runtime.jail import layers
 from runtime.jail.layers import Mode
+from runtime.kernels.execution import USUAL, Execution
 from runtime.machine.equipment import Disk, HostMount, RootDisk
 from runtime.mconsole.wire import Notification
 from runtime.network.contract import Network
@@ -52,7 +53,7 @@ class Options:
     memory: int = DEFAULT
     """In bytes."""
     kernel: str | None = None
-    """The kernel's file; by default the one that is installed."""
+    """The kernel's file or name; by default the newest that there is."""
     terminal: bool = False
     """Make a terminal for a command to run on."""
     terminals: Sequence[int] = ()
@@ -61,6 +62,8 @@ class Options:
     """Passed to the kernel under their numbers, for words in `arguments` that name them."""
     jail: Mode = layers.DEFAULT
     """What keeps the kernel process from this host."""
+    execution: Execution = USUAL
+    """How the kernel runs its guest."""
     init: guest.Init | None = None
     """The machine stays up: what the guest's process 1 becomes. Commands then run side by side."""
     slots: int = 0

@@ -13,6 +13,7 @@ from runtime.jail.layers import Mode
 from runtime.jail.plan import OWN
 from runtime.jail.words import grant_words
 from runtime.kernels.doors import shut_doors
+from runtime.kernels.execution import words as execution_words
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.tuning import Tuning, command_line, tuning
 from runtime.machine.control import ControlFilesystem
@@ -92,6 +93,7 @@ def kernel_command(
     arguments = [
         *_common_arguments(options.memory, equipment.directory, own_directory(options, equipment.directory)),
         *(device.argument for device in equipment.devices),
+        *execution_words(kernel, options.execution, jailed=options.jail is not Mode.OFF),
         *equipment.arguments,
         *tuned.arguments(),
         # The kernel leaves it among the words of its init, which a program may take for its own.

@@ -1,7 +1,7 @@
 """The classic command line of a UML kernel, word by word, as a `Description`.
 
-As Linux 6.1 takes it (`linux.uml --help`), and with the forms of the HOWTO that this kernel has forgotten: they are
-taken as they were meant, and a remark says so.
+As kernels take it (`linux.uml --help`), and with the forms of the HOWTO that they have forgotten: those are taken as
+they were meant, and a remark says so. What a kernel does not know it is asked.
 """
 
 from __future__ import annotations
@@ -15,30 +15,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from runtime.consoles import spec as lines
-from runtime.kernels.kernel import find_kernel, has_name
+from runtime.kernels.features import OWN, features
+from runtime.kernels.kernel import find_kernel, has_name, kernel_name
 from runtime.machines.description import SUFFIX, Description, load, root_disk
 from runtime.machines.directory import check_umid
 from runtime.process.memory import parse_size
 from umlfs import ubd
 from umlfs.errors import UmlError, UsageError
 
+_DEVICE: Final = re.compile(r"[a-z]+(?=\d)")
+"""The name of a device, before its number."""
 KNOWN: Final = (
     *("mem=", "umid=", "uml_dir=", "root=", "rootfstype=", "rootflags=", "init=", "mconsole=notify:", "xterm="),
     *("hostfs=", "iomem=", "initrd=", "dtb=", "tty_log_dir=", "stderr=", "con=", "ssl=", "ubd=", "eth0=", "vec0:"),
-    *("loglevel=", "panic=", "rdinit=", "console=", "nice=", "lpj=", "time-travel=", "ncpus="),
+    *("loglevel=", "panic=", "rdinit=", "console=", "nice=", "lpj=", "time-travel=", "ncpus=", "seccomp="),
     *("quiet", "debug", "noreboot", "ro", "rw", "nosysemu", "ssl-non-raw", "fake_ide", "single"),
 )
 """Words that are near to one of these, and none of them, are mistyped."""
 _NUMBERED: Final = re.compile(r"(eth|vec)\d+(:|\Z)")
 """Devices, of which one stands for all in `KNOWN`."""
 NEAR: Final = 0.75
-GONE: Final = {
-    "dtb": "this kernel has no device trees: the word does nothing",
-    "ncpus": "this kernel has one processor: the word does nothing",
-    "mode": "this kernel has but one mode: the word does nothing",
-    "fake_ide": "this kernel has no fake IDE directory: the word does nothing",
-}
-"""What once meant something."""
 KERNEL_WORDS: Final = frozenset(
     {*("quiet", "debug", "nosysemu", "ssl-non-raw", "ro", "rw", "noreboot"), *("nosmp", "nokaslr", "nomodule")}
 )
@@ -90,11 +86,25 @@ class _Reader:
 
     def pass_on(self, word: str, name: str, has_value: bool) -> None:
         """A word that is not ours: the kernel's, or that of the guest's init."""
-        if name in GONE:
-            self.remarks.append(f"{word}: {GONE[name]}")
+        if remark := self.unknown_to_the_kernel(word, name):
+            self.remarks.append(remark)
         elif (near := _near(word, name, has_value)) and not self.knows(name):
             raise UsageError(f"{word}: not known; did you mean {near}?", f"after -- it goes to the kernel: -- {word}")
         self.give(word, has_value)
+
+    def unknown_to_the_kernel(self, word: str, name: str) -> str:
+        """What to say of a word that is UML's own, and not known to the kernel that is booted; empty if it is."""
+        device = _DEVICE.match(name)
+        own = device[0] if device and device[0] in OWN else name
+        if own not in OWN:
+            return ""
+        try:
+            kernel = find_kernel(self.description.kernel or None)
+        except UmlError:  # it is said when the kernel is to be started
+            return ""
+        if features(kernel).knows(own):
+            return ""
+        return f"{word}: Linux {kernel.version} ({kernel_name(kernel)}) does not know it: the word does nothing"
 
     def give(self, word: str, has_value: bool) -> None:
         """Give the kernel, and the guest's init, a word as it is."""
@@ -186,6 +196,8 @@ _TAKERS: Final[dict[str, _Taker]] = {
     "mconsole": _Reader.take_mconsole,
     "initrd": _sets("initrd"),
     "hostfs": _Reader.take_hostfs,
+    "seccomp": _sets("seccomp"),
+    "time-travel": _sets("time_travel"),
 }
 _FLAGS: Final[dict[str, dict[str, object]]] = {
     "noreboot": {"reboot": False},

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from runtime.jail import layers
 from runtime.jail.layers import Mode
+from runtime.kernels.execution import SECCOMP
 from runtime.process.memory import DEFAULT, parse_size
 from umlfs.errors import UmlError, UsageError
 
@@ -19,7 +20,7 @@ SIZE_MAX: Final = 1 << 20
 DRIVERS: Final = ("virtio", "native")
 SECTION: Final = ("networks", "publish")
 """What stands in a section of its own, [network]."""
-CHOICES: Final = {"ubd_driver": DRIVERS, "jail": tuple(map(str, Mode))}
+CHOICES: Final = {"ubd_driver": DRIVERS, "jail": tuple(map(str, Mode)), "seccomp": SECCOMP}
 """The keys that take one of a few words."""
 
 
@@ -84,6 +85,12 @@ class Description:
     """After how many seconds without an answer the kernel counts as hung; 0 for never."""
     jail: str = str(layers.DEFAULT)
     """What keeps its kernel process from the host: `auto`, `strict` or `off`."""
+    seccomp: str = SECCOMP[0]
+    """Whether processes of the guest do without ptrace: `auto`, `on` or `off`."""
+    smp: int = 1
+    """How many processors the guest has."""
+    time_travel: str = ""
+    """The guest's clock, if it is not the host's: `inf-cpu` or `ext:ID:SOCKET`."""
     cpus: str = ""
     """The processors of the host that it may use: `0-2,5`. Empty for all."""
     nice: int = 0

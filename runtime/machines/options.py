@@ -11,6 +11,7 @@ from runtime.consoles.channels.base import Xterm
 from runtime.consoles.spec import Line, LineKind, Specs, parse_all
 from runtime.guest import Init
 from runtime.jail.layers import Mode
+from runtime.kernels.execution import Execution
 from runtime.machine import parsing
 from runtime.machine.equipment import RootDisk
 from runtime.machine.machine import Options
@@ -79,6 +80,7 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         memory=it.memory,
         kernel=it.kernel or None,
         jail=Mode(it.jail),
+        execution=Execution(it.seccomp, it.smp, it.time_travel),
         terminals=[n for n in TERMINALS if Line(LineKind.CONSOLE, n) not in served and not it.initrd],
         slots=0 if it.initrd else it.slots,
         disk_slots=0 if is_native(it) else it.slots,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.kernels.features import features
+from runtime.kernels.kernel import find_kernel
 from runtime.machines.command_line import describe, parse
 from runtime.machines.description import Description, save
 from runtime.machines.options import machine_options
@@ -151,3 +153,15 @@ def test_options_and_words_come_on_top_of_a_file(tmp_path: Path) -> None:
     given = {"umid": None, "mounts": ("/c=/d",), "init": "/bin/sh", "reboot": None}
     found, _ = describe([str(file), "mem=128M"], given)
     assert found == Description(umid="file", memory=128 << 20, mounts=("/a=/b", "/c=/d"), init="/bin/sh")
+
+
+def test_words_that_the_kernel_does_not_know() -> None:
+    """It is asked: no list of ours says what it does not know."""
+    kernel = find_kernel()
+    unknown = ["dtb=x", "ncpus=2", "mode=skas0", "skas0"]
+    description, remarks = parse(["mem=64M", *unknown])
+    assert [line.partition(":")[0] for line in remarks] == [
+        word for word in unknown if not features(kernel).knows(word.partition("=")[0])
+    ]
+    assert all(f"Linux {kernel.version}" in line and line.endswith("the word does nothing") for line in remarks)
+    assert set(unknown) <= {*description.arguments}

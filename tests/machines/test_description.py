@@ -26,6 +26,7 @@ VALUES = {field.name: KINDS[str(field.type)] for field in fields(Description)} |
     "memory": st.integers(32 << 20, 1 << 30),
     "ubd_driver": st.sampled_from(["virtio", "native"]),
     "jail": st.sampled_from(["auto", "strict", "off"]),
+    "seccomp": st.sampled_from(["auto", "on", "off"]),
 }
 
 

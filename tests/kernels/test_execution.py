@@ -1,0 +1,51 @@
+"""How a kernel is told to run its guest, and what one that cannot do it is spared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.kernels import execution
+from runtime.kernels.execution import Execution, words
+from runtime.kernels.features import Features
+from runtime.kernels.kernel import Kernel
+from umlfs.errors import UmlError, UsageError
+
+KERNEL = Kernel(Path("/linux"), "9.9", None)
+
+
+@pytest.fixture(params=["", "seccomp", "seccomp ncpus time-travel"])
+def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> frozenset[str]:
+    found = frozenset(request.param.split())
+    monkeypatch.setattr(execution, "features", lambda kernel: Features(kernel.version, found))
+    return found
+
+
+def test_seccomp(known: frozenset[str]) -> None:
+    """By itself only in a jail; and a kernel that does not know the word never hears it."""
+    if "seccomp" not in known:
+        assert words(KERNEL, Execution(), jailed=True) == []
+        assert words(KERNEL, Execution("off"), jailed=True) == []
+        with pytest.raises(UmlError, match=r"Linux 9\.9 cannot do that"):
+            words(KERNEL, Execution("on"), jailed=True)
+        return
+    assert words(KERNEL, Execution(), jailed=True) == ["seccomp=auto"]
+    assert words(KERNEL, Execution(), jailed=False) == ["seccomp=off"]
+    assert words(KERNEL, Execution("on"), jailed=False) == ["seccomp=on"]
+    assert words(KERNEL, Execution("off"), jailed=True) == ["seccomp=off"]
+
+
+def test_processors_and_time(known: frozenset[str]) -> None:
+    for wanted, word in ((Execution("off", 2), "ncpus=2"), (Execution("off", 1, "inf-cpu"), "time-travel=inf-cpu")):
+        if "ncpus" in known:
+            assert word in words(KERNEL, wanted, jailed=True)
+        else:
+            with pytest.raises(UmlError, match="build one: 'uml kernel build --flavour "):
+                words(KERNEL, wanted, jailed=True)
+
+
+@pytest.mark.parametrize("wrong", [("x", 1, ""), ("on", 0, ""), ("on", 65, ""), ("on", 1, "y")])
+def test_what_cannot_be_meant(wrong: tuple[str, int, str]) -> None:
+    with pytest.raises(UsageError):
+        Execution(*wrong)
