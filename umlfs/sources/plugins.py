@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 
 FILE = "entry_points.txt"
 
 
-def entry_points(group: str) -> dict[str, str]:
+def entry_points(group: str) -> Mapping[str, str]:
     """The entry points of `group`: `module:attribute` by name. Of two of one name the first on the path counts."""
+    return _found(group, tuple(sys.path))
+
+
+@lru_cache
+def _found(group: str, directories: tuple[str, ...]) -> Mapping[str, str]:
+    """Those below `directories`, looked for once in a process: a word may need them again and again."""
     found: dict[str, str] = {}
-    for text in _texts():
+    for text in _texts(directories):
         if f"[{group}]" in text:
             for name, target in _members(text, group):
                 found.setdefault(name, target)
-    return found
+    return MappingProxyType(found)
 
 
 def load(target: str) -> object:
@@ -31,8 +39,8 @@ def load(target: str) -> object:
     return getattr(import_module(module), attribute)
 
 
-def _texts() -> Iterator[str]:
-    for place in dict.fromkeys(sys.path):
+def _texts(directories: tuple[str, ...]) -> Iterator[str]:
+    for place in dict.fromkeys(directories):
         try:
             names = sorted(os.listdir(place or "."))
         except OSError:
