@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umlfs.ubd.native import NativeFiles
+from umlfs.ubd.native_files import NativeFiles
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from umlfs.cow.header import SECTOR, Header
 from umlfs.cow.plain import begins_cow_file
 from umlfs.errors import UmlError
 from umlfs.ubd.device import head_of, is_cow, open_ubd
+from umlfs.ubd.native_files import NativeFiles
 from umlfs.ubd.spec import Spec
 
 SMALLEST_COW: Final = 64 * SECTOR
@@ -30,16 +31,6 @@ OFFSET_MAX: Final = (1 << 31) - 1
 """The driver keeps the offset of the data area in an int."""
 
 OURS: Final = "leave out '--ubd-driver native': our own driver takes it"
-
-
-@dataclass(frozen=True, slots=True)
-class NativeFiles:
-    """What the driver opens for one device: absolute paths, as it names them."""
-
-    read: tuple[Path, ...]
-    write: tuple[Path, ...]
-    size_max: int
-    """Bytes that a file which it writes may come to have."""
 
 
 def native_files(spec: Spec) -> NativeFiles:
