@@ -104,7 +104,7 @@ class Core:
 
     def remember(self, row: Row, parent: int, name: bytes) -> Inode:
         """The inode of a row that was just read, found as `name` in `parent`."""
-        inode = self.inodes.get(row[0])
+        inode = self.inodes.get(row.ino)
         if inode is not None:
             return inode
         inode = Inode(row, parent, name)
@@ -136,7 +136,7 @@ class Core:
     def child(self, parent: int, name: bytes) -> Inode | None:
         """What `name` leads to, if anything."""
         row = self.store.find(parent, name)
-        return None if row is None else self.inodes.get(row[0]) or self.remember(row, parent, name)
+        return None if row is None else self.inodes.get(row.ino) or self.remember(row, parent, name)
 
     def existing(self, parent: int, name: bytes) -> Inode:
         inode = self.child(parent, name)
@@ -291,7 +291,7 @@ class Core:
         is_directory = stat.S_ISDIR(mode)
         ino = self.store.next_ino
         self.store.next_ino += 1
-        row: Row = (
+        row = Row(
             ino,
             mode,
             *owner,
@@ -305,7 +305,7 @@ class Core:
             1 if lists else 0,
             found.st_ino,
         )
-        changes: list[Change] = [(sql.ADD_INODE, row), (sql.ADD_NAME, (directory.ino, name, ino))]
+        changes: list[Change] = [(sql.ADD_INODE, tuple(row)), (sql.ADD_NAME, (directory.ino, name, ino))]
         changes += ((sql.PUT_XATTR, (ino, xattr, value)) for xattr, value in lists)
         if is_directory:
             directory.nlink += 1

@@ -17,6 +17,7 @@ from urllib.parse import quote_from_bytes
 
 from humfs.inodes import Inode
 from humfs.losses import Losses
+from humfs.store import Row
 from humfs.volume import Volume
 from umlfs.filesystem import ROOT
 
@@ -76,7 +77,7 @@ class Exporter:
             "xattrs, host_ino FROM dentry d JOIN inode i ON i.ino = d.ino WHERE d.parent = ? ORDER BY d.name",
             ino,
         ):
-            yield Inode(tuple(columns), ino, name), path + b"/" + name
+            yield Inode(Row._make(columns), ino, name), path + b"/" + name
 
     def _member(self, archive: tarfile.TarFile, inode: Inode, path: bytes) -> None:
         name = os.fsdecode(path)

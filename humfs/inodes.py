@@ -75,7 +75,7 @@ class Inode:
 
     def row(self) -> Row:
         """As a row of the database."""
-        return (
+        return Row(
             self.ino,
             self.mode,
             self.uid,
@@ -93,8 +93,8 @@ class Inode:
 
     def values(self) -> tuple[int | None, ...]:
         """The parameters of `PUT_INODE`."""
-        row = self.row()
-        return (*row[1:], row[0])
+        ino, *others = self.row()
+        return (*others, ino)
 
     def attr(self) -> Attr:
         return Attr(

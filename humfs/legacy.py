@@ -279,7 +279,7 @@ def _write_tree(volume: Volume, root: Path, progress: Progress) -> None:
             place, shadow = walk(files, path), walk(directories, path)
             data = volume.host.directories.get(ino)
             try:
-                write_record(RECORD, shadow, format_record(*row[1:4], row[4]))
+                write_record(RECORD, shadow, format_record(row.mode, row.uid, row.gid, row.rdev))
                 for name, child, mode, uid, gid, rdev, nlink, atime_ns, mtime_ns in volume.store.select(
                     "SELECT d.name, i.ino, mode, uid, gid, rdev, nlink, atime_ns, mtime_ns FROM dentry d "
                     "JOIN inode i ON i.ino = d.ino WHERE d.parent = ?",

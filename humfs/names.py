@@ -19,6 +19,7 @@ from humfs.host import DIRECTORY_MODE, FILE_MODE
 from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode
 from humfs.journal import Change
 from humfs.reconcile import adopted
+from humfs.store import Row
 from umlfs.filesystem import ROOT, Caller, DirSink, Entry, Opened
 from umlfs.host import syscalls
 from umlfs.host.names import check_name
@@ -53,7 +54,7 @@ class Names:
             if not directory.is_directory:
                 raise failure(errno.ENOTDIR)
             return ABSENT
-        inode = self._inodes.get(row[0])
+        inode = self._inodes.get(row.ino)
         if inode is None:
             if parent not in self._core.cached_directories:
                 await self._core.fill_caches(parent, name)
@@ -106,12 +107,12 @@ class Names:
         if stat.S_ISDIR(found.st_mode):
             directory.nlink += 1
         self._core.apply(
-            (sql.ADD_INODE, row),
+            (sql.ADD_INODE, tuple(row)),
             (sql.ADD_NAME, (directory.ino, name, ino)),
             (sql.PUT_INODE, directory.values()),
         )
         self._core.used_inodes += 1
-        self._core.volume.used += row[7] << 9
+        self._core.volume.used += row.blocks << 9
         self._core.names_changed(directory, time.time_ns())
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
@@ -373,7 +374,7 @@ class Names:
         inode = self._inodes.get(number)
         if inode is None:
             try:
-                inode = self._core.remember(row[2:], ino, name)  # type: ignore[arg-type]
+                inode = self._core.remember(Row._make(row[2:]), ino, name)  # type: ignore[arg-type]
             except OSError:
                 return add(name, position + _DOTS, number, mode & 0o170000, None)  # type: ignore[arg-type]
         if add(name, position + _DOTS, number, mode & 0o170000, entry := self._core.entry(inode)):  # type: ignore[arg-type]

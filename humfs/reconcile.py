@@ -298,7 +298,7 @@ class Reconciler:
         assert old is not None
         ino = self._number()
         fresh = (ino, *old[1:5], 1, found.st_size, found.st_blocks, *old[8:12], found.st_ino)
-        self.store.apply((sql.ADD_INODE, fresh), (sql.TURN_NAME, (ino, parent, name)))
+        self.store.apply((sql.ADD_INODE, tuple(fresh)), (sql.TURN_NAME, (ino, parent, name)))
         for xattr, value in self.store.xattrs(row.ino):
             self.store.apply((sql.PUT_XATTR, (ino, xattr, value)))
         self._rows.relink.add(row.ino)
@@ -317,7 +317,7 @@ class Reconciler:
         meta = self.store.meta
         fresh = adopted(ino, found, meta["default_uid"], meta["default_gid"])
         link = (sql.ADD_NAME, (parent, name, ino)) if row is None else (sql.TURN_NAME, (ino, parent, name))
-        self.store.apply((sql.ADD_INODE, fresh), link)
+        self.store.apply((sql.ADD_INODE, tuple(fresh)), link)
         self._rows.relink.update({ino, parent} if row is None else {ino, parent, row.ino})
         return ino
 
@@ -357,7 +357,7 @@ def adopted(ino: int, found: os.stat_result, uid: int, gid: int) -> Row:
     """The row for a file of the host that has none: the permissions are the host's, without set-id bits."""
     mode = found.st_mode & (_FORMAT | 0o777)
     is_directory = stat.S_ISDIR(mode)
-    return (
+    return Row(
         ino,
         mode,
         uid,

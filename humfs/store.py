@@ -12,31 +12,38 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from humfs import journal, schema
 from humfs.database import Database, unusable
 from humfs.journal import Change, Journal
 from umlfs.host.syscalls import failure
 
-COLUMNS: Final = (
-    "ino",
-    "mode",
-    "uid",
-    "gid",
-    "rdev",
-    "nlink",
-    "size",
-    "blocks",
-    "atime_ns",
-    "mtime_ns",
-    "ctime_ns",
-    "xattrs",
-    "host_ino",
-)
+
+class Row(NamedTuple):
+    """An inode as the table `inode` has it; see `humfs.schema` for what the columns mean."""
+
+    ino: int
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+    nlink: int
+    size: int
+    blocks: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    xattrs: int
+    host_ino: int | None
+
+
+COLUMNS: Final = Row._fields
 """The columns of a `Row`."""
-Row = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int | None]
+_row_of: Final = partial(tuple.__new__, Row)
+"""A `Row` of what SQLite gave, which has just these columns. (`Row._make` counts them once more.)"""
 
 ADD_INODE: Final = 0
 """Parameters: a `Row`."""
@@ -243,13 +250,13 @@ class Store:
 
     def get(self, ino: int) -> Row | None:
         """The inode of that number."""
-        row: Row | None = self._row(_GET, (ino,))
-        return row
+        row = self._row(_GET, (ino,))
+        return None if row is None else _row_of(row)
 
     def find(self, parent: int, name: bytes) -> Row | None:
         """The inode that `name` in `parent` leads to."""
-        row: Row | None = self._row(_FIND, (parent, name))
-        return row
+        row = self._row(_FIND, (parent, name))
+        return None if row is None else _row_of(row)
 
     def entries(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
         """Names in `parent` whose id is above `after`, in the order of ids: id, name, and the columns of a `Row`."""

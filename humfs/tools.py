@@ -106,7 +106,7 @@ def find(volume: Volume, path: tuple[bytes, ...]) -> Row:
     """The row of what is there. UmlError if there is nothing."""
     row = volume.store.get(ROOT)
     for name in path:
-        row = volume.store.find(row[0], name) if row is not None else None
+        row = volume.store.find(row.ino, name) if row is not None else None
     if row is None:
         raise UmlError(f"/{os.fsdecode(b'/'.join(path))}: no such file in the filesystem", None)
     return row
@@ -117,7 +117,7 @@ def read_stat(path: Path) -> tuple[Row, list[tuple[bytes, bytes]]]:
     root, parts = locate(path)
     with opened(root) as volume:
         row = find(volume, parts)
-        return row, volume.store.xattrs(row[0])
+        return row, volume.store.xattrs(row.ino)
 
 
 def change_owner(path: Path, owner: str) -> tuple[int, int]:
@@ -128,15 +128,15 @@ def change_owner(path: Path, owner: str) -> tuple[int, int]:
     root, parts = locate(path)
     with opened(root) as volume:
         row = find(volume, parts)
-        uid, gid = parse_owner(owner, root, row[2], row[3])
-        mode = row[1]
+        uid, gid = parse_owner(owner, root, row.uid, row.gid)
+        mode = row.mode
         if not stat.S_ISDIR(mode):
             mode &= ~stat.S_ISUID
             if mode & stat.S_IXGRP:
                 mode &= ~stat.S_ISGID
-        changed = (mode, uid, gid, *row[4:], row[0])
+        changed = (mode, uid, gid, *row[4:], row.ino)
         volume.mark()
-        volume.store.apply((sql.PUT_INODE, changed), (sql.DELETE_XATTR, (row[0], b"security.capability")))
+        volume.store.apply((sql.PUT_INODE, changed), (sql.DELETE_XATTR, (row.ino, b"security.capability")))
         volume.used = volume.count_used()
         return uid, gid
 
