@@ -86,6 +86,7 @@ class _Boot(click.Command):
 @click.option("--numa", metavar="NODE", help="The node of this host that its memory comes from.")
 @click.option("--cpu-quota", metavar="PERCENT", help="How much of a processor it gets, such as 50%.")
 @click.option("--memory-max", metavar="SIZE", help="How much of this host's memory it gets at most.")
+@click.option("--ssh", "by_ssh", is_flag=True, help="Have it ready for ssh, scp and Ansible: see 'uml ssh'. With -d.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE.toml", help="Write it down, and boot nothing.")
 @click.option(
     "--version", is_flag=True, expose_value=False, callback=_show_version, help="Say which, and which kernel."
@@ -107,6 +108,7 @@ class _Boot(click.Command):
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.toml] [KERNEL ARGUMENT]... [-- WORD...]")
 def command(
     detach: bool,
+    by_ssh: bool,
     mem: str | None,
     no_reboot: bool,
     save: Path | None,
@@ -130,9 +132,12 @@ def command(
     from runtime.machines.supervisor import Supervisor
     from runtime.process.memory import parse_size
     from runtime.tty.caller import wants_terminal
+    from umlfs.errors import UsageError
 
     given = {**options, "memory": None if mem is None else parse_size(mem), "reboot": False if no_reboot else None}
     described, remarks = command_line.describe(words, given, click.get_current_context().meta[LITERAL])
+    if by_ssh and not detach:
+        raise UsageError("--ssh without -d", "add -d, or use uml ssh later")
     if save is not None:
         description.save(described, save)
         return 0
@@ -142,6 +147,18 @@ def command(
     umid = supervisor.description.umid
     if detach:
         start.in_background(supervisor)
+        if by_ssh:
+            _prepare_ssh(umid, described.uml_dir)
         click.echo(umid)
         return 0
     return start.in_foreground(supervisor, lambda: None)
+
+
+def _prepare_ssh(umid: str, uml_dir: str) -> None:
+    import trio
+
+    from runtime.machines import client, directory, ssh
+
+    path = client.find(umid, directory.machines_directory(uml_dir or None))
+    ssh.check(path)
+    trio.run(ssh.prepare, path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import stat
 from collections.abc import Sequence
 from typing import Final
@@ -49,6 +50,7 @@ class Descriptor:
     def __init__(self, number: int, *, write: bool) -> None:
         self._number = number
         self._own: int | None = None
+        self._socket: socket.socket | None = None
         mode = os.fstat(number).st_mode
         self._is_terminal = stat.S_ISCHR(mode) and os.isatty(number)
         if stat.S_ISFIFO(mode) or self._is_terminal:
@@ -57,6 +59,9 @@ class Descriptor:
                 self._own = os.open(f"/proc/self/fd/{number}", flags)
             except OSError:
                 self._own = None
+        elif stat.S_ISSOCK(mode):
+            # By messages it can be used without waiting, whatever its flags, which are shared with others.
+            self._socket = socket.socket(fileno=os.dup(number))
 
     def close(self) -> None:
         """Close what was opened here."""
@@ -64,6 +69,10 @@ class Descriptor:
             trio.lowlevel.notify_closing(self._own)
             os.close(self._own)
             self._own = None
+        if self._socket is not None:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+            self._socket = None
 
     async def read_into(self, buffers: Sequence[memoryview]) -> int:
         """Wait for input and fill `buffers` as far as it goes; 0 at the end."""
@@ -78,6 +87,13 @@ class Descriptor:
                 if error.errno == errno.EIO:  # a terminal whose other side is gone
                     return 0
                 raise
+        while self._socket is not None:
+            try:
+                return int(self._socket.recvmsg_into(buffers, 0, socket.MSG_DONTWAIT)[0])
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._socket)
+            except ConnectionError:
+                return 0
         # Not straight into the buffers: the thread may outlive the wait, and they are another's then.
         size = min(sum(map(len, buffers)), CHUNK)
         data = await trio.to_thread.run_sync(os.read, self._number, size, abandon_on_cancel=True)
@@ -102,6 +118,13 @@ class Descriptor:
                 return os.writev(self._own, buffers)
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._own)
+        while self._socket is not None:
+            try:
+                return int(self._socket.sendmsg(buffers, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL))
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._socket)
+            except ConnectionResetError:
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
         return await trio.to_thread.run_sync(os.writev, self._number, buffers, abandon_on_cancel=True)
 
 
