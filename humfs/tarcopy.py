@@ -61,7 +61,12 @@ def pieces(stream: BinaryIO, losses: Losses, *, plain_lists: bool = False) -> It
     reader = Reader(cast(BinaryIO, tee), losses)
     for _ in reader.steps():
         headers = tee.take()
-        yield _with_plain_lists(headers) if plain_lists and b" SCHILY.acl." in headers else headers
+        if plain_lists and b" SCHILY.acl." in headers:
+            try:
+                headers = _with_plain_lists(headers)
+            except ValueError as error:
+                raise DamagedError(f"a damaged archive: {error}", "make it again") from None
+        yield headers
         yield from tee.skip(reader.next - tee.tell())
     yield tee.take()
     if not reader.is_complete:

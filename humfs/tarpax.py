@@ -77,7 +77,7 @@ def record(key: bytes, value: bytes) -> bytes:
 
 def number(records: Mapping[bytes, bytes], key: bytes) -> int:
     """A number that is not negative. ValueError."""
-    if not _NUMBER.match(records[key]):
+    if not _NUMBER.match(records.get(key, b"")):
         raise ValueError(f"its {key.decode()} is no number")
     return int(records[key])
 

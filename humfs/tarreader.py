@@ -275,7 +275,7 @@ class _Contents:
 
 def _descriptor(stream: BinaryIO) -> int | None:
     """That of a regular file, of which contents are copied by the kernel."""
-    return stream.fileno() if isinstance(stream, io.BufferedReader) and stream.seekable() else None
+    return stream.fileno() if isinstance(stream, (io.BufferedReader, io.BufferedRandom)) and stream.seekable() else None
 
 
 def _is_root(name: bytes) -> bool:

@@ -48,7 +48,7 @@ async def convert_blocks(source: Image, target: Image, *, force: bool, progress:
         return
     with output_file(target.path, force=force) as fd:
         if source.format.qemu is not None or target.format.qemu is not None:
-            await convert_with_qemu(source.path, source.format.qemu or "raw", fd, target.format.qemu or "raw")
+            await convert_with_qemu(source, fd, target.format.qemu or "raw")
         else:
             await trio.to_thread.run_sync(_copy, source.path, fd, ticking(progress))
         await trio.lowlevel.checkpoint_if_cancelled()

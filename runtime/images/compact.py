@@ -77,7 +77,7 @@ async def _rewrite(image: Image) -> None:
         raise UsageError(f"{image.path}: has persistent bitmaps in it, which would be lost", "remove them, or keep it")
     found = os.stat(image.path)
     with contextlib.suppress(_NotSmallerError), output_file(image.path, force=True, mode=found.st_mode & 0o777) as fd:
-        await convert_with_qemu(image.path, "qcow2", fd, "qcow2", options=_settings(facts, details))
+        await convert_with_qemu(image, fd, "qcow2", _settings(facts, details))
         await trio.lowlevel.checkpoint_if_cancelled()
         if os.fstat(fd).st_blocks >= found.st_blocks:
             raise _NotSmallerError

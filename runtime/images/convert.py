@@ -207,7 +207,7 @@ async def write_image(
     elif target.format.qemu is not None:
         with output_file(path, force=force) as fd, scratch_file(path.parent) as raw:
             await filled(partial(writers.to_ext4, fd=raw, settings=settings, report=report))
-            await convert_with_qemu(Path(f"/proc/self/fd/{raw}"), "raw", fd, target.format.qemu, inherited=[raw])
+            await convert_with_qemu(Image(Path(f"/proc/self/fd/{raw}"), Format.RAW), fd, target.format.qemu)
     elif target.format.is_filesystem:
         with scratch_directory(path.parent) as scratch:
             await filesystems.make(target.format, scratch / path.name, settings, filled, report)

@@ -247,7 +247,7 @@ async def _readable(image: Image, near: Path) -> AsyncIterator[Image]:
         yield image
         return
     with scratch_file(near) as fd:
-        await convert_with_qemu(image.path, image.format.qemu, fd, "raw")
+        await convert_with_qemu(image, fd, "raw")
         raw = replace(image, path=Path(f"/proc/self/fd/{fd}"), format=Format.RAW, shown=image.name)
         await _require_filesystem(raw)
         yield raw
@@ -264,18 +264,18 @@ async def _require_filesystem(image: Image) -> None:
         raise several(image.name, found)
 
 
-async def convert_with_qemu(
-    path: Path, format_: str, fd: int, target: str, inherited: Sequence[int] = (), options: Sequence[str] = ()
-) -> None:
-    """Write the disk in `path` to the file behind `fd`, in another format. UmlError.
+async def convert_with_qemu(source: Image, fd: int, target: str, options: Sequence[str] = ()) -> None:
+    """Write the disk `source` to the file behind `fd`, in qemu's format `target`. UmlError.
 
-    `inherited` are descriptors that `path` leads to, `options` further ones of `qemu-img convert`.
+    `options` are further ones of `qemu-img convert`.
     """
     program = find_program("qemu-img", "qemu-utils")
-    place = str(path) if path.is_absolute() else f"./{path}"
+    path = str(source.path) if source.path.is_absolute() else f"./{source.path}"
     open_file(path, read_only=True).close()  # says who has it; qemu has locks of its own, which ours would break
+    inherited = [int(source.path.name)] if path.startswith("/proc/self/fd/") else []
+    formats = ["-f", source.format.qemu or "raw", "-O", target]
     done = await trio.run_process(
-        [program, "convert", *options, "-f", format_, "-O", target, place, f"/proc/self/fd/{fd}"],
+        [program, "convert", *options, *formats, path, f"/proc/self/fd/{fd}"],
         stdin=subprocess.DEVNULL,
         capture_stdout=True,
         capture_stderr=True,
@@ -285,7 +285,7 @@ async def convert_with_qemu(
     )
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().removeprefix("qemu-img: ")
-        raise UmlError(f"{path}: qemu-img cannot convert it: {words}", "see 'qemu-img check'")
+        raise UmlError(f"{source.name}: qemu-img cannot convert it: {words}", "see 'qemu-img check'")
 
 
 @contextlib.contextmanager
