@@ -33,6 +33,7 @@ def command() -> None:
     Example:
       uml kernel install             the newest that Debian has
       uml kernel install trixie
+      uml kernel build --flavour smp
       uml kernel list
       uml run --kernel 6.12 -- uname -r
       uml kernel use system
@@ -89,6 +90,65 @@ def _tell(entry: Entry, what: str) -> None:
     click.echo(f"{entry.name}: {what}, {entry.about.size / 1e6:.0f} MB in {entry.path}")
     for line in lacks(entry):
         click.echo(line)
+
+
+@command.command("build")
+@click.option("--source", metavar="PACKAGE|DIR|TARBALL", help="Of what.  [the newest linux-source-* of Debian testing]")
+@click.option(
+    "--flavour",
+    "flavours",
+    multiple=True,
+    metavar="NAME",
+    help="fast, or on top of that smp, debug, time-travel, gcov.  [fast]",
+)
+@click.option("--set", "settings", multiple=True, metavar="CONFIG_X=y", help="Set an option of its configuration.")
+@click.option("--edit", is_flag=True, help="Change the configuration in the terminal (menuconfig) before it is built.")
+@click.option("--name", metavar="NAME", help="What to call it.  [its version]")
+@click.option("--mirror", metavar="URL", help="Where to fetch the package.  [as for install]")
+@click.option("--keyring", metavar="FILE", help="The keys that sign what is there.  [Debian's]")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="How much at a time.  [one for each processor]")
+@click.option("--dry-run", is_flag=True, help="Show the commands, and run none of them.")
+def build_(
+    source: str | None,
+    flavours: tuple[str, ...],
+    settings: tuple[str, ...],
+    edit: bool,
+    name: str | None,
+    mirror: str | None,
+    keyring: str | None,
+    jobs: int | None,
+    dry_run: bool,
+) -> None:
+    """Build a kernel from its source, without root: some minutes, and 4 GB in the cache directory.
+
+    The same build goes on where it was broken off, and a changed one compiles what has changed.
+
+    \b
+    Example:
+      uml kernel build
+      uml kernel build --flavour smp --source linux-source-7.2
+      uml kernel build --source ~/src/linux --set CONFIG_KASAN=y --flavour debug
+    """
+    from pathlib import Path
+
+    from runtime.cli.progress import progress_bar
+    from runtime.command.trial import try_kernel
+    from runtime.kernels import build, source_tree
+    from runtime.kernels.flavours import BASE, wanted
+
+    chosen = tuple(dict.fromkeys(flavours)) or (BASE,)
+    wanted(chosen, settings)
+    extra = {} if jobs is None else {"jobs": jobs}
+    if dry_run:
+        tree = Path(source or "linux-source").absolute()
+        click.echo("\n".join(build.dry_run(build.Plan(tree, chosen, settings, name, **extra), edit=edit)))
+        return
+    build.check_host()
+    tree = source_tree.source_tree(source, mirror=mirror, keyring=keyring, say=say)
+    with progress_bar("compiling") as progress:
+        plan = build.Plan(tree, chosen, settings, name, **extra)
+        entry = build.build(plan, edit=edit, trial=try_kernel, say=say, progress=progress)
+    _tell(entry, "built")
 
 
 @command.command("info")
