@@ -30,6 +30,7 @@ COMMANDS = {
     "exec": "runtime.cli.exec",
     "find": "runtime.cli.find",
     "forward": "runtime.cli.forward",
+    "gdb": "runtime.cli.gdb",
     "go": "runtime.cli.power.go",
     "halt": "runtime.cli.power.halt",
     "humfs": "runtime.cli.humfs",

@@ -196,6 +196,8 @@ def _modules(path: Path, version: str) -> Path | None:
     """A self-built kernel's own modules come before the packaged ones: version strings of builds are alike."""
     beside = Path(os.path.realpath(path)).parent
     for parent in (beside / "modules", beside / "lib/modules", PACKAGED_MODULES, HOST_MODULES):
+        if parent is PACKAGED_MODULES and (beside / "modules.order").is_file() and (beside / ".config").is_file():
+            return beside  # the tree that it was built in: `make modules_install` need not be run
         if (parent / version / "modules.dep").is_file():
             return parent / version
     return None

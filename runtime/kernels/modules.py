@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ OPTIONS: Final = {
 """The build options of the modules that guests here need: what tells whether they are built in when the kernel
 came without a modules directory."""
 
+NEEDS_MAX: Final = 1000
+"""Looks at the needs of a module's needs, and of theirs, that no module comes near."""
 MODULE_MAX: Final = 64 << 20
 """No module comes near it: a compressed file that yields more is broken."""
 
@@ -92,7 +95,40 @@ def _lines(path: Path) -> list[str]:
 
 def _dependencies(directory: Path) -> dict[str, str]:
     """The lines of modules.dep (thousands) by the names of the modules (of which a guest needs five)."""
-    return {module_name(line.partition(":")[0]): line for line in _lines(directory / "modules.dep")}
+    if (directory / "modules.dep").exists():
+        return {module_name(line.partition(":")[0]): line for line in _lines(directory / "modules.dep")}
+    return _of_build_tree(directory)
+
+
+def _of_build_tree(directory: Path) -> dict[str, str]:
+    """The lines that `make modules_install` would write for the tree that a kernel was built in."""
+    paths = [f"{line.rpartition('.')[0]}.ko" for line in _lines(directory / "modules.order") if line]
+    by_name = {module_name(path): path for path in paths if (directory / path).is_file()}
+    direct = {name: _direct_needs(directory / path) for name, path in by_name.items()}
+    return {
+        name: f"{path}: {' '.join(by_name.get(each, f'{each}.ko') for each in _all_needs(name, direct))}"
+        for name, path in by_name.items()
+    }
+
+
+def _direct_needs(path: Path) -> list[str]:
+    """What a module says that it needs, in its section .modinfo."""
+    found = re.search(rb"\0depends=([\w,-]*)\0", b"\0" + path.read_bytes())
+    return [name.replace("-", "_") for name in found[1].decode().split(",") if name] if found else []
+
+
+def _all_needs(name: str, direct: Mapping[str, Sequence[str]]) -> list[str]:
+    """All that a module needs, each before what that one needs."""
+    order: list[str] = []
+    waiting = list(direct.get(name, ()))
+    for _ in range(NEEDS_MAX):
+        if not waiting:
+            return order
+        each = waiting.pop(0)
+        # Whoever is needed once more, and later, comes later.
+        order = [other for other in order if other != each] + [each]
+        waiting += direct.get(each, ())
+    raise UmlError(f"module {name}: the modules that it needs need each other", "build them anew")
 
 
 def _add(name: str, directory: Path, table: dict[str, str], found: dict[str, Module]) -> None:

@@ -120,3 +120,26 @@ def test_the_order_is_that_of_the_modules_themselves() -> None:
         assert {modules.module_name(name) for name in depends.decode().split(",") if name} <= loaded
         loaded.add(module.name)
     assert len(loaded) > 3
+
+
+def test_the_tree_that_a_kernel_was_built_in(tmp_path: Path) -> None:
+    """No `make modules_install` is needed: what a module needs it says itself."""
+    needs = {"fs/fuse/fuse": "", "fs/fuse/virtiofs": "fuse,ring-a", "drivers/ring-a": "core", "drivers/core": ""}
+    for name, needed in needs.items():
+        path = tmp_path / f"{name}.ko"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\x7fELF\0license=GPL\0depends=%s\0name=x\0" % needed.encode())
+    (tmp_path / "modules.order").write_text("".join(f"{name}.o\n" for name in needs))
+    (tmp_path / ".config").touch()
+    assert kernel._modules(tmp_path / "linux", "9.9") == tmp_path
+    built = Kernel(tmp_path / "linux", "9.9", tmp_path)
+    assert names(built, "virtiofs") == ["core", "ring_a", "fuse", "virtiofs"]
+    assert resolve(built, ["ring_a"])[1].path == tmp_path / "drivers/ring-a.ko"
+
+
+def test_modules_that_need_each_other(tmp_path: Path) -> None:
+    for name, needed in (("a", b"b"), ("b", b"a")):
+        (tmp_path / f"{name}.ko").write_bytes(b"\x7fELF\0depends=%s\0" % needed)
+    (tmp_path / "modules.order").write_text("a.o\nb.o\n")
+    with pytest.raises(UmlError, match="need each other"):
+        names(Kernel(tmp_path / "linux", "9.9", tmp_path), "a")

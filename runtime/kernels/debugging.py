@@ -1,0 +1,52 @@
+"""gdb on a kernel: what it is told, so that it does not stop for what a UML kernel lives by."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from umlfs.errors import UmlError
+
+SIGNALS: Final = ("SIGSEGV", "SIGALRM", "SIGIO", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGWINCH")
+"""Page faults, the timer, devices: the kernel's own, some thousands of them a second. Not SIGINT, which is Ctrl-C in
+gdb."""
+SCRIPTS: Final = "vmlinux-gdb.py"
+
+
+def gdb_command(pid: int, kernel: Path) -> list[str]:
+    """The command that attaches gdb to the kernel process `pid` of the file `kernel`. UmlError if there is no gdb."""
+    gdb = shutil.which("gdb")
+    if gdb is None:
+        raise UmlError("the program gdb is not there", "install it with `apt install gdb`")
+    told = ["set pagination off", f"handle {' '.join(SIGNALS)} nostop noprint pass"]
+    if scripts := find_scripts(kernel):
+        told += [f"add-auto-load-safe-path {scripts.parent}", f"source {scripts}"]
+    words = [word for each in told for word in ("-iex", each)]
+    return [gdb, "-q", *words, "-p", str(pid), str(kernel)]
+
+
+def find_scripts(kernel: Path) -> Path | None:
+    """The kernel's own scripts for gdb: beside it in the tree that it was built in, or in its folder of the store."""
+    for place in (kernel.parent, kernel.parent / "gdb"):
+        if (place / SCRIPTS).is_file():
+            return place / SCRIPTS
+    return None
+
+
+def advice(kernel: Path) -> str | None:
+    """What to tell somebody who debugs a kernel that has no symbols; None if it has."""
+    with open(kernel, "rb") as file:
+        has_symbols = b".debug_info" in file.read()[-(1 << 20) :]
+    if has_symbols:
+        return None
+    return f"{kernel}: the kernel has no symbols; 'uml kernel build --flavour debug' makes one that has"
+
+
+def may_attach(pid: int) -> str | None:
+    """Why gdb may not attach to a process of one's own; None if it may."""
+    try:
+        scope = Path("/proc/sys/kernel/yama/ptrace_scope").read_text().strip()
+    except OSError:
+        return None
+    return None if scope == "0" else f"ptrace_scope is {scope}: only root may attach to process {pid}"
