@@ -44,6 +44,7 @@ COMMANDS = {
     "reboot": "runtime.cli.power.reboot",
     "run": "runtime.cli.run",
     "serve": "runtime.cli.serve",
+    "sources": "runtime.cli.sources",
     "ssh": "runtime.cli.ssh",
     "stat": "runtime.cli.stat",
     "stop": "runtime.cli.power.stop",

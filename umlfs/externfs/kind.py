@@ -73,7 +73,8 @@ class TreeKind(SourceKind):
 
     async def open(self, argument: str, options: OpenOptions) -> Filesystem:
         """The tree. It can be changed only if `rw` was said. UmlError where it cannot be opened."""
-        words = split(self.scheme, argument, options.extra, self.own_options)
+        # Whoever serves it may be in another directory later.
+        words = split(self.scheme, self.absolute(argument), options.extra, self.own_options)
         planted = await trio.to_thread.run_sync(self.plant, words)
         plant = planted if isinstance(planted, Plant) else Plant(planted)
         return NodeFilesystem(

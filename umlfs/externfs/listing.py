@@ -38,12 +38,23 @@ class Listing:
 
     async def entries(self, position: int) -> list[tuple[bytes, Node] | None]:
         """Some entries from `position`, none at the end. Those before are not asked for again, unless by a rewind."""
-        async with self._lock:
+        first = position - self._start
+        if position and 0 <= first < len(self._read):
+            return self._read[first : first + _GIVEN]
+        if position and self._ended and self._trouble is None and first >= len(self._read):
+            return []
+        if self._lock.locked():
+            await self._lock.acquire()
+        else:
+            self._lock.acquire_nowait()  # the other way would let others run, for nothing
+        try:
             if position < self._start or not position:
                 await self._rewind()
             while position >= self._start + len(self._read) and not self._ended:
                 self._trim(position)
                 await self._more()
+        finally:
+            self._lock.release()
         first = position - self._start
         if first >= len(self._read) and self._trouble is not None:
             raise self._trouble

@@ -71,7 +71,7 @@ class FsKind(TreeKind):
         block = int(words.number(self.scheme, "block", 8) * _MIB)
         blocks = int(words.number(self.scheme, "blocks", 8))
         store = Store(fs, root, block=block, blocks=blocks, writable=words.writable)
-        return Plant(RemoteDirectory(store, store.root, {"type": "directory"}))
+        return Plant(RemoteDirectory(store, store.root, {"type": "directory"}), store.close)
 
 
 def _storage_options(words: Words, protocol: str) -> dict[str, Any]:

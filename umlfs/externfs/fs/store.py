@@ -5,6 +5,7 @@ A path is the root and names that are single components. What expands patterns i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import posixpath
@@ -187,22 +188,53 @@ class Store:
         with saying(path):
             self.fs.rm_file(path)
         self.forget(path)
+        self._keep_directory(path)
+
+    def _keep_directory(self, path: str) -> None:
+        """The last object is gone; the directory it was in is there until it is removed."""
+        above = posixpath.dirname(path)
+        if above != self.root and not self.fs.isdir(above):
+            self._made.add(above)
 
     def mkdir(self, path: str) -> None:
         with saying(path):
             self.fs.mkdir(path, create_parents=False)
-        if not self.fs.isdir(path):
-            self._made.add(path)
+            if not self.fs.isdir(path):
+                self._made.add(path)
 
     def rmdir(self, path: str) -> None:
         """ENOTEMPTY."""
-        if self.ls(path):
+        if self._names(path):
             raise failure(errno.ENOTEMPTY)
-        if path not in self._made:
+        if path not in self._made and self.fs.isdir(path):  # that of an object store goes with its last object
             with saying(path):
                 self.fs.rmdir(path)
         self._made.discard(path)
         self.forget(path)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        with contextlib.suppress(Exception):
+            if hasattr(self.fs, "ftp"):
+                self.fs.ftp.close()
+                self.fs.client.close()
+            self._close_sessions(self.fs)
+
+    def _close_sessions(self, fs: Any) -> None:
+        """Of it, and of what it is read from."""
+        for name in ("_session", "_s3"):
+            session = getattr(fs, name, None)
+            if session is not None and hasattr(fs, "close_session"):
+                type(fs).close_session(fs.loop, session)
+        if (inner := getattr(fs, "fo", None)) is not None:
+            inner.close()
+            self._close_sessions(inner.fs)
+
+    def _names(self, path: str) -> list[tuple[str, Info]]:
+        try:
+            return self.ls(path)
+        except FileNotFoundError:
+            return []
 
     def move(self, path: str, to: str) -> None:
         """A file; where the store cannot rename, by a copy on its side."""

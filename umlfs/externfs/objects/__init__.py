@@ -1,0 +1,1 @@
+"""`objects:` Python objects as a tree. See docs/externfs.md."""

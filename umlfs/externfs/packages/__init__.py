@@ -1,0 +1,1 @@
+"""`packages:` the package database of a Debian system as text. See docs/externfs.md."""

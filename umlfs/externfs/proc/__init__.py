@@ -1,0 +1,1 @@
+"""`proc:` the processes of this host. See docs/externfs.md."""

@@ -1,0 +1,29 @@
+"""The kind of source `proc:`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from umlfs.errors import UsageError
+from umlfs.externfs.kind import TreeKind
+from umlfs.externfs.node import Directory
+from umlfs.externfs.words import Words
+
+
+class ProcKind(TreeKind):
+    """The processes of this host."""
+
+    scheme = "proc"
+    summary = "the processes of this host, with signals and niceness to write; systemd's units"
+    example = "uml ls proc:"
+
+    def plant(self, words: Words) -> Directory:
+        """UsageError for an argument."""
+        if words.argument:
+            raise UsageError(f"proc:{words.argument}: there is only this host", "write proc:")
+        from umlfs.externfs.proc.nodes import Root
+
+        return Root(words.writable)
+
+
+kind: Final = ProcKind()
