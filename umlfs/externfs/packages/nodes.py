@@ -76,6 +76,7 @@ class Manager:
             errors="replace",
             env=environment,
             check=False,
+            process_group=0,
         )
         self.log += f"$ {what}\n{done.stdout}{done.stderr}"
         if done.returncode:

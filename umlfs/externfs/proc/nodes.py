@@ -156,7 +156,8 @@ class Signal(Action):
 
 
 def _systemctl(*words: str) -> str:
-    done = subprocess.run(["systemctl", "--no-pager", *words], capture_output=True, text=True, timeout=10, check=False)
+    line = ["systemctl", "--no-pager", *words]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=10, check=False, process_group=0)
     if done.returncode:
         raise failure(errno.EIO)
     return done.stdout
