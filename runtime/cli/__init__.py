@@ -39,6 +39,7 @@ COMMANDS = {
     "ls": "runtime.cli.ls",
     "mconsole": "runtime.cli.mconsole",
     "mount": "runtime.cli.mount",
+    "net": "runtime.cli.net",
     "proxy": "runtime.cli.proxy",
     "ps": "runtime.cli.ps",
     "reboot": "runtime.cli.power.reboot",

@@ -16,7 +16,7 @@ networks = click.option(
     "networks",
     multiple=True,
     metavar="KIND[:OPTION,...]",
-    help="A network card: user (the internet, through this host; user:host=yes reaches its loopback), or none.",
+    help="A network card: user (the internet, through this host), one that uml net has made, or none.",
 )
 publish = click.option(
     "-p",

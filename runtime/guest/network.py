@@ -72,8 +72,15 @@ class Network:
         search = [f"search {' '.join(self.search)}\n"] if self.search else []
         return "".join([*search, *(f"nameserver {server}\n" for server in self.servers)])
 
+    @property
+    def has_gateway(self) -> bool:
+        """Whether some card leads out already: the first that does is the default."""
+        return any(card.gateways for card in self.cards)
+
     def with_card(self, card: Card, servers: Sequence[str], search: Sequence[str]) -> Network:
         """The network with one more card."""
+        if self.has_gateway:
+            card = replace(card, gateways=())
         more = [server for server in servers if server not in self.servers]
         domains = [domain for domain in search if domain not in self.search]
         return replace(

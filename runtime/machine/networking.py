@@ -39,7 +39,9 @@ class Networking:
         """All networks are under way, until the context ends. UmlError, UsageError."""
         async with contextlib.AsyncExitStack() as stack:
             for unit, network in enumerate(self._options.networks):
-                place = Place(keeper, unit, address(self._options.name, unit), self._reconnect, self._tell)
+                place = Place(
+                    keeper, self._options.name, unit, address(self._options.name, unit), self._reconnect, self._tell
+                )
                 self.attachments.each.append(await stack.enter_async_context(network.attached(place)))
             try:
                 yield

@@ -19,6 +19,8 @@ class Place:
 
     keeper: Keeper
     """Its directory is the machine's, and what it starts ends with the machine."""
+    name: str
+    """The machine's."""
     unit: int
     """The number of the card: `vecN` to the kernel, `ethN` in the guest."""
     mac: str

@@ -132,6 +132,16 @@ class Engine:
         return lines[-1] if lines else "it said nothing"
 
 
+def slirp_jail() -> tuple[list[str], list[str]]:
+    """What to put before slirp4netns, and its options, for a jail of its own: a system call filter, and where this user
+    may make one a mount namespace."""
+    if os.geteuid() == 0:
+        return [], ["--enable-sandbox", "--enable-seccomp"]
+    if user_namespaces():
+        return ["unshare", "--user", "--map-root-user", "--"], ["--enable-sandbox", "--enable-seccomp"]
+    return [], ["--enable-seccomp"]
+
+
 async def appearing(path: Path, seconds: float = POLL_SECONDS) -> None:
     """Wait until there is something at `path`, looking every so often."""
     while True:

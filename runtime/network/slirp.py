@@ -23,7 +23,7 @@ import trio
 from runtime.guest.network import Card
 from runtime.network import resolver
 from runtime.network.contract import Gear, Place
-from runtime.network.engine import Engine, appearing, user_namespaces
+from runtime.network.engine import Engine, appearing, slirp_jail
 from runtime.network.published import Published, check_free
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.programs import run_program
@@ -128,13 +128,11 @@ class SlirpAttachment:
 
     def _command(self) -> list[str]:
         self._api.unlink(missing_ok=True)
-        jail = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--"]
-        sandbox = ["--enable-sandbox"] if os.geteuid() == 0 or user_namespaces() else []
+        jail, sandbox = slirp_jail()
         return [
-            *(jail if sandbox else []),
+            *jail,
             self.program,
             *sandbox,
-            "--enable-seccomp",
             "--target-type=bess",
             f"--mtu={self.network.mtu}",
             *(["--enable-ipv6"] if self.ipv6 else []),

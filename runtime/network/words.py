@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from runtime.network import published, user
+from runtime.network import lab, member, published, user
 from runtime.network.contract import Network
 from runtime.network.published import Published
-from umlfs.errors import UsageError
+from umlfs.errors import UmlError, UsageError
+from umlfs.wire.ethernet import VLAN_MAX
 
 NONE: Final = "none"
 USER: Final = "user"
@@ -40,7 +42,7 @@ def parse(word: str) -> Network | None:
         return None
     if kind == USER:
         return _user(word, options)
-    raise UsageError(f"--net {word}: '{kind}' is not a network", f"known are {KINDS}")
+    return _member(word, kind, options)
 
 
 def split(word: str) -> tuple[str, dict[str, str]]:
@@ -90,6 +92,34 @@ def answer(word: str, name: str, text: str) -> bool:
 def _user(word: str, options: dict[str, str]) -> user.User:
     refuse_unknown(word, options, ("host", "mac"))
     return user.User(answer(word, "host", options.get("host", "no")), mac(word, options.get("mac", "")))
+
+
+def _member(word: str, name: str, options: dict[str, str]) -> member.Member:
+    refuse_unknown(word, options, ("mac", "ip", "vlan", "delay", "loss", "rate"))
+    if not lab.NAME_FORM.match(name):
+        raise UsageError(f"--net {word}: '{name}' is not a network", f"known are {KINDS}")
+    try:
+        lab.find(name)
+    except UmlError as error:
+        raise UsageError(f"--net {word}: {error.what}", f"{error.way_out}, or use one of {KINDS}") from None
+    impairment = lab.impairment(word, options)
+    address = mac(word, options.get("mac", ""))
+    return member.Member(name, address, _ip(word, options), _vlan(word, options), impairment)
+
+
+def _ip(word: str, options: dict[str, str]) -> str:
+    text = options.get("ip", "")
+    try:
+        return str(ipaddress.IPv4Address(text)) if text else ""
+    except ValueError:
+        raise UsageError(f"--net {word}: '{text}' is not an IPv4 address", "for example ip=10.9.0.50") from None
+
+
+def _vlan(word: str, options: dict[str, str]) -> int:
+    text = options.get("vlan", "0")
+    if not text.isdigit() or int(text) > VLAN_MAX:
+        raise UsageError(f"--net {word}: vlan={text}", f"1 to {VLAN_MAX}")
+    return int(text)
 
 
 def _publish(found: list[Network], ports: list[Published]) -> None:

@@ -28,7 +28,8 @@ def test_networks(word: str, network: object) -> None:
 @pytest.mark.parametrize(
     ("word", "complaint"),
     [
-        ("usr", "--net usr: 'usr' is not a network; known are"),
+        ("usr", "--net usr: usr: no such network; make it: uml net create usr, or use one of none, user"),
+        ("USER", "--net USER: 'USER' is not a network; known are"),
         ("user:hots=yes", "--net user:hots=yes: no option 'hots'; known are"),
         ("user:host", "--net user:host: 'host' is not an option"),
         ("user:host=1", "--net user:host=1: host=1; write host=yes or host=no"),

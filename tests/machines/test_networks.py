@@ -1,0 +1,128 @@
+"""`uml net`: machines on a network of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import needs
+from tests.machines.household import BOUND, Household
+
+REACHED = "busybox ping -c 1 -W 2 {} >/dev/null && echo yes || echo no"
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + BOUND
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def reaches(uml: Household, machine: str, target: str) -> bool:
+    return uml.ok("exec", machine, "--", "sh", "-c", REACHED.format(target)) == "yes\n"
+
+
+def port(uml: Household, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(uml.ok("net", "inspect", "lab"))
+    return next(each for each in found["ports"] if each["name"] == name)
+
+
+@pytest.mark.guest
+def test_a_network(ordinary: Household) -> None:
+    """Of an ordinary user: names, a cable pulled, a capture, a late machine with a bad link, and its end."""
+    uml = ordinary
+    assert uml.ok("net", "create", "lab", "--subnet", "10.77.0.0/24", "--internal") == "10.77.0.0/24\n"
+    for name in ("web", "db"):
+        uml.ok("boot", "-d", "--name", name, "--init", "", "--net", "lab", "mem=64M")
+    assert reaches(uml, "web", "db.lab")
+    assert reaches(uml, "db", "web")
+    assert uml.ok("net", "ls") == "lab              10.77.0.0/24       internal  web db\n"
+    capture(uml)
+    uml.ok("net", "unplug", "lab", "db")
+    assert not reaches(uml, "web", "db.lab")
+    uml.ok("net", "plug", "lab", "db")
+    assert reaches(uml, "web", "db.lab")
+    slow = uml.uml("run", "--net", "lab:ip=10.77.0.50,delay=150ms", "--", "busybox", "ping", "-c", "2", "web.lab")
+    assert slow.returncode == 0, slow.stderr
+    assert float(slow.stdout.rpartition(b"min/avg/max = ")[2].partition(b"/")[0]) >= 300  # there and back
+    assert uml.error("net", "rm", "lab") == (1, "lab: in use by web, db; end them first: uml halt")
+    assert uml.error("run", "--net", f"lab:ip={port(uml, 'db')['ip']}", "--", "true")[1] == (
+        f"ip={port(uml, 'db')['ip']}: another machine on lab has it; choose another"
+    )
+    assert uml.error("run", "--net", f"lab:mac={port(uml, 'db')['mac']}", "--", "true")[1].endswith(
+        "give another: mac=…"
+    )
+    for name in ("web", "db"):
+        uml.ok("halt", name)
+    assert eventually(lambda: json.loads(uml.ok("net", "inspect", "lab"))["ports"] == [])
+    uml.ok("net", "rm", "lab")
+    assert uml.ok("net", "ls") == ""
+
+
+def capture(uml: Household) -> None:
+    """What goes by is seen, by tcpdump."""
+    file = uml.home / "it.pcap"
+    with subprocess.Popen(uml.command("net", "capture", "lab", file)) as capturing:
+        assert eventually(lambda: file.exists() and file.stat().st_size >= 24)
+        assert reaches(uml, "web", "db.lab")
+        assert eventually(lambda: file.stat().st_size > 200)
+        capturing.terminate()
+    words = [needs.program("tcpdump"), "-n", "-r", str(file), "icmp"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=BOUND).stdout
+    assert "ICMP echo request" in told
+
+
+@pytest.mark.guest
+def test_isolated_machines_reach_the_world_alone(me: Household) -> None:
+    uml = me
+    uml.ok("net", "create", "lab", "--isolated")
+    for name in ("web", "db"):
+        uml.ok("boot", "-d", "--name", name, "--init", "", "--net", "lab", "mem=64M")
+    gateway = port(uml, "web")["ip"].rpartition(".")[0] + ".2"
+    assert reaches(uml, "web", gateway)
+    assert not reaches(uml, "web", port(uml, "db")["ip"])
+    for name in ("web", "db"):
+        uml.ok("halt", name)
+    assert eventually(lambda: len(json.loads(uml.ok("net", "inspect", "lab"))["ports"]) == 1)
+    uml.ok("net", "rm", "lab")
+
+
+def test_bad_words(me: Household) -> None:
+    uml = me
+    uml.ok("net", "create", "lab", "--subnet", "10.78.0.0/24")
+    for words, what in (
+        (("net", "create", "lab"), "lab: there is such a network"),
+        (("net", "create", "two", "--subnet", "10.78.0.128/25"), "too small; /16 to /24 can be had"),
+        (("net", "create", "two", "--subnet", "10.78.0.0/16"), "overlaps 10.78.0.0/24 of network lab"),
+        (("net", "create", "two", "--subnet", "10.78.0.1/24"), "has host bits set"),
+        (("net", "create", "user"), "'user' cannot be the name of a network"),
+        (("net", "create", "two", "--internal", "--isolated"), "its machines could reach nobody"),
+        (("net", "rm", "two"), "two: no such network; make it: uml net create two"),
+        (("run", "--net", "two", "--", "true"), "--net two: two: no such network"),
+        (("run", "--net", "lab:loss=2", "--", "true"), "--net lab:loss=2: loss=2; write it like loss=1%"),
+        (("run", "--net", "lab:ip=1.2", "--", "true"), "'1.2' is not an IPv4 address"),
+        (("run", "--net", "lab:ip=10.79.0.9", "--", "true"), "ip=10.79.0.9: not in 10.78.0.0/24 of lab"),
+    ):
+        assert what in uml.error(*words)[1]
+    uml.ok("net", "rm", "lab")
+    assert not list((uml.home / ".uml-net").iterdir())
+
+
+def test_a_switch_that_was_killed_starts_again(me: Household) -> None:
+    uml = me
+    uml.ok("net", "create", "lab", "--internal")
+    for _ in range(2):
+        assert uml.ok("run", "--net", "lab", "--mem", "64M", "--", "busybox", "ping", "-c", "1", "-W", "1", "127.0.0.1")
+        for entry in Path("/proc").glob("[0-9]*"):
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.exists() else []
+            if f"{uml.home}/.uml-net/lab".encode() in words:
+                subprocess.run(["kill", "-9", entry.name], check=False)
+    uml.ok("net", "rm", "lab")
