@@ -44,5 +44,5 @@ time_travel = click.option(
 jail = click.option(
     "--jail",
     type=click.Choice(["auto", "strict", "off"]),
-    help="Keep the kernel process from this host: as far as that goes, entirely or not at all, or not.  [off]",
+    help="Keep the kernel process from this host: as far as that goes, entirely or not at all, or not.  [auto]",
 )

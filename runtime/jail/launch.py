@@ -38,6 +38,7 @@ class Launch:
         self,
         mode: Mode,
         kernel: Path,
+        version: str,
         *,
         directory: Path,
         memory: int,
@@ -45,14 +46,15 @@ class Launch:
         memory_on_disk: bool,
         grants: Grants,
     ) -> None:
-        """The kernel's file and its machine's directories, see `plan.Plan`. UmlError where the host lacks what no jail
-        can be without."""
+        """The kernel's file and version, and its machine's directories, see `plan.Plan`. UmlError where the host lacks
+        what no jail can be without."""
         self.mode = mode
         self.layers = Layers(mode)
         self.directory = -1
         """A descriptor of the machine's directory `OWN`, as the kernel sees it: there are its socket and pid file. The
         caller closes it."""
         self._kernel = kernel
+        self._version = version
         self._memory = memory
         self._paths = (directory, memory_directory)
         self._memory_on_disk = memory_on_disk
@@ -68,7 +70,9 @@ class Launch:
 
     def __enter__(self) -> Launch:
         self._program = self._file("jail", launcher())
-        self._filter = self._file("filter", seccomp.program()) if seccomp.is_known() else -1
+        self._filter = (
+            self._file("filter", seccomp.program(seccomp.unused_by(self._version))) if seccomp.is_known() else -1
+        )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,7 +19,7 @@ class Mode(StrEnum):
     """None: the kernel process may do whatever its caller may."""
 
 
-DEFAULT: Final = Mode.OFF
+DEFAULT: Final = Mode.AUTO
 
 
 class Layer(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import platform
+import re
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -27,6 +28,17 @@ _ERRNO: Final = 0x00050000
 def is_known() -> bool:
     """Whether there is a filter for this machine's architecture."""
     return platform.machine() == MACHINE
+
+
+FROM_MEMORY: Final = ("memfd_create", "execveat")
+"""How kernels from 6.13 on start the processes of their guest; older ones have no use for it."""
+FROM_MEMORY_SINCE: Final = (6, 13)
+
+
+def unused_by(version: str) -> tuple[str, ...]:
+    """The system calls of the table that a kernel of this version has no use for."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return FROM_MEMORY if found and (int(found[1]), int(found[2])) < FROM_MEMORY_SINCE else ()
 
 
 def program(never: Iterable[str] = ()) -> bytes:

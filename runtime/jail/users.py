@@ -14,6 +14,7 @@ from typing import Final
 FIRST: Final = 0x7A000000
 """From here on numbers belong to nobody: behind those of systemd's containers, before 2^31."""
 COUNT: Final = 0x01000000
+_CAP_SYS_ADMIN: Final = 21
 FALLBACK: Final = 65534
 """Where the caller's own user namespace has few numbers."""
 
@@ -47,15 +48,32 @@ def _is_mapped(number: int, which: str) -> bool:
     return True
 
 
-def kept_from(paths: Iterable[Path], bits: int) -> Path | None:
-    """The first of `paths` that others than its owner may not use so (`bits` of a mode: 4 read, 2 write, 1 execute).
+def shows_files() -> bool:
+    """Whether root may give a process another root, which shows files whatever the directories above them allow."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        effective = next(line for line in lines if line.startswith("CapEff:"))
+        return bool(int(effective.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+    return False
 
-    Only the file itself is looked at: the jail shows it whatever the directories above it allow.
-    """
+
+def kept_from(paths: Iterable[Path], bits: int) -> Path | None:
+    """The first of `paths` that others than its owner may not use so (`bits` of a mode: 4 read, 2 write, 1 execute)."""
+    alone = shows_files()
     for path in paths:
-        with contextlib.suppress(OSError):
-            mode = os.stat(path).st_mode
-            wanted = bits | (1 if stat.S_ISDIR(mode) else 0)
-            if mode & wanted != wanted:
-                return path
+        if not _allows(path, bits):
+            return path
+        above = () if alone else path.parents
+        shut = next((each for each in above if not _allows(each, 1)), None)
+        if shut is not None:
+            return shut
     return None
+
+
+def _allows(path: Path, bits: int) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return True  # what is not there is somebody else's to say
+    wanted = bits | (1 if stat.S_ISDIR(mode) else 0)
+    return mode & wanted == wanted

@@ -348,6 +348,7 @@ class Machine:
         launch = Launch(
             self.options.jail,
             kernel.path,
+            kernel.version,
             directory=keeper.directory,
             memory=self.options.memory,
             memory_directory=keeper.memory,
