@@ -8,7 +8,8 @@ from dataclasses import asdict
 import click
 
 from runtime.cli.printing import printable
-from runtime.doctor.checks import Check, can_run, diagnose
+from runtime.doctor.check import Check
+from runtime.doctor.checks import can_run, diagnose
 
 
 @click.command("doctor")

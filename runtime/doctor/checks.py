@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.doctor.check import Check, sudo
+from runtime.doctor.jail import NAMESPACE_SETTINGS, jail_checks
 from runtime.guest.initramfs import find_busybox
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.modules import resolve
@@ -26,27 +27,6 @@ FUSERMOUNT = Path("/usr/bin/fusermount3")
 MTAB = Path("/etc/mtab")
 PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 SHARED_MEMORY = Path("/dev/shm")
-NAMESPACE_SETTINGS = {
-    Path("/proc/sys/kernel/unprivileged_userns_clone"): "1",
-    Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"): "0",
-}
-"""What forbids user namespaces to ordinary users, and the value that allows them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked for."""
-
-    name: str
-    ok: bool
-    required: bool
-    """Whether `uml run` cannot do without it."""
-    found: str
-    """What is there, or what is wrong."""
-    purpose: str
-    """What it is for."""
-    mend: str | None = None
-    """The shell command that mends it; None where all is well or no one command does."""
 
 
 def diagnose(kernel: str | None = None) -> list[Check]:
@@ -66,6 +46,7 @@ def diagnose(kernel: str | None = None) -> list[Check]:
         _pyfuse3(),
         _slirp4netns(),
         _user_namespaces(),
+        *jail_checks(),
     ]
 
 
@@ -85,7 +66,7 @@ def _user_namespaces() -> Check:
         return Check("user namespaces", True, False, "allowed", purpose)
     for path, value in NAMESPACE_SETTINGS.items():
         if path.exists() and path.read_text().strip() != value:
-            mend = _sudo(f"sysctl {'.'.join(path.parts[3:])}={value}")
+            mend = sudo(f"sysctl {'.'.join(path.parts[3:])}={value}")
             return Check("user namespaces", False, False, f"forbidden by {path}", purpose, mend)
     return Check("user namespaces", False, False, "forbidden, as by the seccomp filter of a container", purpose)
 
@@ -95,12 +76,8 @@ def can_run(checks: list[Check]) -> bool:
     return all(check.ok for check in checks if check.required)
 
 
-def _sudo(command: str) -> str:
-    return command if os.geteuid() == 0 else f"sudo {command}"
-
-
 def _install(package: str) -> str:
-    return _sudo(f"apt-get install {package}")
+    return sudo(f"apt-get install {package}")
 
 
 def _kernel_checks(path: str | None) -> list[Check]:
@@ -133,7 +110,7 @@ def _memory() -> Check:
     except UmlError as error:
         # An existing tmpfs keeps what it holds; /dev/shm is a plain directory in some containers.
         how = "-o remount,exec,size=2G" if SHARED_MEMORY.is_mount() else "-t tmpfs tmpfs"
-        return Check("memory", False, True, error.what, purpose, _sudo(f"mount {how} {SHARED_MEMORY}"))
+        return Check("memory", False, True, error.what, purpose, sudo(f"mount {how} {SHARED_MEMORY}"))
     return Check("memory", True, True, f"{directory} can be mapped executable and has room", purpose)
 
 
@@ -145,7 +122,7 @@ def _ptrace() -> Check:
     if done.returncode == 0:
         return Check("ptrace", True, True, "allowed", purpose)
     if PTRACE_SCOPE.exists() and PTRACE_SCOPE.read_text().strip() in ("2", "3"):
-        mend = _sudo("sysctl kernel.yama.ptrace_scope=1")
+        mend = sudo("sysctl kernel.yama.ptrace_scope=1")
         return Check("ptrace", False, True, f"forbidden by {PTRACE_SCOPE}", purpose, mend)
     return Check("ptrace", False, True, "forbidden, as by the seccomp filter of a container", purpose)
 
@@ -166,9 +143,9 @@ def _fuse_device() -> Check:
     try:
         os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return Check(name, False, False, "not there", purpose, _sudo("modprobe fuse"))
+        return Check(name, False, False, "not there", purpose, sudo("modprobe fuse"))
     except OSError as error:
-        return Check(name, False, False, os.strerror(error.errno or 0), purpose, _sudo(f"chmod 666 {FUSE_DEVICE}"))
+        return Check(name, False, False, os.strerror(error.errno or 0), purpose, sudo(f"chmod 666 {FUSE_DEVICE}"))
     return Check(name, True, False, "opens", purpose)
 
 
@@ -180,7 +157,7 @@ def _fusermount() -> Check:
         return Check("fusermount3", False, False, f"{FUSERMOUNT}: {error.strerror}", purpose, _install("fuse3"))
     if status.st_uid == 0 and status.st_mode & stat.S_ISUID:
         return Check("fusermount3", True, False, f"{FUSERMOUNT}, setuid", purpose)
-    mend = _sudo(f"chmod u+s {FUSERMOUNT}")
+    mend = sudo(f"chmod u+s {FUSERMOUNT}")
     return Check("fusermount3", False, False, f"{FUSERMOUNT} is not setuid root", purpose, mend)
 
 
@@ -189,7 +166,7 @@ def _mtab() -> Check:
     purpose = "uml umount without root"
     if os.access(MTAB, os.R_OK):
         return Check(str(MTAB), True, False, "there", purpose)
-    return Check(str(MTAB), False, False, "not there", purpose, _sudo(f"ln -sf ../proc/self/mounts {MTAB}"))
+    return Check(str(MTAB), False, False, "not there", purpose, sudo(f"ln -sf ../proc/self/mounts {MTAB}"))
 
 
 def _pyfuse3() -> Check:

@@ -14,6 +14,7 @@ from functools import cache as memoized
 from pathlib import Path
 
 from runtime.host import cache
+from runtime.jail.confined import can_confine, run_confined
 from runtime.kernels import store
 from umlfs.errors import UmlError
 from umlfs.host.programs import run_program
@@ -178,18 +179,27 @@ def has_name(kernel: Kernel, name: str) -> bool:
 
 
 def ask(path: Path, option: str) -> str:
-    """What the kernel prints for `option` (`--version`, `--showconfig`); UmlError if it fails."""
+    """What the kernel prints for `option` (`--version`, `--showconfig`); UmlError if it fails. It is asked in a jail,
+    where this host has one: whatever it is, it gets nothing else to do."""
     try:
-        done = run_program(
-            [path, option], timeout=ANSWER_TIMEOUT, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        status, output = _confined(path, option) if can_confine() else _free(path, option)
     except subprocess.TimeoutExpired:
         raise UmlError(f"{path}: no answer to {option} in {ANSWER_TIMEOUT:.0f} s", OTHER) from None
     except OSError as error:
         raise UmlError(f"{path}: cannot be run: {error.strerror}", OTHER) from error
-    if done.returncode != 0:
-        raise UmlError(f"{path}: fails when asked for {option} (status {done.returncode})", OTHER)
-    return done.stdout.decode("utf-8", "replace")
+    if status != 0:
+        raise UmlError(f"{path}: fails when asked for {option} (status {status})", OTHER)
+    return output.decode("utf-8", "replace")
+
+
+def _confined(path: Path, option: str) -> tuple[int, bytes]:
+    answer = run_confined([str(path), option], ANSWER_TIMEOUT)
+    return answer.returncode, answer.output
+
+
+def _free(path: Path, option: str) -> tuple[int, bytes]:
+    done = run_program([path, option], timeout=ANSWER_TIMEOUT, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return done.returncode, done.stdout
 
 
 def _modules(path: Path, version: str) -> Path | None:

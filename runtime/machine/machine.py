@@ -29,7 +29,7 @@ from runtime.machine.equipment import Equipment
 from runtime.machine.log import KernelLog
 from runtime.machine.networking import Networking
 from runtime.machine.options import Options
-from runtime.machine.plan import ARCHIVE, equip, kernel_command
+from runtime.machine.plan import ARCHIVE, equip, kernel_command, own_directory
 from runtime.machine.script import run_script
 from runtime.mconsole import notify
 from runtime.mconsole.wire import NoticeKind, Notification
@@ -361,6 +361,8 @@ class Machine:
         self.layers, self._uid = launch.layers, launch.user.uid
         self._own = launch.directory
         stack.callback(os.close, self._own)
+        # In there it has another number.
+        (own_directory(self.options, keeper.directory) / "pid").write_text(f"{process.pid}\n")
         return process
 
     def _make_terminals(self, stack: contextlib.AsyncExitStack) -> dict[int, int]:

@@ -44,6 +44,8 @@ class Listed:
     devices: list[str] = field(default_factory=list)
     statistics: list[Message] = field(default_factory=list)
     """What its devices have done, see `runtime.machines.statistics`."""
+    jail: Message = field(default_factory=dict)
+    """What keeps its kernel process from the host, see `runtime.jail.layers`."""
 
     def cells(self) -> list[str]:
         """For a person to read."""
@@ -101,6 +103,7 @@ async def _looked_after(path: Path) -> Listed:
             int(told["boots"]),
             [str(each) for each in told["devices"]],
             [dict(each) for each in told.get("statistics", [])],
+            dict(told.get("jail", {})),
         )
     except (UmlError, KeyError, TypeError, ValueError):
         return Listed(path.name, layout.read_pid(path), None, "no answer")

@@ -26,6 +26,7 @@ from umlfs.errors import UmlError, UsageError
 
 HELP: Final = (
     "devices - List the devices of the machine",
+    "jail - Tell what keeps its kernel process from the host",
     "stats - Tell what its disks and filesystems have done",
     "snapshot [<directory>] - Copy the COW files that the machine writes to",
     "config hostfs<n>=<directory>[:ro] - Mount a directory of the host as /mnt/hostfs<n>",
@@ -76,6 +77,7 @@ class Requests:
             "config publish": self._publish,
             "remove publish": self._withdraw,
             "devices": self._devices,
+            "jail": self._jail,
             "stats": self._stats,
             "snapshot": self._snapshot,
         }
@@ -120,11 +122,19 @@ class Requests:
         """The kernel's own driver takes the disk: synchronous, as it knows no flush."""
         from umlfs.ubd.native import native_argument  # with all of COW files, see _snapshot
 
+        if self._machine.layers.present:
+            raise UmlError(
+                f"{spec.name}: the kernel's jail does not show it files that it was not booted with",
+                "name it at boot, use our own driver, or boot with --jail=off",
+            )
         word = await native_argument(replace(spec, sync=True))
         reply = await self._kernel.request(f"config {word}")
         if reply.err or self._machine.has_agent:
             return reply
         return Reply(0, "the guest has no agent: its kernel's own driver has the disk, and writes it through")
+
+    async def _jail(self, argument: str) -> Reply:
+        return Reply(0, self._machine.layers.describe())
 
     async def _remove(self, argument: str) -> Reply:
         found = self._disk(argument.rstrip())

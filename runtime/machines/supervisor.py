@@ -17,6 +17,7 @@ import trio
 
 from runtime.consoles.lines import Consoles
 from runtime.consoles.spec import BOOT_CONSOLE, LineKind
+from runtime.jail.layers import OPEN
 from runtime.machine.machine import Machine
 from runtime.machines import directory as layout
 from runtime.machines import service, statistics
@@ -264,6 +265,7 @@ class Supervisor:
             "boots": self._boots,
             "devices": self._devices(),
             "consoles": [str(line) for line in self._specs.served() if line.kind in LineKind],
+            "jail": (self._machine.layers if self._machine else OPEN).message(),
             "placement": asdict(self._placement),
             "statistics": statistics.messages(self._machine.stores if self._machine else ()),
         }

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from runtime import cli
-from runtime.doctor.checks import Check
+from runtime.doctor.check import Check
 
 GOOD = Check("kernel", True, True, "/usr/bin/linux.uml", "guests")
 NICE = Check("/dev/fuse", False, False, "closed\x1b", "mounts", "chmod 666 /dev/fuse")

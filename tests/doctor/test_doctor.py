@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from runtime.doctor import checks as doctor
-from runtime.doctor.checks import Check, can_run, diagnose
+from runtime.doctor.check import Check
+from runtime.doctor.checks import can_run, diagnose
 from runtime.kernels.kernel import Kernel
 from umlfs.errors import UmlError
 

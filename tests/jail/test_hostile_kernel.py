@@ -25,8 +25,8 @@ HARMLESS = [
 """Tricks that can be tried without a jail: there they work."""
 
 NEEDS_NAMESPACES = {"stat-secret", "fill-own-directory", "fill-memory-directory", "many-files", "signal-by-owner"}
-"""What the other layers do not stop: whether a file exists, and how much of a directory is filled. (A signal to an owner
-is refused when it is sent, which the trick does not see.)"""
+"""What the other layers do not stop: whether a file exists, and how much of a directory is filled. (A signal to
+an owner is refused when it is sent, which the trick does not see.)"""
 
 
 @pytest.fixture(scope="module")

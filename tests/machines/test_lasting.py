@@ -311,6 +311,10 @@ def test_an_initrd_of_somebody_else(me: Household) -> None:
     assert me.error("exec", "own", "true") == (125, why)
     assert me.error("ls", "own:/") == (1, why)
     (me.home / "disk").write_bytes(bytes(4096))
+    why = "uml: ubdd: the kernel's jail does not show it files that it was not booted with; name it at boot"
+    assert me.uml("mconsole", "own", "config ubd3=disk").stderr.decode().startswith(why)
+    me.ok("halt", "--now", "own")
+    me.ok("boot", "-d", "--jail=off", "umid=own", "mem=64M", "initrd=initrd", "root=/dev/theirs")
     driver = "the guest has no agent: its kernel's own driver has the disk, and writes it through\n"
     assert me.ok("mconsole", "own", "config ubd3=disk") == driver
     me.ok("halt", "--now", "own")
