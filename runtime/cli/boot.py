@@ -73,6 +73,7 @@ class _Boot(click.Command):
 @equipment.seccomp
 @equipment.smp
 @equipment.time_travel
+@equipment.lock_modules
 @click.option("--no-reboot", is_flag=True, help="A guest that restarts ends the machine.")
 @click.option("--on-panic", metavar="COMMAND", help="A shell command for when the guest panics.")
 @click.option(

@@ -46,3 +46,6 @@ jail = click.option(
     type=click.Choice(["auto", "strict", "off"]),
     help="Keep the kernel process from this host: as far as that goes, entirely or not at all, or not.  [auto]",
 )
+lock_modules = click.option(
+    "--lock-modules", is_flag=True, default=None, help="The guest's kernel takes no more modules once it is up."
+)

@@ -33,6 +33,7 @@ from runtime.cli.printing import printable_lines
 @equipment.seccomp
 @equipment.smp
 @equipment.time_travel
+@equipment.lock_modules
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the guest's boot log on standard error.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
@@ -54,6 +55,7 @@ def command(
     seccomp: str | None,
     smp: int | None,
     time_travel: str | None,
+    lock_modules: bool | None,
     dry_run: bool,
     verbose: bool,
     words: tuple[str, ...],
@@ -97,6 +99,7 @@ def command(
         kernel=kernel,
         jail=Mode(jail or DEFAULT),
         execution=Execution(seccomp or SECCOMP[0], 1 if smp is None else smp, time_travel or ""),
+        lock_modules=bool(lock_modules),
         terminal=on_terminal,
         on_log=_show_log if verbose else None,
     )

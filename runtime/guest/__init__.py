@@ -85,6 +85,8 @@ class Boot:
     hostname: str = "umlfs"
     init: Init | None = None
     """None for a guest that only runs the jobs it is given."""
+    lock_modules: bool = False
+    """No kernel module is loaded once all that the guest needs are."""
     network: network.Network = field(default_factory=network.Network)
     modules: KernelModules | None = None
     """Those of the kernel, on a device of their own."""
@@ -134,7 +136,7 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         "links.sh": "".join(f"link {link.name} {link.disk}\n" for link in boot.links),
         "network.sh": network.setup_script(boot.network, f"{HERE}/errors", overlay=boot.overlay),
         "reconnect.sh": network.reconnect_script(boot.network),
-        "mounts.sh": _resolver(boot) + (_mounts(boot) if boot.mounts else ""),
+        "mounts.sh": _resolver(boot) + (_mounts(boot) if boot.mounts else "") + (_LOCK if boot.lock_modules else ""),
         "fstab.mounts": "".join(mount.line() for mount in sorted(boot.mounts, key=lambda mount: mount.place)),
         "agent.sh": script("agent.sh") + (_throwaway(boot) if boot.init is None else _first(boot.init)),
         "serve.sh": script("agent.sh") + script("lasting.sh") if boot.init is not None else "",
@@ -234,6 +236,15 @@ def _mounts(boot: Boot) -> str:
 
 def _resolver(boot: Boot) -> str:
     return "" if boot.overlay else network.resolver_script(boot.network, HERE)
+
+
+_LOCK: Final = f"""\
+[ -d /sys/bus/virtio/drivers/virtio_blk ] || for module in {HERE}/later/*; do
+    [ ! -e "$module" ] || insmod "$module"
+done
+echo 1 >/proc/sys/kernel/modules_disabled
+"""
+"""Load what may be needed later (see disk.sh), and then no more."""
 
 
 def _have(places: Iterable[str], *, make: bool) -> str:

@@ -45,6 +45,7 @@ class Launch:
         memory_directory: Path,
         memory_on_disk: bool,
         grants: Grants,
+        tells: bool = False,
     ) -> None:
         """The kernel's file and version, and its machine's directories, see `plan.Plan`. UmlError where the host lacks
         what no jail can be without."""
@@ -53,6 +54,9 @@ class Launch:
         self.directory = -1
         """A descriptor of the machine's directory `OWN`, as the kernel sees it: there are its socket and pid file. The
         caller closes it."""
+        self.refusals = -1
+        """With `tells`, a descriptor for `refusals.hear`, which closes it; -1 where the host has none."""
+        self._tells = tells
         self._kernel = kernel
         self._version = version
         self._memory = memory
@@ -66,13 +70,11 @@ class Launch:
             self.layers = Layers(mode, (), self._absent)
             raise self._too_weak()
         self._files: list[int] = []
-        self._near, self._far = socket.socketpair()
 
     def __enter__(self) -> Launch:
         self._program = self._file("jail", launcher())
-        self._filter = (
-            self._file("filter", seccomp.program(seccomp.unused_by(self._version))) if seccomp.is_known() else -1
-        )
+        self._near, self._far = socket.socketpair()
+        self._filter = self._file("filter", self._rules()) if seccomp.is_known() else -1
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,6 +82,9 @@ class Launch:
             os.close(fd)
         self._near.close()
         self._far.close()
+
+    def _rules(self) -> bytes:
+        return seccomp.program(seccomp.unused_by(self._version), tells=self._tells)
 
     def _file(self, name: str, content: bytes) -> int:
         """A descriptor of a file in memory that holds `content`."""
@@ -143,6 +148,7 @@ class Launch:
             user=self.user,
             files=int(soft) if soft.isdigit() else FILES_MAX,
             seccomp=self._filter,
+            tells=self._tells,
         )
         strict = "1" if self.mode is Mode.STRICT else "0"
         words = [f"/proc/self/fd/{self._program}", str(self._far.fileno()), strict, "close", str(self._program)]
@@ -152,7 +158,7 @@ class Launch:
         """As of `Launcher`; then `layers` tells what the jail has."""
         self._far.close()
         found = report.read(self._near)
-        self.directory = found.directory
+        self.directory, self.refusals = found.directory, found.refusals
         absent = {**self._absent, **found.absent}
         present = tuple(layer for layer in found.present if layer not in absent)
         self.layers = Layers(self.mode, present, absent)
@@ -161,7 +167,7 @@ class Launch:
     def _failure(self, found: report.Report) -> UmlError | None:
         if found.kernel and not found.failure:
             return None
-        self._close_directory()
+        self._close_descriptors()
         if self.mode is Mode.STRICT and self.layers.absent:
             return self._too_weak()
         why = found.failure or "its launcher ended without a word"
@@ -171,10 +177,11 @@ class Launch:
         layer, why = next(iter(self.layers.absent.items()))
         return UmlError(f"--jail=strict: no {layer}: {why}", "see `uml doctor`, or use --jail=auto")
 
-    def _close_directory(self) -> None:
-        if self.directory >= 0:
-            os.close(self.directory)
-            self.directory = -1
+    def _close_descriptors(self) -> None:
+        for fd in (self.directory, self.refusals):
+            if fd >= 0:
+                os.close(fd)
+        self.directory = self.refusals = -1
 
 
 def _with_libraries(programs: Sequence[Path]) -> list[Path]:

@@ -276,7 +276,22 @@ static int do_enforce(char **words)
 	return syscall(LANDLOCK_ENFORCE, ruleset, 0);
 }
 
-/* The filter of system calls that the descriptor holds. */
+/* Send the caller a descriptor, with a word that says which. */
+static int send_descriptor(const char *line, int fd)
+{
+	union { char room[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control = {{0}};
+	struct iovec vector = {(void *)line, strlen(line)};
+	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	*header = (struct cmsghdr){CMSG_LEN(sizeof fd), SOL_SOCKET, SCM_RIGHTS};
+	memcpy(CMSG_DATA(header), &fd, sizeof fd);
+	ssize_t sent = sendmsg(report, &message, MSG_NOSIGNAL);
+	close(fd);
+	return sent < 0 ? -1 : 0;
+}
+
+/* The filter of system calls that the descriptor holds; with 1, the caller hears of those that are refused. Where the
+ * host cannot have that, they are refused all the same. */
 static int do_seccomp(char **words)
 {
 	static struct sock_filter code[BPF_MAXINSNS];
@@ -284,25 +299,19 @@ static int do_seccomp(char **words)
 	if (length <= 0)
 		return -1;
 	struct sock_fprog program = {length / sizeof *code, code};
+	if (number(words[1])) {
+		int heard = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+		if (heard >= 0)
+			return send_descriptor("heard\n", heard);
+	}
 	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
 }
 
 /* Give the caller a directory as it is in here. */
 static int do_hand(char **words)
 {
-	char byte[] = "hand\n";
-	union { char room[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control = {{0}};
-	struct iovec vector = {byte, sizeof byte - 1};
-	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 	int fd = open(words[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	*header = (struct cmsghdr){CMSG_LEN(sizeof fd), SOL_SOCKET, SCM_RIGHTS};
-	memcpy(CMSG_DATA(header), &fd, sizeof fd);
-	ssize_t sent = sendmsg(report, &message, MSG_NOSIGNAL);
-	close(fd);
-	return sent < 0 ? -1 : 0;
+	return fd < 0 ? -1 : send_descriptor("hand\n", fd);
 }
 
 /* Close a descriptor that only a step needs. */
@@ -319,7 +328,7 @@ static const struct {
 	{"rlimit", 2, do_rlimit},   {"nonewprivs", 0, do_nonewprivs}, {"unshare", 1, do_unshare}, {"map", 2, do_map},
 	{"root", 1, do_root},	    {"bind", 2, do_bind},	      {"tmpfs", 2, do_tmpfs},	  {"devpts", 0, do_devpts},
 	{"pivot", 0, do_pivot},	    {"user", 2, do_user},	      {"nocaps", 0, do_nocaps},	  {"landlock", 4, do_landlock},
-	{"allow", 2, do_allow},	    {"enforce", 0, do_enforce},	      {"seccomp", 1, do_seccomp}, {"hand", 1, do_hand},
+	{"allow", 2, do_allow},	    {"enforce", 0, do_enforce},	      {"seccomp", 2, do_seccomp}, {"hand", 1, do_hand},
 	{"close", 1, do_close},
 };
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -53,17 +53,29 @@ class Layers:
     present: tuple[Layer, ...] = ()
     absent: Mapping[Layer, str] = field(default_factory=dict)
     """What there is not, and why."""
+    refused: tuple[str, ...] = ()
+    """The system calls that the kernel process was refused so far: none of a kernel that is known."""
+
+    def with_refused(self, name: str) -> Layers:
+        """And `name` was refused."""
+        return self if name in self.refused else replace(self, refused=(*self.refused, name))
 
     def describe(self) -> str:
         """In one line, for a person."""
         if self.mode is Mode.OFF:
             return "off"
         lacking = "".join(f"; without {layer} ({why})" for layer, why in self.absent.items())
-        return f"{self.mode}: {', '.join(self.present)}{lacking}"
+        refused = f"; refused {', '.join(self.refused)}" if self.refused else ""
+        return f"{self.mode}: {', '.join(self.present)}{lacking}{refused}"
 
     def message(self) -> dict[str, object]:
         """For a program to read."""
-        return {"mode": str(self.mode), "layers": [*map(str, self.present)], "missing": dict(self.absent)}
+        return {
+            "mode": str(self.mode),
+            "layers": [*map(str, self.present)],
+            "missing": dict(self.absent),
+            "refused": [*self.refused],
+        }
 
 
 OPEN: Final = Layers(Mode.OFF)

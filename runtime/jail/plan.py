@@ -58,6 +58,8 @@ class Plan:
     """How many files it may have open."""
     seccomp: int
     """The descriptor that holds the filter; -1 where there is none for this machine."""
+    tells: bool
+    """Somebody hears of the system calls that the filter refuses."""
 
     def steps(self) -> list[str]:
         """The words for the launcher."""
@@ -72,7 +74,7 @@ class Plan:
         yield from ("layer", "", "", "hand", self.directory / OWN)
         yield from self._landlock()
         if self.seccomp >= 0:
-            yield from ("layer", Layer.SECCOMP, "", "seccomp", self.seccomp, "close", self.seccomp)
+            yield from ("layer", Layer.SECCOMP, "", "seccomp", self.seccomp, int(self.tells), "close", self.seccomp)
 
     @property
     def _by_root(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from dataclasses import dataclass, field
@@ -24,6 +23,8 @@ class Report:
     """That of process 1 of its namespace; 0 if it has none."""
     directory: int = -1
     """A descriptor of the directory `plan.OWN`, as the kernel sees it."""
+    refusals: int = -1
+    """A descriptor that tells of refused system calls, see `refusals.py`."""
     present: list[Layer] = field(default_factory=list)
     absent: dict[Layer, str] = field(default_factory=dict)
     failure: str = ""
@@ -56,22 +57,17 @@ def read(connection: socket.socket) -> Report:
     """The launcher's report, up to the moment at which the kernel runs, or it is sure that it does not. Blocks for some
     milliseconds. UmlError for one that is none."""
     report = Report()
-    text = b""
+    text, found = b"", list[int]()
     while True:
         piece, descriptors, _, _ = socket.recv_fds(connection, PIECE, 1)
-        if descriptors:
-            report.directory = descriptors[0]
+        found += descriptors
         if not piece:
             break
         text += piece
+    report.directory, report.refusals, *_ = *found, -1, -1
     try:
         for line in text.decode(errors="surrogateescape").splitlines():
             report.take(line)
     except (ValueError, TypeError) as error:
         raise UmlError(f"the jail's launcher said nonsense: {error}", "empty the cache, ~/.cache/umlfs") from None
     return report
-
-
-def means_too_little(error: int) -> bool:
-    """Whether an error says that this user may not, rather than that something is wrong."""
-    return error in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.ENOSYS, errno.EINVAL)

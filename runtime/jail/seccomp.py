@@ -19,10 +19,12 @@ _INSTRUCTION: Final = struct.Struct("=HBBI")
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 """Offsets in struct seccomp_data; an argument has 8 bytes, the low ones first."""
-_AUDIT_ARCH_X86_64: Final = 0xC000003E
+AUDIT_ARCH: Final = 0xC000003E
+"""AUDIT_ARCH_X86_64."""
 _X32: Final = 0x40000000
 _ALLOW: Final = 0x7FFF0000
 _ERRNO: Final = 0x00050000
+_TELL: Final = 0x7FC00000
 
 
 def is_known() -> bool:
@@ -41,26 +43,27 @@ def unused_by(version: str) -> tuple[str, ...]:
     return FROM_MEMORY if found and (int(found[1]), int(found[2])) < FROM_MEMORY_SINCE else ()
 
 
-def program(never: Iterable[str] = ()) -> bytes:
-    """The filter, as an array of struct sock_filter, without the system calls called `never`."""
+def program(never: Iterable[str] = (), *, tells: bool = False) -> bytes:
+    """The filter, as an array of struct sock_filter, without the system calls called `never`. What it refuses fails
+    with EPERM, or if it `tells` with whatever who hears of it answers."""
     refused = set(never)
-    denied = _returns(_ERRNO | errno.EPERM)
+    denied = _returns(_TELL if tells else _ERRNO | errno.EPERM)
     code = [
         _op(_LOAD, _ARCHITECTURE),
-        *(_op(_EQUAL, _AUDIT_ARCH_X86_64, 1, 0), denied),
+        *(_op(_EQUAL, AUDIT_ARCH, 1, 0), denied),
         _op(_LOAD, _NUMBER),
         *(_op(_AT_LEAST, _X32, 0, 1), denied),
     ]
     for name, number in syscalls.numbers().items():
         if name not in refused:
-            code += _rule(name, number)
+            code += _rule(name, number, denied)
     for number in syscalls.ABSENT.values():
         code += _when(number, [_returns(_ERRNO | errno.ENOSYS)])
     return b"".join([*code, denied])
 
 
-def _rule(name: str, number: int) -> list[bytes]:
-    denied, allowed = _returns(_ERRNO | errno.EPERM), _returns(_ALLOW)
+def _rule(name: str, number: int, denied: bytes) -> list[bytes]:
+    allowed = _returns(_ALLOW)
     if name in syscalls.VALUES:
         argument, values = syscalls.VALUES[name]
         checks = [line for value in values for line in (_op(_EQUAL, value, 0, 1), allowed)]

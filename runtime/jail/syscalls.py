@@ -62,6 +62,8 @@ AF_UNIX: Final = 1
 NEW_NAMESPACES: Final = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
 QUERY: Final = 0xFFFFFFFF
+FIXED_ADDRESSES: Final = 0x0040000
+"""ADDR_NO_RANDOMIZE, which a kernel may want for itself."""
 
 TERMINAL_REQUESTS: Final = numbers("""
 TCGETS=0x5401 TCSETS=0x5402 TCSETSW=0x5403 TCSETSF=0x5404 TCSBRK=0x5409 TCXONC=0x540A TCFLSH=0x540B
@@ -83,7 +85,7 @@ VALUES: Final = {
     "socketpair": (0, (AF_UNIX,)),
     "ioctl": (1, tuple(TERMINAL_REQUESTS.values())),
     "prctl": (0, tuple(PROCESS_REQUESTS.values())),
-    "personality": (0, (QUERY,)),
+    "personality": (0, (QUERY, FIXED_ADDRESSES)),
     "prlimit64": (0, (0,)),
 }
 """The argument of a system call (by its place) that is looked at, and the values that it may have."""

@@ -35,6 +35,7 @@ def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Opt
         disk_slots=[number for _, number in equipment.disk_slots],
         hostname=options.name,
         init=options.init,
+        lock_modules=options.lock_modules,
         network=equipment.network,
         modules=equipment.kernel_modules,
     )

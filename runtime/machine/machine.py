@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ import trio
 
 from runtime import guest
 from runtime.guest import kernel_modules
+from runtime.jail import refusals
 from runtime.jail.grants import Grants
 from runtime.jail.launch import Launch
 from runtime.jail.layers import OPEN, Layers, Mode
@@ -315,7 +317,7 @@ class Machine:
         words = kernel_command(kernel, self.options, equipment, tuned, lines)
         grants = equipment.grants
         grants.descriptors += [*self.options.descriptors, *self.networking.descriptors, *lines.values()]
-        process = self._spawn(stack, kernel, keeper, grants, words, memory)
+        process = self._spawn(stack, nursery, kernel, keeper, grants, words, memory)
         self.pid = process.pid
         # The kernel goes before its devices do.
         stack.callback(keeper.close)
@@ -334,6 +336,7 @@ class Machine:
     def _spawn(
         self,
         stack: contextlib.AsyncExitStack,
+        nursery: trio.Nursery,
         kernel: Kernel,
         keeper: Keeper,
         grants: Grants,
@@ -354,16 +357,36 @@ class Machine:
             memory_directory=keeper.memory,
             memory_on_disk=not is_volatile(memory),
             grants=grants,
+            tells=True,
         )
         with launch:
             launch.prepare()
             process = keeper.launch(launch, words, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
         self.layers, self._uid = launch.layers, launch.user.uid
+        if launch.refusals >= 0:
+            nursery.start_soon(refusals.hear, launch.refusals, self._note_refused)
         self._own = launch.directory
         stack.callback(os.close, self._own)
         # In there it has another number.
         (own_directory(self.options, keeper.directory) / "pid").write_text(f"{process.pid}\n")
         return process
+
+    def _note_refused(self, name: str) -> None:
+        """The kernel process made a system call that its jail refuses. In a strict one that is its end."""
+        if name in self.layers.refused:
+            return
+        self.layers = self.layers.with_refused(name)
+        self._log.feed(b"jail: the kernel process was refused the system call %s\n" % name.encode())
+        if self.options.jail is Mode.STRICT:
+            self.kill()
+
+    @property
+    def ending(self) -> str:
+        """How the kernel process ended, for a person."""
+        status, refused = self.returncode or 0, self.layers.refused
+        if refused and status in (-signal.SIGKILL, -signal.SIGSYS):
+            return f"the jail ended the kernel process, which made the system call {refused[-1]}"
+        return f"the kernel died of signal {-status}" if status < 0 else f"the kernel's exit status was {status}"
 
     def _make_terminals(self, stack: contextlib.AsyncExitStack) -> dict[int, int]:
         """What the kernel inherits of all its terminals, by their lines."""
@@ -402,7 +425,7 @@ class Machine:
         if status == 0 and not self.panicked:
             how = "restarted, which is its end" if self.wants_reboot else "ended by itself"
             return UmlError(f"the guest {how}", "what was still running in it has no exit status")
-        return self._log.failure(f"the guest ended by itself ({_ending(status)})")
+        return self._log.failure(f"the guest ended by itself ({self.ending})")
 
     async def _tell(self, notifications: notify.Notifications, hear: Callable[[Notification], None]) -> None:
         async for notification in notifications:
@@ -431,12 +454,9 @@ class Machine:
         if self._control.reported.is_set():
             raise UmlError(guest.explain(self._control.report.decode(errors="surrogateescape")))
         if self._ended.is_set():
-            raise self._log.failure("the kernel ended before its guest was up")
+            why = f" ({self.ending})" if self.layers.refused else ""
+            raise self._log.failure(f"the kernel ended before its guest was up{why}")
         raise self._log.failure(f"the guest did not come up within {self.options.boot_seconds:g} s")
-
-
-def _ending(status: int) -> str:
-    return f"the kernel died of signal {-status}" if status < 0 else f"the kernel's exit status was {status}"
 
 
 def _working_directory() -> str:

@@ -64,6 +64,9 @@ class Options:
     """What keeps the kernel process from this host."""
     execution: Execution = USUAL
     """How the kernel runs its guest."""
+    lock_modules: bool = False
+    """The guest's kernel takes no more modules once it is up: not even of the guest's root. A guest that is a `program`
+    sees to that by itself."""
     init: guest.Init | None = None
     """The machine stays up: what the guest's process 1 becomes. Commands then run side by side."""
     slots: int = 0

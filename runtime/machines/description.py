@@ -91,6 +91,8 @@ class Description:
     """How many processors the guest has."""
     time_travel: str = ""
     """The guest's clock, if it is not the host's: `inf-cpu` or `ext:ID:SOCKET`."""
+    lock_modules: bool = False
+    """Its kernel takes no more modules once it is up."""
     cpus: str = ""
     """The processors of the host that it may use: `0-2,5`. Empty for all."""
     nice: int = 0

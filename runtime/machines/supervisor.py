@@ -189,7 +189,7 @@ class Supervisor:
         if status >= 0 or self._asked == "kill":
             return max(status, 0)
         directory.keep_log = True
-        what = "the guest panicked" if machine.panicked else f"the kernel died of signal {-status}"
+        what = "the guest panicked" if machine.panicked else machine.ending
         error = machine.failure(what)
         raise UmlError(what, f"its log is in {directory / layout.LOG}", details=error.details)
 

@@ -1,0 +1,152 @@
+"""A guest in its jail: what it has, what it lacks, and what is said where a host has less."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+
+from runtime.appliance.guest import appliance
+from runtime.command.throwaway import run
+from runtime.jail import landlock, launch
+from runtime.jail.confined import run_confined
+from runtime.jail.layers import Layer, Mode
+from runtime.kernels.kernel import find_kernel
+from runtime.machine.machine import Machine, Options
+from tests.jail.hostile_kernel import attack, compiled
+from tests.ordinary import OrdinaryUser
+from umlfs.errors import UmlError
+
+pytestmark = pytest.mark.guest
+
+HOSTILE = """
+mkdir /k && ln -s / /link
+for place in / /.. /link /proc/1/root; do
+    mount -t hostfs none /k -o "$place" 2>/dev/null && echo "hostfs at $place"
+done
+cat /proc/filesystems | grep hostfs
+ls /dev/mmapper /dev/dsp 2>/dev/null
+echo done
+"""
+
+
+def test_a_hostile_guest() -> None:
+    """Root in a stock guest finds no door to the host."""
+    done = trio.run(run, ["sh", "-c", HOSTILE], Options(memory=64 << 20))
+    assert done.stdout == b"done\n"
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_modules(locked: bool) -> None:
+    script = "cat /proc/sys/kernel/modules_disabled; modprobe nbd 2>/dev/null; echo $?"
+    done = trio.run(run, ["sh", "-c", script], Options(memory=64 << 20, lock_modules=locked))
+    assert done.stdout == (b"1\n1\n" if locked else b"0\n0\n")
+
+
+async def test_all_layers() -> None:
+    async with Machine(Options(memory=64 << 20, jail=Mode.STRICT)) as machine:
+        assert set(machine.layers.present) == set(Layer)
+        assert not machine.layers.refused
+        status = Path(f"/proc/{machine.pid}/status").read_text()
+        assert "NoNewPrivs:\t1\n" in status
+        assert "CapEff:\t0000000000000000\n" in status
+        assert "Seccomp:\t2\n" in status
+        assert os.listdir(f"/proc/{machine.pid}/root/proc") == ["cpuinfo"]
+        assert machine.directory is not None
+        pid = machine.directory / "own/pid"
+        assert pid.read_text() == f"{machine.pid}\n"
+    assert machine.layers.describe() == f"strict: {', '.join(Layer)}"
+
+
+async def test_off() -> None:
+    async with Machine(Options(memory=64 << 20, jail=Mode.OFF)) as machine:
+        assert machine.layers.describe() == "off"
+        assert "Seccomp:\t0\n" in Path(f"/proc/{machine.pid}/status").read_text()
+
+
+def test_as_an_ordinary_user(user: OrdinaryUser) -> None:
+    command = user.uml("run", "--jail=strict", "--lock-modules", "--", "cat", "/proc/sys/kernel/modules_disabled")
+    done = user.run(command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+# What hosts lack -----------------------------------------------------------------------------
+
+
+async def test_without_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "features", lambda: landlock.Features(0))
+    monkeypatch.setattr(landlock, "why_absent", lambda: "it is switched off on this host")
+    with pytest.raises(UmlError) as caught:
+        async with Machine(Options(memory=64 << 20, jail=Mode.STRICT)):
+            pass
+    why = "--jail=strict: no landlock: it is switched off on this host; see `uml doctor`, or use --jail=auto"
+    assert str(caught.value) == why
+    async with Machine(Options(memory=64 << 20)) as machine:
+        assert machine.layers.absent == {Layer.LANDLOCK: "it is switched off on this host"}
+        assert Layer.SECCOMP in machine.layers.present
+
+
+@pytest.mark.parametrize("abi", range(1, 8))
+def test_older_landlocks(abi: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attributes and rights of every version are taken by a host that has a newer one."""
+    monkeypatch.setattr(landlock, "features", lambda: landlock.Features(abi))
+    answer = run_confined([str(find_kernel().path), "--version"], 10)
+    assert Layer.LANDLOCK in answer.layers.present
+    assert answer.output.decode().strip() == find_kernel().version
+
+
+async def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_kernel()
+    monkeypatch.setattr(launch, "SOURCE", tmp_path / "launcher.c")
+    (tmp_path / "launcher.c").write_text("int main(void) { return 0; }")
+    monkeypatch.setenv("CC", "/bin/false")
+    with pytest.raises(UmlError, match="cannot make the launcher of jailed kernels; install one"):
+        async with Machine(Options(memory=64 << 20)):
+            pass
+
+
+# What it says --------------------------------------------------------------------------------
+
+
+def test_a_system_call_that_ends_it(tmp_path: Path) -> None:
+    """In a strict jail; the error names it, and says nothing of a panic."""
+    kernel = compiled(tmp_path)
+
+    async def end() -> None:
+        options = Options(kernel=str(kernel), memory=64 << 20, jail=Mode.STRICT, arguments=["only=bpf,mount"])
+        async with Machine(options):
+            pass
+
+    tmp_path.chmod(0o755)
+    with pytest.raises(UmlError, match="the jail ended the kernel process, which made the system call mount"):
+        trio.run(end)
+
+
+async def test_a_system_call_that_is_refused(tmp_path: Path) -> None:
+    found = await attack(compiled(tmp_path), tmp_path, Mode.AUTO, ["bpf", "mount"])
+    assert (found.worked, set(found.layers.refused)) == (frozenset(), {"mount", "bpf"})
+    assert found.layers.describe().endswith("; refused mount, bpf")
+    assert json.loads(json.dumps(found.layers.message()))["refused"] == ["mount", "bpf"]
+
+
+def test_a_kernel_is_asked_its_version_in_a_jail(tmp_path: Path) -> None:
+    """A program that writes a file instead of answering writes none."""
+    source = tmp_path / "evil.c"
+    source.write_text(
+        '#include <stdio.h>\nconst char *mark = "User Mode Linux";\n'
+        f'int main(void) {{ FILE *file = fopen("{tmp_path}/written", "w");'
+        ' puts(file ? "9.9" : "6.1.0-safe"); return !mark; }\n'
+    )
+    subprocess.run(["gcc", "-static", str(source), "-o", str(tmp_path / "linux")], check=True)
+    assert find_kernel(tmp_path / "linux").version == "6.1.0-safe"
+    assert not (tmp_path / "written").exists()
+
+
+async def test_the_appliance() -> None:
+    """It takes no modules."""
+    async with appliance([], []) as guest:
+        assert guest.connection.broken is None
