@@ -16,7 +16,7 @@ from runtime.jail.layers import Layer, Layers, Mode
 from runtime.jail.libraries import libraries
 from runtime.jail.missing import missing
 from runtime.jail.plan import EMPTY, OWN, Plan
-from runtime.jail.users import User, kept_from, unused
+from runtime.jail.users import User, kept_from, may_become_another, unused
 from runtime.process.keeper import Started
 from runtime.process.open_files import callers_limit
 from umlfs.errors import UmlError
@@ -98,9 +98,13 @@ class Launch:
         caller = User.caller()
         if caller.uid:
             return caller
-        why = self._grants.keep_user or self._unusable()
-        if not why:
-            return unused()
+        why, found = self._grants.keep_user or self._unusable(), unused()
+        if not may_become_another():
+            why = "this process has no capability to become another user"
+        elif found is None:
+            why = "the user namespace of this process has no other users"
+        if found is not None and not why:
+            return found
         self._absent[Layer.USER] = why
         return caller
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from runtime.jail import landlock, limits
+from runtime.jail import landlock, limits, users
 from runtime.jail.grants import Grants
 from runtime.jail.landlock import OF_FILES, Access
 from runtime.jail.layers import Layer
@@ -78,7 +78,8 @@ class Plan:
 
     @property
     def _by_root(self) -> bool:
-        return os.geteuid() == 0
+        """The caller makes namespaces, and becomes another user, without a user namespace."""
+        return os.geteuid() == 0 and (users.shows_files() or users.may_become_another())
 
     def _limits(self) -> Iterator[object]:
         yield from ("layer", Layer.LIMITS, "")

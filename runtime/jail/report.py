@@ -11,6 +11,16 @@ from runtime.jail.layers import Layer
 from umlfs.errors import UmlError
 
 PIECE: Final = 65536
+_FAILED: Final = {
+    "unshare": "this process may not make them",
+    "map": "this process may not map its user",
+    "bind": "{word} cannot be mounted",
+    "tmpfs": "{word} cannot be mounted",
+    "root": "nothing can be mounted",
+    "devpts": "/dev/pts cannot be mounted",
+    "pivot": "the root cannot be changed",
+}
+"""What to say of a step that fails."""
 
 
 @dataclass(slots=True)
@@ -46,7 +56,8 @@ class Report:
             self.failure = os.strerror(int(rest))
 
     def _miss(self, layer: str, number: str, step: str, word: str = "") -> None:
-        why = f"{step} {word}".strip() + f": {os.strerror(int(number))}" if int(number) else f"it needs {word}"
+        what = _FAILED.get(step, "{step} {word}").format(step=step, word=word)
+        why = f"{what.strip()}: {os.strerror(int(number))}" if int(number) else f"it needs {word}"
         if layer:
             self.absent[Layer(layer)] = why
         else:

@@ -14,7 +14,7 @@ from typing import Final
 FIRST: Final = 0x7A000000
 """From here on numbers belong to nobody: behind those of systemd's containers, before 2^31."""
 COUNT: Final = 0x01000000
-_CAP_SYS_ADMIN: Final = 21
+_CAP_CHOWN, _CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 0, 6, 7, 21
 FALLBACK: Final = 65534
 """Where the caller's own user namespace has few numbers."""
 
@@ -32,10 +32,13 @@ class User:
         return cls(os.geteuid(), os.getegid())
 
 
-def unused() -> User:
-    """One that nobody has, as far as this user namespace has such."""
+def unused() -> User | None:
+    """One that nobody has; None if this user namespace has no such."""
     number = FIRST + random.randrange(COUNT)
-    return User(*(number if _is_mapped(number, which) else FALLBACK for which in ("uid", "gid")))
+    for each in (number, FALLBACK):
+        if _is_mapped(each, "uid") and _is_mapped(each, "gid"):
+            return User(each, each)
+    return None
 
 
 def _is_mapped(number: int, which: str) -> bool:
@@ -50,10 +53,19 @@ def _is_mapped(number: int, which: str) -> bool:
 
 def shows_files() -> bool:
     """Whether root may give a process another root, which shows files whatever the directories above them allow."""
+    return _has(_CAP_SYS_ADMIN)
+
+
+def may_become_another() -> bool:
+    """Whether this process may become another user, and give files away."""
+    return _has(_CAP_CHOWN) and _has(_CAP_SETGID) and _has(_CAP_SETUID)
+
+
+def _has(capability: int) -> bool:
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         effective = next(line for line in lines if line.startswith("CapEff:"))
-        return bool(int(effective.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+        return bool(int(effective.split()[1], 16) >> capability & 1)
     return False
 
 

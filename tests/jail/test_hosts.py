@@ -1,0 +1,88 @@
+"""Callers and hosts that have less: the jail is what is left, and says what is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.ordinary import ROOT, OrdinaryUser
+
+pytestmark = pytest.mark.guest
+
+SCRIPT = """
+import trio
+from runtime.machine.machine import Machine, Options
+
+async def main():
+    async with Machine(Options(memory=64 << 20)) as machine:
+        print(machine.layers.describe())
+
+trio.run(main)
+"""
+DOCKER = "chown dac_override fsetid fowner mknod net_raw setgid setuid setfcap setpcap net_bind_service sys_chroot kill"
+"""The capabilities of a container's root."""
+WITHOUT_NAMESPACES = "without namespaces (this process may not make them: {}); without root (it needs namespaces)"
+
+
+def layers(*before: str, python: Path = Path(sys.executable), path: Sequence[Path] = (ROOT,)) -> str:
+    """What the jail of a guest has that is booted by way of the command `before`."""
+    command = [*before, str(python), "-P", "-c", SCRIPT]
+    environment = {**os.environ, "PYTHONPATH": ":".join(map(str, path))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def namespace() -> Iterator[int]:
+    """A process in a user namespace that has all users, in which nobody may make another."""
+    assert os.geteuid() == 0, "this test needs root"
+    with subprocess.Popen([needs.program("unshare"), "-U", "sleep", "1000"]) as process:
+        ours = os.readlink("/proc/self/ns/user")
+        while os.readlink(f"/proc/{process.pid}/ns/user") == ours:
+            time.sleep(0.01)
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{name}").write_text("0 0 65536")
+        enter = ["nsenter", "-U", "-t", str(process.pid), "--setuid", "0", "--setgid", "0"]
+        subprocess.run([*enter, "sh", "-c", "echo 0 >/proc/sys/user/max_user_namespaces"], check=True)
+        yield process.pid
+        process.kill()
+
+
+def test_root_of_a_container() -> None:
+    assert os.geteuid() == 0, "this test needs root"
+    kept = ",".join(["-all", *(f"+{name}" for name in DOCKER.split())])
+    expected = WITHOUT_NAMESPACES.format("Operation not permitted")
+    assert layers("setpriv", f"--bounding-set={kept}", "--inh-caps=-all") == (
+        f"auto: limits, privileges, user, landlock, seccomp; {expected}"
+    )
+
+
+def test_root_without_capabilities() -> None:
+    assert os.geteuid() == 0, "this test needs root"
+    found = layers("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    assert found.startswith("auto: limits, privileges, landlock, seccomp; without user (this process has no capability")
+
+
+def test_no_user_namespaces(namespace: int, user: OrdinaryUser) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        os.chown(home, user.uid, user.gid)
+        enter = ["nsenter", "-U", "-t", str(namespace), "--setuid", "0", "--setgid", "0"]
+        become = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "env", f"HOME={home}"]
+        expected = WITHOUT_NAMESPACES.format("No space left on device")
+        found = layers(*enter, *become, python=user.python, path=user.path)
+        assert found == f"auto: limits, privileges, user, landlock, seccomp; {expected}"
+
+
+def test_root_of_a_user_namespace() -> None:
+    """Where there are no further users."""
+    expected = "without user (the user namespace of this process has no other users)"
+    assert layers("unshare", "-Ur") == f"auto: limits, namespaces, root, privileges, landlock, seccomp; {expected}"
