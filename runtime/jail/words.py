@@ -58,9 +58,16 @@ def _read(grants: Grants, value: str) -> None:
         grants.read.append(Path(value))
 
 
+def _time_travel(grants: Grants, value: str) -> None:
+    kind, _, rest = value.partition(":")
+    if kind == "ext":
+        _device(grants, rest.partition(":")[2])
+
+
 _TAKERS: Final[dict[str, Callable[[Grants, str], None]]] = {
     "hostfs": _hostfs,
     "iomem": _iomem,
     "virtio_uml.device": _device,
     "dtb": _read,
+    "time-travel": _time_travel,
 }

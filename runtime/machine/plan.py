@@ -75,7 +75,7 @@ async def equip(
     equipment.arguments += options.arguments
     if options.jail is not Mode.OFF:
         grants = equipment.grants
-        grant_words(grants, options.arguments)
+        grant_words(grants, [*options.arguments, f"time-travel={options.execution.time_travel}"])
         equipment.arguments.append(shut_doors(hostfs=grants.hostfs, iomem=grants.iomem))
     return equipment
 

@@ -48,3 +48,5 @@ def test_iomem(tmp_path: Path) -> None:
 
 def test_a_device_of_another_server() -> None:
     assert granted("virtio_uml.device=/run/x:2").sockets == [Path("/run/x")]
+    assert granted("time-travel=ext:1:/run/clock").sockets == [Path("/run/clock")]
+    assert granted("time-travel=inf-cpu", "time-travel=").sockets == []
