@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Sequence
+from functools import cache as memoized
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,13 @@ FILES_MAX: Final = 1 << 20
 
 def launcher() -> bytes:
     """The launcher, an executable. UmlError if it cannot be compiled. Blocks, half a second the first time."""
-    return compiled("jail", [SOURCE], "the launcher of jailed kernels")
+    return _compiled_once(SOURCE)
+
+
+@memoized
+def _compiled_once(source: Path) -> bytes:
+    """A process without a cache directory compiles it once, too."""
+    return compiled("jail", [source], "the launcher of jailed kernels")
 
 
 class Launch:

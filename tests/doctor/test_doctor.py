@@ -137,10 +137,10 @@ def test_fusermount_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_closed_device_is_opened_by_chmod(monkeypatch: pytest.MonkeyPatch) -> None:
     really_open = os.open
 
-    def refuse(path: Path | str, *args: int) -> int:
+    def refuse(path: Path | str, *args: int, dir_fd: int | None = None) -> int:
         if path == doctor.FUSE_DEVICE:
             raise PermissionError(13, "Permission denied", str(path))
-        return really_open(path, *args)
+        return really_open(path, *args, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", refuse)
     check = found("/dev/fuse")
