@@ -21,8 +21,8 @@ ABOVE = {
 ROOMS = {
     "umlfs": "errors sizes block filesystem buffers statistics lifetime host sources blocks views externfs cow ubd wire"
     " fuse virtio stream nbd mount",
-    "runtime": "host process qemu jail tty standby kernels guest network mconsole machine command appliance consoles"
-    " machines inspect images doctor serve mounts cli",
+    "runtime": "host archives process qemu jail tty standby kernels guest network mconsole machine command appliance"
+    " consoles machines inspect images doctor serve mounts cli",
 }
 """The rooms of a package, each of which imports only those before it, for types too."""
 

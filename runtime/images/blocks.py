@@ -10,9 +10,9 @@ from typing import Any
 
 import trio
 
+from runtime.host.programs import find_program
 from runtime.images.formats import Format, Image
 from runtime.images.output import output_file, scratch_directory
-from runtime.images.programs import find_program
 from runtime.images.sink import Tick, no_tick, ticking
 from runtime.images.streams import convert_with_qemu
 from umlfs.blocks import probe, sparse

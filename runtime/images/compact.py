@@ -10,11 +10,11 @@ from typing import Any
 
 import trio
 
+from runtime.host.programs import find_program
 from runtime.images.blocks import facts_of, require_whole
 from runtime.images.formats import Format, Image
 from runtime.images.inside import NAME, in_guest
 from runtime.images.output import output_file
-from runtime.images.programs import find_program
 from runtime.images.streams import convert_with_qemu
 from umlfs.blocks.raw import open_raw
 from umlfs.cow.open import open_cow

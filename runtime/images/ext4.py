@@ -18,10 +18,10 @@ from typing import Final
 
 from humfs.importer import Member, Path, show
 from humfs.losses import Losses
+from runtime.archives.tree import Node, Tree
+from runtime.host.programs import find_program
 from runtime.images import ext2fs
-from runtime.images.programs import find_program
 from runtime.images.streams import failed
-from runtime.images.tree import Node, Tree
 from umlfs.blocks import sparse
 from umlfs.errors import UmlError
 from umlfs.host.programs import run_program

@@ -13,11 +13,11 @@ from typing import BinaryIO, Final
 
 from humfs.acl import ACCESS, DEFAULT
 from humfs.importer import Member, show
+from runtime.host.programs import find_program
 from runtime.images import ext4, writers
 from runtime.images.formats import Format
 from runtime.images.inside import in_guest
 from runtime.images.output import scratch_file
-from runtime.images.programs import find_program
 from runtime.images.sink import Report
 from runtime.images.streams import failed
 from umlfs.blocks.raw import open_raw

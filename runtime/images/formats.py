@@ -14,6 +14,7 @@ from humfs.archive import is_packed_image
 from humfs.compression import LOOK, beginning, compression
 from humfs.image import find_image
 from humfs.tarheader import BLOCK, is_header
+from runtime.archives.kinds import OTHERS
 from umlfs.blocks.foreign import format_of, format_of_head
 from umlfs.blocks.probe import HEAD, kind_of
 from umlfs.cow.file import peek_header
@@ -97,19 +98,6 @@ _SUFFIXES: Final = {
     ".txz": Format.TAR,
 }
 _COMPRESSED: Final = {".gz": "gzip", ".tgz": "gzip", ".xz": "xz", ".txz": "xz", ".zst": "zstd", ".bz2": "bzip2"}
-_ARCHIVES: Final = (
-    (b"PK\x03\x04", "zip"),
-    (b"PK\x05\x06", "zip"),
-    (b"7z\xbc\xaf\x27\x1c", "7z"),
-    (b"070701", "cpio"),
-    (b"070702", "cpio"),
-    (b"070707", "cpio"),
-    (b"\xc7\x71", "cpio"),
-    (b"Rar!\x1a\x07", "rar"),
-    (b"xar!", "xar"),
-    (b"!<arch>\n", "ar"),
-    (b"MSCF", "cab"),
-)
 _UNREADABLE: Final = (
     ("a BitLocker volume", 3, b"-FVE-FS-"),
     ("an NTFS filesystem", 3, b"NTFS    "),
@@ -244,7 +232,7 @@ def _of_head(path: Path, head: bytes, file: BinaryIO) -> Format | None:
         return Format.OCI if is_packed_image(file) else Format.TAR
     if (named := format_of_head(head)) is not None:
         return Format(named)
-    if any(head.startswith(magic) for magic, _ in _ARCHIVES):
+    if any(head.startswith(magic) for magic, _ in OTHERS):
         return Format.ARCHIVE
     for what, offset, magic in _UNREADABLE:
         if head.startswith(magic, offset):

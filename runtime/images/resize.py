@@ -10,11 +10,11 @@ from typing import Final
 
 import trio
 
+from runtime.host.programs import find_program
 from runtime.images.formats import Format, Image
 from runtime.images.growing import GROW
 from runtime.images.inside import NAME, in_guest
 from runtime.images.output import output_file
-from runtime.images.programs import find_program
 from runtime.images.resize_disk import grow_last
 from runtime.images.streams import failed
 from umlfs.blocks import probe, sparse

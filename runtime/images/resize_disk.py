@@ -11,10 +11,10 @@ import trio
 
 from runtime.appliance.disk import parts
 from runtime.appliance.part import Part
+from runtime.host.programs import find_program
 from runtime.images.growing import GROW_OR_EXT4
 from runtime.images.inside import NAME, in_guest
 from runtime.images.parts import describe
-from runtime.images.programs import find_program
 from runtime.images.streams import failed
 from umlfs.blocks.file import HostFile
 from umlfs.blocks.partitions import SECTOR

@@ -18,10 +18,10 @@ import trio
 from humfs.export import SOCKETS, Exporter
 from humfs.losses import Losses
 from humfs.volume import Volume
+from runtime.host.programs import find_program
 from runtime.images.formats import Format, Image
 from runtime.images.output import scratch_directory, scratch_file
 from runtime.images.parts import several
-from runtime.images.programs import find_program
 from runtime.images.sink import Report
 from umlfs.block import BlockDevice
 from umlfs.blocks.raw import open_file

@@ -15,8 +15,8 @@ from humfs.archive import add_stream
 from humfs.importer import Member
 from humfs.tarball import plain
 from humfs.tarcopy import pieces
+from runtime.host.programs import find_program
 from runtime.images import ext4
-from runtime.images.programs import find_program
 from runtime.images.sink import Report, pour
 from runtime.images.streams import failed, said, scratch_errors
 from umlfs.host.programs import Program

@@ -52,13 +52,21 @@ async def children(filesystem: Filesystem, directory: Node) -> list[Node]:
 
 
 async def _read(filesystem: Filesystem, directory: Node, handle: int, found: list[tuple[bytes, Entry | None]]) -> None:
+    """All entries. A call may give some of them only; one that gives none is at the end."""
+    at = 0
+
     def add(name: bytes, offset: int, ino: int, mode: int, entry: Entry | None) -> bool:
+        nonlocal at
+        at = offset
         if name not in (b".", b".."):
             found.append((name, entry))
         return True
 
     try:
-        await filesystem.readdir(directory.ino, handle, 0, add, plus=True)
+        before = None
+        while before != at:
+            before = at
+            await filesystem.readdir(directory.ino, handle, at, add, plus=True)
     except OSError as error:
         raise failure(error.errno or errno.EIO, directory.path) from None
 

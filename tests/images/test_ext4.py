@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from humfs.losses import Losses
+from runtime.archives.tree import Node
 from runtime.images.ext4 import (
     BLOCK,
     Ext4Writer,
@@ -25,7 +26,6 @@ from runtime.images.ext4 import (
     stretches,
 )
 from runtime.images.sink import Report, pour
-from runtime.images.tree import Node
 from tests import needs
 from umlfs.errors import UmlError
 

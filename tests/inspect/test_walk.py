@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import heapq
+import os
 import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from runtime.inspect.paths import root_of
 from runtime.inspect.walk import walk
 from umlfs.filesystem import FOREVER, ROOT, Attr, DirSink, Entry, Filesystem, Opened
+from umlfs.sources import parse
 
 BREADTH = 3
 DEPTH = 4
@@ -50,7 +53,7 @@ class Thrifty(Filesystem):
 
     async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
         depth = self.nodes[ino].depth + 1
-        for number in range(BREADTH if depth <= DEPTH else 0):
+        for number in range(offset, BREADTH if depth <= DEPTH else 0):
             entry = self.entry(depth)
             assert add(b"%d" % number, number + 1, entry.ino, stat.S_IFDIR, entry)
 
@@ -63,3 +66,14 @@ async def test_numbers_that_are_given_out_again() -> None:
     assert all(failure is None for _, failure in found)
     assert found == sorted(found)
     assert list(tree.nodes) == [ROOT]
+
+
+async def test_a_directory_that_is_listed_in_pieces(tmp_path: Path) -> None:
+    """As a directory of this host is, which was not read for a while."""
+    names = {b"%d" % number * 20 for number in range(1000)}
+    for name in names:
+        (tmp_path / os.fsdecode(name)).touch()
+    filesystem = await parse(f"hostfs:{tmp_path}").filesystem()
+    async for directory in walk(filesystem, await root_of(filesystem)):
+        assert {node.name for node in directory.children} == names
+    await filesystem.close()
