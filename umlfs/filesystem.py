@@ -151,6 +151,8 @@ class Traits:
     whose mtime or size is found changed."""
     foreign: bool = False
     """Its owners and modes are another system's: whoever uses it from here may do everything in it."""
+    untold_sizes: bool = False
+    """A file that says it is empty may not be, as in /proc: whoever copies it reads to its end."""
     kills_set_id: bool = True
     """The provider drops set-id bits and capabilities itself on chown, truncate, and writes that say so."""
     posix_acl: bool = False

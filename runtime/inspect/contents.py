@@ -15,6 +15,8 @@ from umlfs.filesystem import NO_HANDLE, Filesystem
 
 PIECE: Final = 1 << 20
 """Bytes of one read."""
+UNTOLD: Final = 1 << 40
+"""Where files end that say they are empty: those of /proc do, and are not."""
 AHEAD: Final = 3
 """Pieces that are on their way while one is used."""
 

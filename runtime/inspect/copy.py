@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from runtime.inspect.contents import close_file, each_piece, open_file
+from runtime.inspect.contents import UNTOLD, close_file, each_piece, open_file
 from runtime.inspect.paths import Node, failure
 from runtime.inspect.walk import DEPTH_MAX, children
 from umlfs.filesystem import NO_HANDLE, Attr, Caller, Entry, Filesystem, SetAttr
@@ -206,7 +206,7 @@ class Copier:
 
     async def _contents(self, node: Node, made: Node, handle: int) -> None:
         size = node.attr.size
-        if not size:
+        if not size and not self._source.traits.untold_sizes:
             return
         reading = await open_file(self._source, node)
 
@@ -228,8 +228,8 @@ class Copier:
 
     async def _data(self, node: Node, handle: int) -> list[tuple[int, int]]:
         """The ranges of a file that are not holes."""
-        size = node.attr.size
-        if size <= WITHOUT_HOLES:
+        size = node.attr.size or UNTOLD
+        if size <= WITHOUT_HOLES or size == UNTOLD:
             return [(0, size)]
         found: list[tuple[int, int]] = []
         position = 0

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from runtime.inspect.contents import PIECE, close_file, open_file
+from runtime.inspect.contents import PIECE, UNTOLD, close_file, open_file
 from runtime.inspect.fields import type_of
 from runtime.inspect.paths import Node, failure
 from runtime.inspect.walk import children
@@ -106,7 +106,7 @@ class Comparison:
             return ["target"] if targets[0] != targets[1] else []
         if _untouched(one, other):
             return []
-        if one.is_file and (one.attr.size != other.attr.size or not await self._same_contents(one, other)):
+        if one.is_file and not await self._same_file(one, other):
             what.append("contents")
         if await self._attributes(0, one) != await self._attributes(1, other):
             what.append("attributes")
@@ -121,15 +121,22 @@ class Comparison:
                 return {}
             raise failure(error.errno or errno.EIO, node.path) from None
 
-    async def _same_contents(self, one: Node, other: Node) -> bool:
-        """Whether two files of the same size are the same."""
+    async def _same_file(self, one: Node, other: Node) -> bool:
+        """Whether two files hold the same; how much that is, some trees only tell whoever reads it."""
+        nodes = zip(self._trees, (one, other), strict=True)
+        if any(not node.attr.size and tree.traits.untold_sizes for tree, node in nodes):
+            return await self._same_contents(one, other, UNTOLD)
+        return one.attr.size == other.attr.size and await self._same_contents(one, other, one.attr.size)
+
+    async def _same_contents(self, one: Node, other: Node, size: int) -> bool:
+        """Whether the first `size` bytes of two files are the same."""
         nodes = (one, other)
         handles = [await open_file(tree, node) for tree, node in zip(self._trees, nodes, strict=True)]
-        buffers = [bytearray(min(PIECE, one.attr.size)) for _ in nodes]
+        buffers = [bytearray(min(PIECE, size)) for _ in nodes]
         counts = [0, 0]
 
         async def read(index: int, offset: int) -> None:
-            view = memoryview(buffers[index])[: one.attr.size - offset]
+            view = memoryview(buffers[index])[: size - offset]
             node = nodes[index]
             try:
                 counts[index] = await self._trees[index].read_into(node.ino, handles[index], offset, [view])
@@ -137,12 +144,14 @@ class Comparison:
                 raise failure(error.errno or errno.EIO, node.path) from None
 
         try:
-            for offset in range(0, one.attr.size, PIECE):
+            for offset in range(0, size, PIECE):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(read, 0, offset)
                     nursery.start_soon(read, 1, offset)
                 if counts[0] != counts[1] or buffers[0][: counts[0]] != buffers[1][: counts[1]]:
                     return False
+                if counts[0] < PIECE:
+                    break
             return True
         finally:
             for tree, node, handle in zip(self._trees, nodes, handles, strict=True):

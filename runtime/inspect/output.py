@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Final
 
 import trio
 
-from runtime.inspect.contents import close_file, each_piece, open_file
+from runtime.inspect.contents import UNTOLD, close_file, each_piece, open_file
 from runtime.inspect.paths import failure, resolve
 from runtime.tty import stdout
 from umlfs.filesystem import Filesystem
-
-UNTOLD: Final = 1 << 40
-"""Where files end that say they are empty: those of /proc do, and are not."""
 
 
 async def cat(filesystem: Filesystem, path: bytes, descriptor: int) -> None:

@@ -58,7 +58,7 @@ class NodeFilesystem(Filesystem):
     ) -> None:
         """`name` is what the log calls the tree; `time_limit` the seconds until a call of a plugin is given up.
         `on_close` lets go of what the nodes use; it is called as their methods are. `tasks` run while it is served."""
-        self.traits = traits or Traits(read_only=read_only, shared=True)
+        self.traits = traits or Traits(read_only=read_only, shared=True, untold_sizes=True)
         self._calls = Calls(name, time_limit)
         self._inodes = Inodes(root)
         self._budget = Budget(_BUDGET)
