@@ -39,14 +39,16 @@ class _Tables:
 
 def libraries(program: Path) -> list[Path]:
     """The dynamic linker and all libraries that `program` needs; none of a static one. UmlError for one that is not
-    found, or a file that is no ELF-64 file."""
+    found, or a file that is no ELF-64 file: so nothing else can be had by naming it as a library."""
     found: dict[str, Path] = {}
     waiting = [program]
     interpreters: list[Path] = []
     while waiting and len(found) < LIBRARIES_MAX:
         path = waiting.pop()
         tables = _read(path)
-        interpreters += [Path(tables.interpreter)] if tables.interpreter and not interpreters else []
+        if tables.interpreter and not interpreters:
+            interpreters.append(Path(tables.interpreter))
+            waiting.append(interpreters[0])
         places = [_place(each, path) for text in tables.paths for each in text.split(":") if each]
         for name in tables.needed:
             if name not in found:
@@ -71,8 +73,8 @@ def _read(path: Path) -> _Tables:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
             return _parse(content)
-    except (OSError, ValueError, struct.error, IndexError) as error:
-        raise UmlError(f"{path}: its libraries cannot be told: {error}", "link it statically") from None
+    except (OSError, ValueError, OverflowError, struct.error) as error:
+        raise UmlError(f"{path}: cannot be run: {error}", "name an executable for this machine") from None
 
 
 def _parse(content: mmap.mmap) -> _Tables:
