@@ -137,10 +137,11 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         "network.sh": network.setup_script(boot.network, f"{HERE}/errors", overlay=boot.overlay),
         "reconnect.sh": network.reconnect_script(boot.network),
         "mounts.sh": _resolver(boot) + (_mounts(boot) if boot.mounts else "") + (_LOCK if boot.lock_modules else ""),
-        "fstab.mounts": "".join(mount.line() for mount in sorted(boot.mounts, key=lambda mount: mount.place)),
         "agent.sh": script("agent.sh") + (_throwaway(boot) if boot.init is None else _first(boot.init)),
         "serve.sh": script("agent.sh") + script("lasting.sh") if boot.init is not None else "",
     }
+    for depth, mounts in enumerate(_by_depth(boot.mounts)):
+        texts[f"fstab.mounts{depth}"] = "".join(mount.line() for mount in mounts)
     here = HERE.lstrip("/").encode()
     entries = [cpio.directory(name) for name in (b"lower", b"root", b"run", b"upper", b"work")]
     entries += [cpio.directory(here, 0o700), cpio.directory(here + b"/control", 0o700)]
@@ -218,7 +219,8 @@ def udev_rule(device: int) -> str:
 
 def _places(boot: Boot) -> str:
     """The script that sees to it that what every guest mounts has its place, and makes what is not on any disk."""
-    lines = [_have((f"/root/{name}" for name in ("proc", "sys", "dev", "run", "tmp")), make=boot.overlay)]
+    made = _MAKE if boot.overlay else _MISSING
+    lines = [_have((f"/root/{name}" for name in ("proc", "sys", "dev", "run", "tmp")), made)]
     lines.append(f"cp -RPp {HERE}/dev/. /dev")
     if boot.modules is not None:
         lines.append(boot.modules.script(HERE).rstrip())
@@ -229,9 +231,27 @@ def _places(boot: Boot) -> str:
 
 
 def _mounts(boot: Boot) -> str:
-    """The script that mounts what this guest has besides, from inside its root: symlinks lead where they should."""
-    mount = f'mount -a -T {HERE}/fstab.mounts 2>{HERE}/errors || fail "$(cat {HERE}/errors)"\n'
-    return _have((mount.place for mount in boot.mounts), make=boot.overlay) + mount
+    """The script that mounts what this guest has besides, from inside its root: symlinks lead where they should. What
+    lies inside another mount has its place in that, where nothing is made."""
+    lines = []
+    for depth, mounts in enumerate(_by_depth(boot.mounts)):
+        missing = _NOT_INSIDE if depth else _MAKE if boot.overlay else _MISSING
+        lines.append(_have((mount.place for mount in mounts), missing))
+        lines.append(f'mount -a -T {HERE}/fstab.mounts{depth} 2>{HERE}/errors || fail "$(cat {HERE}/errors)"\n')
+    return "".join(lines)
+
+
+def _by_depth(mounts: Iterable[Mount]) -> list[list[Mount]]:
+    """The mounts that lie in no other, those that lie in one of them, and so on."""
+    found: list[list[Mount]] = []
+    depths: dict[str, int] = {}
+    for mount in sorted(mounts, key=lambda mount: mount.place):
+        depth = sum(mount.place.startswith(f"{place}/") for place in depths)
+        depths[mount.place] = depth
+        if depth == len(found):
+            found.append([])
+        found[depth].append(mount)
+    return found
 
 
 def _resolver(boot: Boot) -> str:
@@ -247,12 +267,13 @@ echo 1 >/proc/sys/kernel/modules_disabled
 """Load what may be needed later (see disk.sh), and then no more."""
 
 
-def _have(places: Iterable[str], *, make: bool) -> str:
-    """A script for which `places` are directories afterwards. What is missing is made where that changes nothing
-    but the overlay; else the boot fails. It is sourced: whatever it sets it sets in a function, for the positional
-    parameters are its caller's."""
+def _have(places: Iterable[str], missing: str) -> str:
+    """A script for which `places` are directories afterwards: it does `missing` to those that are not.
+
+    It is sourced: whatever it sets it sets in a function, for the positional parameters are its caller's.
+    """
     words = " ".join(map(shlex.quote, places))
-    return _HAVE.format(places=words, missing=_MAKE if make else _MISSING)
+    return _HAVE.format(places=words, missing=missing)
 
 
 _HAVE = """\
@@ -266,8 +287,10 @@ have() {{
 }}
 have {places}
 """
+# Only where that changes nothing but the overlay.
 _MAKE = f'mkdir -m 1777 -p "$@" 2>{HERE}/errors || fail "$(cat {HERE}/errors)"'
-_MISSING = 'fail "${1#/root}: no such directory in the root; make it, or leave out --rw"'
+_NOT_INSIDE = 'fail "$1: no such directory in what is mounted there; make it first"'
+_MISSING = 'fail "${1#/root}: no such directory there; make it first, or leave out --rw"'
 
 
 def explain(report: str) -> str:

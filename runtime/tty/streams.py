@@ -53,7 +53,9 @@ class Descriptor:
         self._socket: socket.socket | None = None
         mode = os.fstat(number).st_mode
         self._is_terminal = stat.S_ISCHR(mode) and os.isatty(number)
-        if stat.S_ISFIFO(mode) or self._is_terminal:
+        self._waits = stat.S_ISFIFO(mode) or self._is_terminal
+        """It may be that nothing comes for long."""
+        if self._waits:
             flags = (os.O_WRONLY if write else os.O_RDONLY) | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             try:
                 self._own = os.open(f"/proc/self/fd/{number}", flags)
@@ -65,6 +67,8 @@ class Descriptor:
 
     def close(self) -> None:
         """Close what was opened here."""
+        if self._waits:
+            trio.lowlevel.notify_closing(self._number)
         if self._own is not None:
             trio.lowlevel.notify_closing(self._own)
             os.close(self._own)
@@ -94,6 +98,8 @@ class Descriptor:
                 await trio.lowlevel.wait_readable(self._socket)
             except ConnectionError:
                 return 0
+        if self._waits:  # a thread that reads would take what comes after we are gone
+            await trio.lowlevel.wait_readable(self._number)
         # Not straight into the buffers: the thread may outlive the wait, and they are another's then.
         size = min(sum(map(len, buffers)), CHUNK)
         data = await trio.to_thread.run_sync(os.read, self._number, size, abandon_on_cancel=True)

@@ -186,7 +186,7 @@ def test_an_empty_root(me: Caller) -> None:
 
 def test_writing_through(caller: Caller) -> None:
     root = tree(caller)
-    complaint = "/proc: no such directory in the root; make it, or leave out --rw"
+    complaint = "/proc: no such directory there; make it first, or leave out --rw"
     assert caller.error("--rw", "--root", root, "--", "ls") == (125, complaint)
     for name in ("proc", "sys", "dev", "run", "tmp"):
         (root / name).mkdir()
@@ -196,6 +196,6 @@ def test_writing_through(caller: Caller) -> None:
     assert (root / "etc/hostname").read_text() == "tree\n\n"
     owner = (root / "tmp/new").stat().st_uid
     assert owner == (caller.user.uid if caller.user else os.geteuid())
-    complaint = "/nowhere: no such directory in the root; make it, or leave out --rw"
+    complaint = "/nowhere: no such directory there; make it first, or leave out --rw"
     assert caller.error("--rw", "--root", root, "--mount", "/nowhere=.", "--", "ls") == (125, complaint)
     assert not (root / "nowhere").exists()

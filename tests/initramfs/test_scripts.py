@@ -139,7 +139,7 @@ def test_places_that_are_missing_are_made(root: FakeRoot) -> None:
     root.run(KEPT, f"{guest.HERE}/mounts.sh")
     assert (root.top / "a b/it's").is_dir()
     assert (root.top / "new").is_dir()
-    assert (root.top / "said").read_text() == f"mount -a -T {guest.HERE}/fstab.mounts\n"
+    assert (root.top / "said").read_text() == f"mount -a -T {guest.HERE}/fstab.mounts0\n"
 
 
 def test_modules_have_their_place(root: FakeRoot) -> None:
@@ -162,7 +162,7 @@ def test_a_place_that_cannot_be_made_is_named(root: FakeRoot) -> None:
     root.fill(boot(overlay=False))
     (root.top / "new").mkdir()
     done = root.run(KEPT, f"{guest.HERE}/mounts.sh")
-    assert done.stdout == "failed: /a b/it's: no such directory in the root; make it, or leave out --rw\n"
+    assert done.stdout == "failed: /a b/it's: no such directory there; make it first, or leave out --rw\n"
     (root.top / "new").rmdir()
     (root.top / "new").write_text("no directory")
     (root.here / "mounts.sh").write_text(guest._mounts(boot()))
