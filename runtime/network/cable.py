@@ -63,7 +63,7 @@ class Cable:
     async def run(self, take: Callable[[bytes], object]) -> None:
         """Give each frame that comes to `take`, until the peer is gone."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write)
+            nursery.start_soon(self.write_waiting)
             if self._impairment:
                 nursery.start_soon(self._deliver_late)
             await self._read(take)
@@ -87,7 +87,7 @@ class Cable:
             except OSError:
                 return
 
-    async def _write(self) -> None:
+    async def write_waiting(self) -> None:
         """Send what waits, as the peer reads."""
         while True:
             await self._room.wait()
