@@ -65,7 +65,7 @@ class Directories:
         self._pending.clear()
 
     async def opendir(self, ino: int) -> Opened:
-        if self._settings.stateless:
+        if not self._settings.opens_directories:
             raise failure(errno.ENOSYS)
         inode = self._resolver.node(ino)
         if not inode.pseudo:

@@ -63,10 +63,14 @@ class Files:
 
     # Opening ----------------------------------------------------------------------------------
 
-    def _opened(self, inode: Inode, fd: int) -> Opened:
-        cache = self._settings.cache
-        number = self._handles.add(inode, fd)
-        return Opened(number, keep_cache=cache is Cache.ALWAYS, direct=cache is Cache.NEVER)
+    def _opened(self, inode: Inode, fd: int, access: int) -> Opened:
+        """`fd` is open for `access`, and `inode`'s from now on."""
+        return self._told(self._handles.add(inode, fd, access))
+
+    def _told(self, handle: int) -> Opened:
+        # With AUTO the consumer drops what it has cached once it finds size or mtime changed.
+        never = self._settings.cache is Cache.NEVER
+        return Opened(handle, keep_cache=not never, direct=never)
 
     async def open(self, ino: int, flags: int) -> Opened:
         if self._settings.stateless:
@@ -75,12 +79,19 @@ class Files:
         needed = _ACCESS.get(flags & os.O_ACCMODE, READ)
         if needed & WRITE or flags & os.O_TRUNC:
             self._settings.check_writable()
-        fd = await self._opener.open(inode, needed)
+        if flags & os.O_TRUNC:
+            needed |= WRITE
+        self._handles.check_room(inode)
+        if inode.opens and not needed & ~inode.access:
+            opened = self._told(self._handles.share(inode))
+        else:
+            opened = self._opened(inode, *await self._opener.open(inode, needed))
+        fd = self._handles.get(opened.handle).fd
         if flags & os.O_TRUNC:
             os.ftruncate(fd, 0)
         if self._settings.append:
             fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
-        return self._opened(inode, fd)
+        return opened
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
@@ -90,6 +101,8 @@ class Files:
         resolver = self._resolver
         directory = resolver.node(parent)
         self._aside.check(directory, name)
+        if not self._settings.stateless:
+            self._handles.check_room()
         place = directory.fd if directory.fd >= 0 else await resolver.reach(directory)
         try:
             fd = resolver.descriptors.open_with(_create, place, name, mode)
@@ -108,7 +121,7 @@ class Files:
             resolver.descriptors.hold(inode, fd, READ | WRITE)
             opened = Opened(NO_HANDLE, keep_cache=True)
         else:
-            opened = self._opened(inode, fd)
+            opened = self._opened(inode, fd, READ | WRITE)
         return self._entries.entry(inode, found), opened
 
     async def _open_existing(self, directory: Inode, name: bytes, flags: int) -> tuple[Entry, Opened]:
@@ -138,7 +151,8 @@ class Files:
 
     async def read_into(self, ino: int, handle: int, offset: int, buffers: Buffers) -> int:
         if handle:
-            inode, fd = self._handles.get(handle)
+            open_file = self._handles.get(handle)
+            inode, fd = open_file.inode, open_file.fd
         else:
             found = self._nodes.get(ino)
             if found is None:

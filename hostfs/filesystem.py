@@ -65,18 +65,23 @@ class HostFilesystem(Filesystem):
     ) -> None:
         """Export the directory `root`; a symlink there is followed, nowhere below.
 
-        `stateless` (default: unless `cache` is NEVER) answers ENOSYS to `open` and `opendir`, so that a consumer
-        stops asking. `writeback` (default: if `cache` is ALWAYS) lets it gather writes; a Linux consumer that does
-        so trusts its own idea of sizes and times, and never notices what others write to a file it knows. With
-        `append` (for handles) what is written to a file that is opened goes to its end. OSError if `root` is no
-        directory or cannot be searched.
+        `stateless` (default: if `cache` is ALWAYS) answers ENOSYS to `open`, so that a consumer stops asking; then
+        what it has open is lost once the host removes its name, unless the contents were used of late. `writeback`
+        (default: if `cache` is ALWAYS) lets it gather writes; a Linux consumer that does so trusts its own idea of
+        sizes and times, and never notices what others write to a file it knows. With `append` (for handles) what is
+        written to a file that is opened goes to its end. OSError if `root` is no directory or cannot be searched.
         """
-        self.resolver = resolver = Resolver(root)
+        if stateless is None:
+            stateless, opens_directories = cache is Cache.ALWAYS, cache is Cache.NEVER
+        else:
+            opens_directories = not stateless
+        self.resolver = resolver = Resolver(root, stateless=stateless)
         read_only_root = read_only or resolver.root.pseudo
         self.settings = settings = Settings(
             cache=cache,
             read_only=read_only_root,
-            stateless=cache is not Cache.NEVER if stateless is None else stateless,
+            stateless=stateless,
+            opens_directories=opens_directories,
             append=append,
         )
         self.traits = Traits(
@@ -84,7 +89,7 @@ class HostFilesystem(Filesystem):
             writeback=not read_only_root and (cache is Cache.ALWAYS if writeback is None else writeback),
             shared=cache is not Cache.ALWAYS,
         )
-        self.handles = handles = Handles(resolver.handles_max, resolver.closer)
+        self.handles = handles = Handles(resolver.descriptors, resolver.closer)
         self._aside = aside = SetAside()
         entries = Entries(resolver, settings.valid_ns)
         ownership = Ownership(resolver)
@@ -120,11 +125,12 @@ class HostFilesystem(Filesystem):
     def attach(self, invalidator: Invalidator) -> Filesystem:
         """With the cache AUTO: this filesystem, telling of what changes on the host.
 
-        Files get handles then: what a reader holds open stays, whatever becomes of its name on the host.
+        Directories are asked for when they are opened, then: who may not read them hears of it at once.
         """
         if self.settings.cache is not Cache.AUTO:
             return self
         self.settings.stateless = False
+        self.settings.opens_directories = True
         try:
             return Coherent(self, self.resolver, self.directories, invalidator)
         except OSError as error:

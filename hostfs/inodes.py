@@ -29,12 +29,14 @@ class Inode:
         "cached_until",
         "children",
         "fd",
+        "host_handle",
         "key",
         "kind",
         "links",
         "lookups",
         "name",
         "node",
+        "opens",
         "parent",
         "pinned",
         "pseudo",
@@ -58,6 +60,10 @@ class Inode:
         """How many names of other inodes refer to this one as their parent."""
         self.fd = -1
         """A descriptor held for now, or -1. See `Descriptors`."""
+        self.opens = 0
+        """How many handles share `fd`, which stays as long as there are any."""
+        self.host_handle: bytes | None = None
+        """A file handle of the host's kernel, of an inode that held a descriptor: a way back without a name."""
         self.access = 0
         """What `fd` is good for: `READ` and `WRITE`; neither if it is O_PATH."""
         self.used = False

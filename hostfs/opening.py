@@ -51,19 +51,24 @@ class Opener:
             await self._resolver.fill_caches(inode)
             return self._held(inode, access, True)
 
-    async def open(self, inode: Inode, needed: int) -> int:
-        """A new descriptor, the caller's to close: for reading too, where that is permitted.
+    async def open(self, inode: Inode, needed: int) -> tuple[int, int]:
+        """A new descriptor, the caller's to close, and what it is good for: reading too, where that is permitted, and
+        what the inode is open for already.
 
         A consumer that gathers writes also reads what it writes to, so as to fill up pages."""
+        wanted = needed | READ | (inode.access if inode.opens else 0)
         try:
-            return self._open(inode, needed, needed | READ, False)[0]
+            return self._open(inode, needed, wanted, False)
         except BlockingIOError:
             await self._resolver.fill_caches(inode)
-            return self._open(inode, needed, needed | READ, True)[0]
+            return self._open(inode, needed, wanted, True)
 
     def _held(self, inode: Inode, access: int, wait: bool) -> int:
         """A descriptor of `inode`, now held, good for `access` besides what the one held was good for."""
         fd, got = self._open(inode, access, access | inode.access, wait)
+        if inode.opens and inode.access & ~got:
+            os.close(fd)
+            raise failure(errno.EACCES)  # what others have it open for cannot be had with it
         self._resolver.descriptors.hold(inode, fd, got)
         return fd
 

@@ -24,6 +24,7 @@ import trio
 from hostfs.descriptors import READ, Descriptors, limits
 from hostfs.devices import Devices
 from hostfs.inodes import Inode, InodeTable
+from umlfs.host import syscalls
 from umlfs.host.closing import Closer
 from umlfs.host.syscalls import How, failure, open_cached
 from umlfs.lifetime import Tasks
@@ -67,15 +68,17 @@ class Resolver:
     It owns the inode table, the descriptors, and what is known of devices.
     """
 
-    def __init__(self, root: str | bytes | os.PathLike[str]) -> None:
-        """Begin at the directory `root`; a symlink there is followed. OSError if it is none, or may not be searched."""
+    def __init__(self, root: str | bytes | os.PathLike[str], *, stateless: bool = False) -> None:
+        """Begin at the directory `root`; a symlink there is followed. A `stateless` consumer does not say what it has
+        open. OSError if `root` is no directory, or may not be searched."""
         fd = _open_root(os.fsencode(root))
         found = os.fstat(fd)
         self.devices = Devices(found.st_dev)
-        held, pinned, self.handles_max = limits()
         self.tasks = Tasks("hostfs")
         self.closer = Closer(self.tasks)
-        self.descriptors = Descriptors(held, pinned, self.closer.close)
+        self.descriptors = Descriptors(limits(stateless), self.closer.close, self._remember)
+        self._host_handles: bool | None = None if os.geteuid() == 0 else False
+        """Whether file handles of the host's kernel can be used; None until it was tried."""
         self.table = InodeTable((found.st_dev, found.st_ino), self.descriptors.drop)
         self.root = self.table.root
         self.root.fd = fd
@@ -117,7 +120,7 @@ class Resolver:
         step = inode
         while step.fd < 0:
             if step.parent is None:
-                raise failure(errno.ESTALE)
+                return  # what leads there without a name waits where it is opened
             names.append(step.name)
             step = step.parent
 
@@ -157,9 +160,9 @@ class Resolver:
         chain = []
         step = inode
         while step.fd < 0:
-            if step.parent is None:
-                raise failure(errno.ESTALE)
             chain.append(step)
+            if step.parent is None:
+                break
             step = step.parent
         while chain:
             self._open_step(chain.pop(), wait)
@@ -181,7 +184,37 @@ class Resolver:
                 if error.errno not in _GONE:
                     raise
             self.table.unname(inode, parent, name)
-        raise failure(errno.ESTALE)
+        self._open_host_handle(inode)
+
+    # Without a name ---------------------------------------------------------------------------
+
+    def _remember(self, inode: Inode) -> None:
+        """`inode` loses its descriptor: have another way back, should the host rename it."""
+        if self._host_handles is False or inode.host_handle is not None or inode.key[0] != self.root.key[0]:
+            return
+        try:
+            handle = syscalls.name_to_handle(inode.fd)
+            if self._host_handles is None:
+                os.close(syscalls.open_by_handle(self.root.fd, handle, os.O_PATH))
+        except OSError:
+            self._host_handles = False
+        else:
+            self._host_handles = True
+            inode.host_handle = handle
+
+    def _open_host_handle(self, inode: Inode) -> None:
+        """Open `inode`, to which no name is known to lead. ESTALE if it is gone, or the host does not let us."""
+        if inode.host_handle is None:
+            raise failure(errno.ESTALE)
+        directory = inode.kind == stat.S_IFDIR
+        flags = DIRECTORY.open_flags if directory else os.O_PATH
+        try:
+            fd = self.descriptors.open_with(syscalls.open_by_handle, self.root.fd, inode.host_handle, flags)
+        except OSError:
+            raise failure(errno.ESTALE) from None
+        if not self.verified(inode, self.root, fd):
+            raise failure(errno.ESTALE)
+        self.descriptors.hold(inode, fd, READ if directory else 0)
 
     def verified(self, inode: Inode, parent: Inode, fd: int) -> bool:
         """Whether `fd` is `inode`; if not, it is closed. On a filesystem of the host's kernel: EROFS."""

@@ -33,7 +33,9 @@ class Settings:
     cache: Cache
     read_only: bool
     stateless: bool
-    """`open` and `opendir` answer ENOSYS: files are used without handles."""
+    """`open` answers ENOSYS: files are used without handles."""
+    opens_directories: bool
+    """`opendir` does not answer ENOSYS: it tells whether a directory may be read."""
     append: bool = False
     """What is written to a file that is opened goes to its end, wherever the consumer says."""
 

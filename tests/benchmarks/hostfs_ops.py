@@ -34,13 +34,16 @@ class Bench:
         self.path = directory
         self.inos: list[int] = []
         self.born: list[int] = []
+        self.handles: list[int] = []
+        self.opened: list[int] = []
         self.fds: list[int] = []
         self.fd = os.open(directory, os.O_PATH)
 
     async def fill(self) -> None:
         for name in NAMES:
-            entry, _ = await self.fs.create(ROOT, name, 0o644, os.O_RDWR | os.O_CREAT, 0, CALLER)
-            await self.fs.write_from(entry.ino, NO_HANDLE, 0, [memoryview(bytes(4000))])
+            entry, opened = await self.fs.create(ROOT, name, 0o644, os.O_RDWR | os.O_CREAT, 0, CALLER)
+            await self.fs.write_from(entry.ino, opened.handle, 0, [memoryview(bytes(4000))])
+            await self.fs.release(entry.ino, opened.handle)
             self.inos.append(entry.ino)
 
     async def lookup(self) -> None:
@@ -100,6 +103,20 @@ class Bench:
         self.fs.resolver.descriptors.clear()
         await self.read()
 
+    async def open(self) -> None:
+        open_ = self.fs.open
+        self.opened = [(await open_(ino, os.O_RDONLY)).handle for ino in self.inos]
+
+    async def read_open(self) -> None:
+        read_into, data = self.fs.read_into, [memoryview(bytearray(4096))]
+        for ino, handle in zip(self.inos, self.opened, strict=True):
+            await read_into(ino, handle, 0, data)
+
+    async def release(self) -> None:
+        release = self.fs.release
+        for ino, handle in zip(self.inos, self.opened, strict=True):
+            await release(ino, handle)
+
     async def write(self) -> None:
         write_from, data = self.fs.write_from, [memoryview(bytes(4000))]
         for ino in self.inos:
@@ -116,16 +133,22 @@ class Bench:
     # A life, stage by stage -------------------------------------------------------------------
 
     async def create(self) -> None:
-        self.born = []
+        self.born, self.handles = [], []
         create, flags = self.fs.create, os.O_RDWR | os.O_CREAT | os.O_EXCL
         for name in NAMES:
-            entry, _ = await create(ROOT, b"+" + name, 0o644, flags, 0, CALLER)
+            entry, opened = await create(ROOT, b"+" + name, 0o644, flags, 0, CALLER)
             self.born.append(entry.ino)
+            self.handles.append(opened.handle)
 
     async def fill_new(self) -> None:
         write_from, data = self.fs.write_from, [memoryview(bytes(4000))]
-        for ino in self.born:
-            await write_from(ino, NO_HANDLE, 0, data)
+        for ino, handle in zip(self.born, self.handles, strict=True):
+            await write_from(ino, handle, 0, data)
+
+    async def release_new(self) -> None:
+        release = self.fs.release
+        for ino, handle in zip(self.born, self.handles, strict=True):
+            await release(ino, handle)
 
     async def unlink(self) -> None:
         unlink = self.fs.unlink
@@ -198,10 +221,14 @@ async def main(parent: str | None) -> None:
             ("read 4 KB for the first time", [bench.read_first]),
             ("read 4 KB", [bench.read]),
             ("getattr of a file held open", [bench.getattr]),
+            ("open; read 4 KB; release", [bench.open, bench.read_open, bench.release]),
             ("write 4 KB", [bench.write]),
             ("chmod", [bench.chmod]),
             ("utimes", [bench.utimes]),
-            ("create; write; unlink; forget", [bench.create, bench.fill_new, bench.unlink, bench.forget]),
+            (
+                "create; write; release; unlink; forget",
+                [bench.create, bench.fill_new, bench.release_new, bench.unlink, bench.forget],
+            ),
             ("bare: stat", [bench.bare_stat]),
             ("bare: scandir, stat", [bench.bare_list]),
             ("bare: open, read, close", [bench.bare_read]),

@@ -58,6 +58,6 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
             raise failure(errno.EMFILE)
         return syscalls.open_cached(directory, name, how)
 
-    monkeypatch.setattr(hostfs.resolver, "limits", lambda: (6, 300, 300))
+    monkeypatch.setattr(hostfs.resolver, "limits", lambda *_: (6, 300, 300))
     monkeypatch.setattr(hostfs.resolver, "Descriptors", Watched)
     monkeypatch.setattr(hostfs.resolver, "open_cached", sometimes_none)

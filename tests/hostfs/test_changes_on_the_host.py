@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+import hostfs.opening
 from hostfs import Cache, HostFilesystem
+from hostfs.inodes import Inode
+from tests import needs
 from tests.contract.filesystem import Subject
 from tests.contract.subject import failing
 from tests.hostfs.features import features_of
-from umlfs.filesystem import ROOT
+from umlfs.filesystem import ROOT, SetAttr
+from umlfs.host.syscalls import How, failure
 
 
 @pytest.fixture(params=["stateless", "handles"])
@@ -147,3 +152,115 @@ async def test_lifetimes_follow_the_cache(tmp_path: Path) -> None:
         missing = await filesystem.lookup(ROOT, b"missing")
         assert (missing.ino, missing.entry_valid_ns) == (0, seconds * 10**9)
         await filesystem.close()
+
+
+@pytest.fixture
+async def opening(tmp_path: Path) -> AsyncIterator[Subject]:
+    """A filesystem that is asked whenever a file is opened."""
+    filesystem = HostFilesystem(tmp_path)
+    yield Subject(filesystem, features_of(tmp_path))
+    await filesystem.close()
+
+
+async def read_by(s: Subject, ino: int, handle: int) -> bytes:
+    data = bytearray(64)
+    return bytes(data[: await s.fs.read_into(ino, handle, 0, [memoryview(data)])])
+
+
+@pytest.mark.parametrize("change", ["renamed", "replaced", "removed"])
+async def test_an_open_file_stays_open(change: str, opening: Subject, tmp_path: Path) -> None:
+    """It is read, appended to, looked at and changed by its number alone, as fstat and fchmod come to us."""
+    s = opening
+    path, kept = tmp_path / "file", tmp_path / "kept"
+    path.write_bytes(b"old")
+    os.link(path, kept) if change == "removed" else None
+    ino = (await s.lookup(ROOT, b"file")).ino
+    reader, writer = await s.open(ino, os.O_RDONLY), await s.open(ino, os.O_WRONLY)
+    if change == "renamed":
+        path.rename(kept)
+    elif change == "replaced":
+        (tmp_path / "new").write_bytes(b"new")
+        (tmp_path / "new").rename(path)
+    else:
+        path.unlink()
+    s.fs.resolver.descriptors.shrink(-1)  # type: ignore[attr-defined]
+    assert await s.find(ROOT, b"file") is None if change != "replaced" else await s.find(ROOT, b"file")
+    assert (await s.attr(ino)).size == 3
+    assert await s.fs.write_from(ino, writer, 3, [memoryview(b"er")]) == 2
+    assert await read_by(s, ino, reader) == b"older"
+    await s.set(ino, SetAttr(mode=0o600, size=4))
+    assert (await s.attr(ino)).mode & 0o777 == 0o600
+    assert await read_by(s, ino, reader) == b"olde"
+    if change != "replaced":
+        assert kept.read_bytes() == b"olde"
+    await s.close(ino, writer)
+    assert await read_by(s, ino, reader) == b"olde"
+    await s.close(ino, reader)
+
+
+async def test_what_was_closed_is_let_go(opening: Subject, tmp_path: Path) -> None:
+    """Once whoever wrote a program has closed it, the host can run it; and what is removed is freed."""
+    s = opening
+    ino = await s.file(ROOT, b"program", Path("/bin/true").read_bytes(), mode=0o755)
+    assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
+    before = len(os.listdir("/proc/self/fd"))
+    handle = await s.open(ino)
+    (tmp_path / "program").unlink()
+    await s.close(ino, handle)
+    await s.fs.resolver.closer.drain()  # type: ignore[attr-defined]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_directory_that_is_held_stays(opening: Subject, tmp_path: Path) -> None:
+    """As the current directory of a process is: nothing opens it."""
+    (tmp_path / "one" / "two").mkdir(parents=True)
+    one = (await opening.lookup(ROOT, b"one")).ino
+    two = (await opening.lookup(one, b"two")).ino
+    await opening.file(two, b"first")
+    (tmp_path / "one").rename(tmp_path / "moved")
+    await opening.file(two, b"second")
+    assert sorted(os.listdir(tmp_path / "moved" / "two")) == ["first", "second"]
+
+
+async def test_a_way_back_without_a_name(opening: Subject, tmp_path: Path) -> None:
+    """Where the host's kernel lets us (root), a renamed directory is found without any descriptor."""
+    needs.root()
+    (tmp_path / "one").mkdir()
+    one = (await opening.lookup(ROOT, b"one")).ino
+    await opening.file(one, b"first")
+    while opening.fs.resolver.descriptors.shrink(-1):  # type: ignore[attr-defined]
+        pass
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert await opening.names(one) == [b"first"]
+    while opening.fs.resolver.descriptors.shrink(-1):  # type: ignore[attr-defined]
+        pass
+    (tmp_path / "moved" / "first").unlink()
+    (tmp_path / "moved").rmdir()
+    with failing(errno.ESTALE):
+        await opening.attr(one)
+
+
+async def test_a_file_that_cannot_be_had_for_both(
+    opening: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written by one who may not read it, then read by one who may not write: each keeps what it has."""
+    s = opening
+    (tmp_path / "file").write_bytes(b"x")
+    ino = (await s.lookup(ROOT, b"file")).ino
+    allowed = {os.O_WRONLY}
+    real = hostfs.opening.Opener._open_verified
+
+    def guarded(self: hostfs.opening.Opener, inode: Inode, how: How, wait: bool) -> int:
+        if how.open_flags & os.O_ACCMODE not in allowed:
+            raise failure(errno.EACCES)
+        return real(self, inode, how, wait)
+
+    monkeypatch.setattr(hostfs.opening.Opener, "_open_verified", guarded)
+    writer = await s.open(ino, os.O_WRONLY)
+    allowed = {os.O_RDONLY}
+    reader = await s.open(ino, os.O_RDONLY)
+    assert await s.fs.write_from(ino, writer, 0, [memoryview(b"yz")]) == 2
+    assert await read_by(s, ino, reader) == b"yz"
+    await s.close(ino, writer)
+    assert await read_by(s, ino, reader) == b"yz"
+    await s.close(ino, reader)

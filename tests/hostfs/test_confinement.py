@@ -76,7 +76,7 @@ def place(tmp_path: Path) -> Place:
 def subject(place: Place, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Subject:
     if request.param == "starved":
         # Every descriptor is soon closed, and opened again by its name.
-        monkeypatch.setattr("hostfs.resolver.limits", lambda: (1, 1, 100))
+        monkeypatch.setattr("hostfs.resolver.limits", lambda *_: (1, 1, 100))
     filesystem = HostFilesystem(place.export, stateless=request.param != "handles")
     return Subject(filesystem, features_of(place.export))
 

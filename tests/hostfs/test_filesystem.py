@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +15,7 @@ import trio
 import trio.testing
 
 from hostfs import Cache, HostFilesystem
-from hostfs.descriptors import HELD_MAX, PINNED_MAX, limits
+from hostfs.descriptors import HELD_LONG_MAX, HELD_MAX, PINNED_MAX, limits
 from tests.contract.filesystem import Subject
 from tests.contract.subject import failing
 from tests.hostfs.features import features_of
@@ -34,15 +35,17 @@ def open_descriptors() -> int:
 
 
 def test_limits_leave_room_for_others() -> None:
-    held, pinned, handles = limits()
-    assert held <= HELD_MAX
-    assert pinned <= PINNED_MAX
-    assert held + pinned < 4096
-    assert handles > 0
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for stateless in (False, True):
+        held, pinned, opened = limits(stateless)
+        assert held <= (HELD_LONG_MAX if stateless else HELD_MAX)
+        assert pinned <= PINNED_MAX
+        assert held + pinned < soft
+        assert soft * 3 // 4 < opened < soft
 
 
 async def test_descriptors_stay_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostfs.resolver.limits", lambda: (40, 20, 100))
+    monkeypatch.setattr("hostfs.resolver.limits", lambda *_: (40, 20, 100))
     for top in range(60):
         (tmp_path / f"{top}").mkdir()
         for number in range(20):
@@ -72,16 +75,22 @@ async def test_descriptors_stay_bounded(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_handles_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostfs.resolver.limits", lambda: (40, 20, 5))
+    monkeypatch.setattr("hostfs.resolver.limits", lambda *_: (40, 20, 5))
     s = make(tmp_path, stateless=False)
-    ino = await s.file(ROOT, b"file")
-    handles = [await s.open(ino) for _ in range(5)]
-    with failing(errno.EMFILE):
-        await s.open(ino)
-    await s.close(ino, handles.pop())
-    handles.append(await s.open(ino))
+    inos = [await s.file(ROOT, b"%d" % number) for number in range(6)]
+    handles = [await s.open(ino) for ino in inos[:5]]
+    with failing(errno.ENFILE):
+        await s.open(inos[5])
+    with failing(errno.ENFILE):
+        await s.file(ROOT, b"new")
+    assert not (tmp_path / "new").exists()
+    again = [await s.open(inos[0]) for _ in range(5)]  # by the descriptor that is there
+    await s.close(inos[4], handles[4])
+    await s.open(inos[5])
     with failing(errno.EBADF):
-        await s.fs.read_into(ino, 999, 0, [memoryview(bytearray(1))])
+        await s.fs.read_into(inos[0], 999, 0, [memoryview(bytearray(1))])
+    await s.close(inos[0], handles[0])
+    assert await s.fs.read_into(inos[0], again[0], 0, [memoryview(bytearray(1))]) == 0
     before = open_descriptors()
     s.fs.disconnect()
     assert open_descriptors() <= before - 5
@@ -90,7 +99,7 @@ async def test_handles_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 async def test_two_deep_directories_with_few_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way to one costs all that leads to the other."""
-    monkeypatch.setattr("hostfs.resolver.limits", lambda: (3, 3, 100))
+    monkeypatch.setattr("hostfs.resolver.limits", lambda *_: (3, 3, 100))
     s = make(tmp_path)
     ends = []
     for name in (b"one", b"two"):
@@ -190,7 +199,7 @@ async def test_a_descriptor_closed_and_used_again_while_a_thread_reads(
 
 
 async def test_a_cancelled_operation_leaves_no_descriptor(tmp_path: Path) -> None:
-    s = make(tmp_path)
+    s = make(tmp_path, stateless=True)
     ino = await s.file(ROOT, b"file", bytes(1 << 20))
     before = open_descriptors()
     for _ in range(3):

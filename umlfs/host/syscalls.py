@@ -178,6 +178,35 @@ def timespec(nanoseconds: int) -> tuple[int, int]:
     return divmod(nanoseconds, _SECOND)
 
 
+_name_to_handle_at = _libc.name_to_handle_at
+_name_to_handle_at.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+_open_by_handle_at = _libc.open_by_handle_at
+_open_by_handle_at.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+_HANDLE_MAX: Final = 128
+_HANDLE: Final = struct.Struct("=Ii")
+"""Of a struct file_handle: how many bytes follow, and their type."""
+
+
+def name_to_handle(fd: int) -> bytes:
+    """A struct file_handle for what `fd` is, O_PATH or not. EOPNOTSUPP where the filesystem has none."""
+    room = ctypes.create_string_buffer(_HANDLE.size + _HANDLE_MAX)
+    _HANDLE.pack_into(room, 0, _HANDLE_MAX, 0)
+    mount = ctypes.c_int()
+    if _name_to_handle_at(fd, b"", ctypes.addressof(room), ctypes.addressof(mount), _AT_EMPTY_PATH):
+        raise _last_failure()
+    return room.raw[: _HANDLE.size + _HANDLE.unpack_from(room)[0]]
+
+
+def open_by_handle(mount: int, handle: bytes, flags: int) -> int:
+    """Open what `name_to_handle` made `handle` of; `mount` is anything that is open (not O_PATH) on its filesystem.
+    ESTALE once it was freed; EPERM without CAP_DAC_READ_SEARCH."""
+    room = ctypes.create_string_buffer(handle, len(handle))
+    fd = _open_by_handle_at(mount, ctypes.addressof(room), flags | os.O_CLOEXEC)
+    if fd < 0:
+        raise _last_failure()
+    return int(fd)
+
+
 _fstatfs = _libc.fstatfs
 _fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 _STATFS_ROOM: Final = 256
