@@ -39,4 +39,6 @@ def test_commands(tmp_path: Path) -> None:
     (tmp_path / "name").write_text("Joe")
     status, said = uml(tmp_path, "cp", "--force", "name", "sql:two:/t/rows/1/name")
     assert status == 1
-    assert "Read-only" in said
+    assert "can only be read" in said
+    assert uml(tmp_path, "cp", "--force", "name", "sql:two,rw:/t/rows/1/name")[0] == 0
+    assert "Joe" in uml(tmp_path, "cat", "sql:two:/t/rows/1.json")[1]
