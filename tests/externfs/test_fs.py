@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import stat
 import subprocess
 import uuid
 import zipfile
@@ -108,6 +109,7 @@ async def test_http(tmp_path: Path) -> None:
     with web_server(tmp_path) as (server, url):
         async with driving(f"fs:{url}/site", block="1") as tree:
             assert await tree.ls() == ["big", "dir"]
+            assert stat.S_ISDIR((await tree.stat("dir")).mode)
             assert await tree.ls("dir") == ["a b?#%41"]
             assert await tree.cat("dir/a b?#%41") == b"odd"
             for name in ("%2e%2e%2fsecret", "..%2fsecret", "dir/../../secret", "big?x", "nothing"):

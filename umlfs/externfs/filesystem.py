@@ -137,6 +137,8 @@ class NodeFilesystem(Filesystem):
         inode, directory = self._directory(ino)
         if len(name) > NAME_MAX:
             raise failure(errno.ENAMETOOLONG)
+        if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:  # no plugin is to see what leads elsewhere
+            raise failure(errno.ENOENT)
         return inode, directory, os.fsdecode(name)
 
     async def _child(self, inode: Inode, directory: Directory, name: str) -> Node:

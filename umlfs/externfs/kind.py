@@ -20,7 +20,8 @@ from umlfs.externfs.words import OF_ALL, Words, split
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, SourceKind
 
-_URIS: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*(?:/[^:]*)?(?:::[a-z][a-z0-9+.-]*://[^/]*(?:/[^:]*)?)*")
+_URI: Final = r"[a-z][a-z0-9+.-]*://(?:[^/@]*@)?(?:\[[^\]]*\]|[^/:]*)(?::\d+)?(?:/[^:]*)?"
+_URIS: Final = re.compile(rf"{_URI}(?:::{_URI})*")
 
 _URI_VALUE: Final = r"[a-z][a-z0-9+.-]*://[^,/:]*(?::\d+)?(?:/[^,:]*)?"
 

@@ -131,11 +131,7 @@ class Store:
     def _info(self, path: str) -> Info:
         self.fs.invalidate_cache()
         found: Info = self.fs.info(path)
-        if (
-            self._is_web
-            and not found.get("size")
-            and (self.fs.isdir(f"{path}/") if found.get("size") is None else False)
-        ):
+        if self._is_web and str(found.get("url", "")).endswith("/"):  # where a server leads who names a directory
             return {"type": "directory"}
         return found
 
