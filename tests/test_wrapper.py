@@ -190,6 +190,16 @@ def test_the_tests_have_packages_of_their_own(checkout: Checkout, args: tuple[st
     assert checkout.run(*args)[2] == ""
 
 
+@pytest.mark.parametrize("args", [("--help",), ("-h",), ("test", "--help"), ("run", "-h")])
+def test_asking_for_help_installs_nothing(checkout: Checkout, args: tuple[str, ...]) -> None:
+    (checkout.venv / "locks" / "run.lock").unlink()
+    (checkout.play / "linux.uml").unlink()
+    status, out, err = checkout.run(*args)
+    assert (status, err) == (0, "")
+    assert "Debian packages: user-mode-linux" in out
+    assert checkout.log("pip") == checkout.log("apt") == []
+
+
 def test_a_failing_pip_is_shown_and_tried_again(checkout: Checkout) -> None:
     (checkout.here / "requirements" / "run.lock").write_text("# changed\n")
     (checkout.here / "pip-fails").touch()

@@ -76,8 +76,14 @@ def open_standard_descriptors() -> None:
 
 def main() -> NoReturn:
     """The entry point of the `uml` program."""
+    import signal
+
     from runtime.standby.client import hand_over
 
+    # Until there is somebody to tell what it means, Ctrl-C ends this at once and without a word.
+    told = signal.getsignal(signal.SIGINT)
+    if told is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     open_standard_descriptors()
     status = hand_over(sys.argv[1:])
     if status is None:
@@ -85,5 +91,8 @@ def main() -> NoReturn:
 
         if sys.stdout:
             sys.stdout = named(sys.stdout)
+        import runtime.cli.group  # noqa: F401 - takes a while
+
+        signal.signal(signal.SIGINT, told)
         status = invoke(sys.argv[1:])
     sys.exit(status)

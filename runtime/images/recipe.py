@@ -85,6 +85,16 @@ class Recipe:
         ssh = (SSH,) if self.ssh_key is not None else ()
         return tuple(dict.fromkeys((*BASE, *resolver, *ssh, *self.include)))
 
+    @property
+    def has_ssh(self) -> bool:
+        """Whether somebody can log in from afar: then each machine needs host keys of its own."""
+        return SSH in map(_name, self.packages)
+
+
+def _name(package: str) -> str:
+    """The package alone, of a word that may have an architecture, a version or a suite."""
+    return re.split("[:=/]", package)[0]
+
 
 def _require(text: str, pattern: re.Pattern[str], what: str, way_out: str) -> None:
     if not pattern.match(text):
@@ -150,8 +160,9 @@ def _members(recipe: Recipe, format_: Format) -> Iterator[tuple[tarfile.TarInfo,
         "etc/systemd/network/20-vec.network": _NETWORK,
         "etc/systemd/system/getty@.service.d/uml.conf": _GETTY,
     }
-    if recipe.ssh_key is not None:
+    if recipe.has_ssh:
         texts["etc/systemd/system/ssh.service.d/keys.conf"] = _SSH_KEYS
+    if recipe.ssh_key is not None:
         yield _info("root/.ssh", tarfile.DIRTYPE, 0o700), b""
         yield _info("root/.ssh/authorized_keys", mode=0o600), f"{recipe.ssh_key.strip()}\n".encode()
     for name, text in texts.items():

@@ -201,3 +201,10 @@ def test_a_build_that_signals_its_group(tmp_path: Path) -> None:
     ]
     assert list(scratch.iterdir()) == []
     assert not (tmp_path / "new.img").exists()
+
+
+@pytest.mark.parametrize("words", ["openssh-server", "openssh-server=1:9.2", "openssh-server:amd64"])
+def test_a_server_that_is_included_makes_its_keys(words: str) -> None:
+    """Those that came with the package are removed: each machine has its own."""
+    assert b"ssh-keygen -A" in files(Recipe("bookworm", include=(words,), epoch=0), Format.EXT4)
+    assert b"ssh-keygen -A" not in files(Recipe("bookworm", epoch=0), Format.EXT4)

@@ -72,3 +72,9 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
         save(Description(), tmp_path / "none/none.toml")
     with pytest.raises(UsageError, match="no UTF-8"):
         encode(Description(root="\udcff"))
+
+
+def test_every_key_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs/machines.md").read_text()
+    missing = [field.name for field in fields(Description) if f"\n| `{field.name}` | " not in page]
+    assert missing == []
