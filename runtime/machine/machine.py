@@ -418,7 +418,7 @@ class Machine:
         # Its guest has shut down in order: that a kernel does not end by itself then is its own fault.
         self.returncode = 0 if self._cut_off else status
         self._ended.set()
-        self._control.stop(self._end_of_guest(status))
+        self._control.stop(self._end_of_guest(self.returncode))
 
     def _end_of_guest(self, status: int) -> UmlError:
         """What to say to whoever still waited for something of the guest."""

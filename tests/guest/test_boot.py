@@ -14,7 +14,7 @@ from runtime.kernels.tuning import Tuning, known_lpj, remember_lpj
 from runtime.process.memory import MINIMUM, memory_directory
 from runtime.process.processes import fixed_addresses
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.kernels]
 
 Arguments = Callable[..., list[str]]
 

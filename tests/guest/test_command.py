@@ -11,7 +11,7 @@ import pytest
 
 from tests.guest.caller import Caller
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.kernels]
 
 ODD = [
     "",

@@ -9,7 +9,7 @@ import pytest
 from runtime.guest.initramfs import find_busybox
 from tests.guest.caller import BOUND, Caller
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.kernels]
 
 FULL = "yes & until grep -q '^State:.S' /proc/$!/status; do :; done"
 

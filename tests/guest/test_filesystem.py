@@ -15,7 +15,7 @@ from tests.guest.caller import BOUND, Caller
 from tests.hostfs.features import features_of
 from tests.ordinary import ROOT, copied_checks
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.kernels]
 
 LONG_AS_AN_ORDINARY_USER = pytest.mark.parametrize(
     "caller", ["as we are", pytest.param("as an ordinary user", marks=pytest.mark.slow)], indirect=True

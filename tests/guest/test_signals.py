@@ -12,7 +12,7 @@ import pytest
 
 from tests.guest.caller import BOUND, Caller, eventually
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.kernels]
 
 PASSED_ON = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
 TRAPS = 'for name in INT TERM HUP QUIT; do trap "echo $name" $name; done; echo ready; while :; do sleep 0.1; done'

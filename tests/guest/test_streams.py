@@ -13,7 +13,7 @@ import pytest
 
 from tests.guest.caller import BOUND, Caller
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.kernels]
 
 MIB = 1 << 20
 

@@ -22,7 +22,7 @@ from umlfs.ubd import parse
 from umlfs.ubd.device import open_ubd
 from umlfs.ubd.native import native_argument
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.kernels]
 
 
 def digest(data: bytes | bytearray) -> str:

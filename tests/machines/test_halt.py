@@ -6,7 +6,7 @@ import pytest
 
 from tests.machines.household import Household
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.kernels]
 
 SLOW = """\
 # An init that hears nothing yet, and then takes long, but says something now and then.
