@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from umlfs.ubd.native_files import NativeFiles
+if TYPE_CHECKING:
+    from umlfs.ubd.native_files import NativeFiles
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import platform
+import os
 import re
 import struct
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ _TELL: Final = 0x7FC00000
 
 def is_known() -> bool:
     """Whether there is a filter for this machine's architecture."""
-    return platform.machine() == MACHINE
+    return os.uname().machine == MACHINE
 
 
 FROM_MEMORY: Final = ("memfd_create", "execveat")
