@@ -24,10 +24,14 @@ class Card:
     """With the lengths of their prefixes: `10.0.2.100/24`."""
     gateways: Sequence[str] = ()
     """Of IPv4 and IPv6; none for a network that leads nowhere."""
+    up: bool = True
+    """False for a card that is the guest's own matter: it has its name, and no more."""
 
     def lines(self) -> list[str]:
         """The commands that set it up."""
         path = self.kernel_name
+        if not self.up:
+            return [f"ip link set {path} name {self.name}"] if path != self.name else []
         if "/" in path:
             find = [f"for card in {path}; do :; done; card=${{card##*/}}"]
             set_up = f'ip link set "$card" name {self.name} up'
@@ -96,6 +100,8 @@ def setup_script(network: Network, errors: str, *, overlay: bool) -> str:
     the resolver. A card that cannot be set up ends the boot."""
     lines = []
     for card in network.cards:
+        if not card.lines():
+            continue
         commands = " && ".join(f"{{ {line}; }}" for line in card.lines())
         lines.append(f'{{ {commands}; }} 2>{errors} || fail "{card.name}: $(cat {errors})"')
     if overlay and network.resolver:
@@ -125,7 +131,7 @@ fi 2>/dev/null
 
 def reconnect_script(network: Network) -> str:
     """Connects every card again."""
-    return "".join(card.again() for card in network.cards)
+    return "".join(card.again() for card in network.cards if card.up)
 
 
 # What manages networks in the roots of others ---------------------------------------------------
@@ -135,15 +141,18 @@ def managers_entries(network: Network) -> list[cpio.Entry]:
     """Files below /run that keep what else may look after networks from undoing ours: systemd-networkd and -resolved,
     NetworkManager, ifupdown."""
     files: dict[str, str] = {}
-    for card in network.cards:
+    cards = [card for card in network.cards if card.up]
+    if not cards:
+        return []
+    for card in cards:
         files[f"run/systemd/network/05-{card.name}.network"] = _networkd(network, card)
         files[f"run/systemd/network/05-{card.name}.link"] = (
             f"[Match]\nOriginalName={card.name}\n\n[Link]\nNamePolicy=keep kernel\nMACAddressPolicy=none\n"
         )
         files[f"run/network/ifstate.{card.name}"] = f"{card.name}\n"
-    names = "".join(f"interface-name:{card.name};" for card in network.cards)
+    names = "".join(f"interface-name:{card.name};" for card in cards)
     files["run/NetworkManager/conf.d/umlfs.conf"] = f"[main]\ndns=none\n\n[keyfile]\nunmanaged-devices={names}\n"
-    files["run/network/ifstate"] = "".join(f"{name}={name}\n" for name in ("lo", *(c.name for c in network.cards)))
+    files["run/network/ifstate"] = "".join(f"{name}={name}\n" for name in ("lo", *(c.name for c in cards)))
     if network.servers:
         domains = f"Domains={' '.join(network.search)}\n" if network.search else ""
         servers = " ".join(network.servers)

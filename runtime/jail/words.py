@@ -20,6 +20,8 @@ def grant_words(grants: Grants, words: Iterable[str]) -> None:
     for name, value in given:
         if name in _TAKERS:
             _TAKERS[name](grants, value)
+        elif name.startswith("vec") and value.startswith("bess,"):
+            _card(grants, value)
     values = dict(given)
     if values.get("rootfstype") == "hostfs":
         _hostfs(grants, values.get("rootflags", ""))
@@ -51,6 +53,14 @@ def _device(grants: Grants, value: str) -> None:
     name = value.split(":")[0]
     if os.path.isabs(name):
         grants.sockets.append(Path(name))
+
+
+def _card(grants: Grants, value: str) -> None:
+    """A network card on a socket."""
+    for option in value.split(","):
+        name, _, path = option.partition("=")
+        if name == "dst" and os.path.isabs(path):
+            grants.sockets.append(Path(path))
 
 
 def _read(grants: Grants, value: str) -> None:

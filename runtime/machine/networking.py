@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -38,7 +39,7 @@ class Networking:
     async def attached(self, keeper: Keeper) -> AsyncIterator[None]:
         """All networks are under way, until the context ends. UmlError, UsageError."""
         async with contextlib.AsyncExitStack() as stack:
-            for unit, network in enumerate(self._options.networks):
+            for unit, network in enumerate(self._options.networks, self._first_unit()):
                 place = Place(
                     keeper, self._options.name, unit, address(self._options.name, unit), self._reconnect, self._tell
                 )
@@ -47,6 +48,11 @@ class Networking:
                 yield
             finally:
                 self.attachments.each.clear()
+
+    def _first_unit(self) -> int:
+        """After the cards that the kernel's own words make."""
+        units = [int(found[1]) for word in self._options.arguments if (found := re.match(r"vec(\d+):", word))]
+        return max(units, default=-1) + 1
 
     def _tell(self, line: str) -> None:
         if self._options.on_network is not None:

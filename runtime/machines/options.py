@@ -16,7 +16,7 @@ from runtime.machine import parsing
 from runtime.machine.equipment import RootDisk
 from runtime.machine.machine import Options
 from runtime.machines.description import Description
-from runtime.network import user
+from runtime.network import legacy, user, vector
 from runtime.network import words as net
 from runtime.network.contract import Network
 from umlfs import ubd
@@ -99,7 +99,24 @@ def _networks(it: Description) -> list[Network]:
         words = (net.USER,)
     if it.initrd and any(word != net.NONE for word in words):
         raise UsageError(f"initrd={it.initrd}: sets up its network itself", "give the kernel a card: vec0:…")
-    return net.networks(words, it.publish)
+    return [*(_opened(word) for word in it.arguments if _is_opened(it, word)), *net.networks(words, it.publish)]
+
+
+def _is_jailed(it: Description) -> bool:
+    return Mode(it.jail) is not Mode.OFF
+
+
+def _is_opened(it: Description, word: str) -> bool:
+    """Whether a word of the kernel's names something that a jailed kernel must be given. UsageError if it is wrong."""
+    if vector.is_vector(word):
+        return vector.parse(word, jailed=_is_jailed(it)).transport == "tap" and _is_jailed(it)
+    return legacy.is_legacy(word) and _is_jailed(it) and not it.initrd
+
+
+def _opened(word: str) -> Network:
+    if legacy.is_legacy(word):
+        return legacy.parse(word)
+    return legacy.of_vector(vector.parse(word, jailed=True))
 
 
 def _wants_network(it: Description) -> bool:
@@ -144,7 +161,8 @@ def _root_disk(it: Description) -> RootDisk | None:
 
 def _kernel_words(it: Description) -> list[str]:
     """What the kernel gets to see besides what we tell it: the guest's init may read it, as systemd does."""
-    return [word for word in it.arguments if word not in ("con", "ssl")] + (["ro"] if it.read_only else [])
+    words = [word for word in it.arguments if word not in ("con", "ssl") and not _is_opened(it, word)]
+    return words + (["ro"] if it.read_only else [])
 
 
 def _environment(it: Description) -> dict[str, str]:

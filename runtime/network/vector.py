@@ -1,0 +1,104 @@
+"""The kernel's own words for network cards, `vecN:transport=…`, checked before the boot.
+
+The kernel drops in silence what it does not know, and finds out only when a card comes up what cannot be.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from umlfs.errors import UsageError
+
+PAIRS_MAX: Final = 20
+"""More overrun the kernel's table."""
+_WORD: Final = re.compile(r"vec(\d+):(.*)\Z")
+_COMMON: Final = frozenset({"mac", "mtu", "depth", "headroom", "vec", "transport"})
+_NAMED: Final = frozenset({"ifname", "ifup", "gro"})
+_FILTER: Final = frozenset({"bpffile", "bpfflash"})
+_ENDS: Final = frozenset({"src", "dst", "srcport", "dstport"})
+_GRE: Final = frozenset({"v6", "rx_key", "tx_key", "sequence", "pin_sequence"})
+_L2TP: Final = frozenset(
+    {"v6", "rx_session", "tx_session", "rx_cookie", "tx_cookie", "cookie64", "counter", "pin_counter", "udp"}
+)
+TRANSPORTS: Final[dict[str, frozenset[str]]] = {
+    "tap": _NAMED,
+    "raw": _NAMED | _FILTER,
+    "hybrid": _NAMED | _FILTER,
+    "gre": _ENDS | _GRE,
+    "l2tpv3": _ENDS | _L2TP,
+    "bess": _ENDS,
+    "fd": frozenset({"fd"}),
+    "vde": frozenset({"vnl", "description", "port", "group", "mode"}),
+}
+NEEDS_HOST: Final = frozenset({"raw", "hybrid", "gre", "l2tpv3", "vde"})
+"""Transports that open something of the host's network, which a jailed kernel has none of."""
+CARDS: Final = Path("/sys/class/net")
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One word, taken apart."""
+
+    unit: int
+    transport: str
+    options: dict[str, str]
+
+
+def is_vector(word: str) -> bool:
+    """Whether it is such a word."""
+    return _WORD.match(word) is not None
+
+
+def parse(word: str, *, jailed: bool) -> Vector:
+    """What the word says. UsageError for what the kernel would drop, or could not do when the card comes up."""
+    found = _WORD.match(word)
+    assert found is not None
+    pairs = [part.partition("=") for part in found[2].split(",")]
+    for name, equals, value in pairs:
+        if not equals or not name or not value or ("=" in value and name != "vnl"):
+            raise UsageError(
+                f"{word}: '{name}{equals}{value}' is not of the form NAME=VALUE", "the kernel would drop it"
+            )
+    options = {name: value for name, _, value in pairs}
+    if len(pairs) > PAIRS_MAX:
+        raise UsageError(f"{word}: {len(pairs)} options", f"the kernel has room for {PAIRS_MAX}")
+    if len(options) < len(pairs):
+        raise UsageError(f"{word}: an option is there twice", "give each once")
+    transport = options.get("transport", "")
+    if transport not in TRANSPORTS:
+        raise UsageError(f"{word}: no transport '{transport}'", f"known are {', '.join(TRANSPORTS)}")
+    known = _COMMON | TRANSPORTS[transport]
+    for name in options:
+        if name not in known:
+            near = name.replace("_", "")
+            meant = f"did you mean {near}=?" if near in known else f"{transport} takes {', '.join(sorted(known))}"
+            raise UsageError(f"{word}: no option '{name}', and the kernel would drop it", meant)
+    if jailed and transport in NEEDS_HOST:
+        raise UsageError(f"{word}: {transport} needs this host's network, and the kernel is jailed", "add --jail=off")
+    _check_card(word, transport, options)
+    return Vector(int(found[1]), transport, options)
+
+
+def _check_card(word: str, transport: str, options: dict[str, str]) -> None:
+    name = options.get("ifname")
+    if transport not in ("tap", "raw", "hybrid"):
+        return
+    if name is None:
+        raise UsageError(f"{word}: no ifname=", "name the host's interface: ifname=tap0")
+    if not (CARDS / name).exists():
+        mend = (
+            f"sudo ip tuntap add {name} mode tap user $USER"
+            if transport == "tap"
+            else "'ip link' lists those there are"
+        )
+        raise UsageError(f"{word}: this host has no interface {name}", mend)
+
+
+def remark(vector: Vector, *, jailed: bool) -> str:
+    """What the person should know of a word that works; empty for nothing."""
+    if vector.transport in ("tap", "raw") and vector.options.get("gro", "0") == "0" and not jailed:
+        return f"vec{vector.unit}: without gro=1 what comes from this host stalls; add it"
+    return ""

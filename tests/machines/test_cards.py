@@ -1,0 +1,55 @@
+"""Cards of old on machines of today: `eth0=daemon` on a uml_switch, tap devices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests import needs
+from tests.interop.test_uml_switch import OURS, switch
+from tests.machines.household import Household
+from tests.machines.test_networks import reaches
+
+pytestmark = pytest.mark.guest
+
+
+@pytest.mark.parametrize("whose", ["ours", "Debian's"])
+def test_on_a_switch_of_old(me: Household, whose: str) -> None:
+    control = me.home / "ctl"
+    with switch(OURS if whose == "ours" else [needs.program("uml_switch")], control):
+        for number, name in enumerate(("one", "two"), 1):
+            me.ok("boot", "-d", "--name", name, "--init", "", "mem=64M", f"eth0=daemon,,unix,{control}")
+            me.ok("exec", name, "--", "sh", "-c", f"ip addr add 10.5.0.{number}/24 dev eth0; ip link set eth0 up")
+        assert reaches(me, "one", "10.5.0.2")
+        for name in ("one", "two"):
+            me.ok("halt", name)
+
+
+def test_no_switch(me: Household) -> None:
+    status, line = me.error("boot", "-d", "--init", "", "eth0=daemon,,unix,/nonexistent")
+    assert (status, line) == (
+        1,
+        "eth0=daemon: no switch at /nonexistent: No such file or directory; start one: uml_switch -unix /nonexistent",
+    )
+
+
+def test_a_tap_device(me: Household) -> None:
+    """Of the host's: in a network namespace, whose end of it is reached."""
+    needs.root()
+    namespace = f"uml{os.getpid()}"
+    ip = needs.program("ip")
+    subprocess.run([ip, "netns", "add", namespace], check=True)
+    inside = [ip, "netns", "exec", namespace]
+    try:
+        script = "ip tuntap add t0 mode tap && ip addr add 10.6.0.1/24 dev t0 && ip link set t0 up"
+        subprocess.run([*inside, "sh", "-c", script], check=True)
+        words = me.command("boot", "-d", "--name", "it", "--init", "", "mem=64M", "vec0:transport=tap,ifname=t0,gro=1")
+        done = subprocess.run([*inside, *words], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stderr
+        me.ok("exec", "it", "--", "sh", "-c", "ip addr add 10.6.0.2/24 dev vec0; ip link set vec0 up")
+        assert reaches(me, "it", "10.6.0.1")
+        me.ok("halt", "it")
+    finally:
+        subprocess.run([ip, "netns", "del", namespace], check=True)

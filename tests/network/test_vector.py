@@ -1,0 +1,70 @@
+"""The kernel's own words for cards: what it would drop, or fail at, is said before the boot."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.network import legacy, vector
+from runtime.network.legacy import Daemon, Tap
+from runtime.network.slirp import Slirp
+from umlfs.errors import UsageError
+
+L2TP = "vec0:transport=l2tpv3,src=127.0.0.1,dst=127.0.0.1,srcport=1701,dstport=1702,udp=1,rx_session=1,tx_session=2"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [L2TP, "vec1:transport=bess,dst=/tmp/x,mtu=9000", "vec7:transport=fd,fd=4", "vec0:transport=tap,ifname=lo,gro=1"],
+)
+def test_words_that_work(word: str) -> None:
+    assert vector.parse(word, jailed=False).unit == int(word[3])
+
+
+@pytest.mark.parametrize(
+    ("word", "complaint"),
+    [
+        (
+            L2TP.replace("srcport", "src_port"),
+            "no option 'src_port', and the kernel would drop it; did you mean srcport=?",
+        ),
+        ("vec0:transport=bess,dst=a=b", "'dst=a=b' is not of the form NAME=VALUE"),
+        ("vec0:transport=bess,dst", "is not of the form NAME=VALUE; the kernel would drop it"),
+        ("vec0:transport=pcap,ifname=lo", "no transport 'pcap'; known are tap, raw"),
+        ("vec0:ifname=lo", "no transport ''"),
+        ("vec0:transport=fd,fd=4,fd=5", "an option is there twice"),
+        ("vec0:transport=tap,gro=1", "no ifname="),
+        ("vec0:transport=tap,ifname=none7", "this host has no interface none7; sudo ip tuntap add none7 mode tap user"),
+        ("vec0:" + ",".join(f"mtu={n}" for n in range(21)), "21 options; the kernel has room for 20"),
+    ],
+)
+def test_words_that_do_not(word: str, complaint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        vector.parse(word, jailed=False)
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word", [L2TP, "vec0:transport=raw,ifname=lo", "vec0:transport=gre,src=127.0.0.1,dst=127.0.0.2"]
+)
+def test_what_a_jail_forbids(word: str) -> None:
+    with pytest.raises(UsageError, match="needs this host's network, and the kernel is jailed; add --jail=off"):
+        vector.parse(word, jailed=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "network"),
+    [
+        ("eth0=daemon", Daemon(0)),
+        ("eth1=daemon,02:00:00:00:00:01,unix,/tmp/x", Daemon(1, "02:00:00:00:00:01", "/tmp/x")),
+        ("eth0=tuntap,tap3,,192.0.2.1", Tap("eth0", "tap3")),
+        ("eth0=slirp,,slirp", Slirp()),
+    ],
+)
+def test_cards_of_old(word: str, network: object) -> None:
+    assert legacy.parse(word) == network
+
+
+@pytest.mark.parametrize("word", ["eth0=mcast", "eth0=tuntap", "eth0=daemon,,inet,x", "eth0=", "eth0=vde,/tmp/x"])
+def test_cards_that_cannot_be(word: str) -> None:
+    with pytest.raises(UsageError):
+        legacy.parse(word)
