@@ -7,15 +7,30 @@ import click
 from runtime.cli.trees import Troubles, as_json, keep, run, show, show_json
 
 
-@click.command("ls")
+@click.command("ls", context_settings={"help_option_names": ["--help"]})
 @click.argument("words", metavar="SRC[:PART][:PATH]...", nargs=-1, required=True)
 @click.option("-l", "--long", "long", is_flag=True, help="Modes, owners, sizes and times, too.")
 @click.option("-a", "--all", "all_names", is_flag=True, help="Names that begin with a dot, too.")
 @click.option("-R", "--recursive", is_flag=True, help="All directories below, too.")
+@click.option("-h", "human", is_flag=True, help="With -l, sizes as 1.1K, 12M.")
+@click.option("-t", "by_time", is_flag=True, help="Newest first.")
+@click.option("-S", "by_size", is_flag=True, help="Largest first.")
+@click.option("-r", "--reverse", is_flag=True, help="The other way round.")
+@click.option("-1", "single", is_flag=True, help="One name a line, as always.")
 @as_json
 @keep
 def command(
-    words: tuple[str, ...], long: bool, all_names: bool, recursive: bool, as_json: bool, keep: int | None
+    words: tuple[str, ...],
+    long: bool,
+    all_names: bool,
+    recursive: bool,
+    human: bool,
+    by_time: bool,
+    by_size: bool,
+    reverse: bool,
+    single: bool,
+    as_json: bool,
+    keep: int | None,
 ) -> int:
     """List directories inside of images, humfs trees or directories.
 
@@ -28,7 +43,7 @@ def command(
     from runtime.inspect import listing, location
     from runtime.inspect.tree import open_tree
 
-    trouble = Troubles()
+    trouble, order = Troubles(), listing.Order(by_time, by_size, reverse)
     records: list[dict[str, object]] = []
 
     async def work() -> None:
@@ -40,7 +55,7 @@ def command(
             async with open_tree(place) as tree:
                 with tree.naming():
                     blocks = listing.listing(
-                        tree.filesystem, place.inside, trouble, recursive=recursive, all_names=all_names
+                        tree.filesystem, place.inside, trouble, recursive=recursive, all_names=all_names, order=order
                     )
                     async for block in blocks:
                         if as_json:
@@ -51,7 +66,7 @@ def command(
                                 show("")
                             show(f"{block.heading}:")
                         blocks_shown += 1
-                        for line in await listing.lines(tree.filesystem, block, long=long):
+                        for line in await listing.lines(tree.filesystem, block, long=long, human=human):
                             show(line)
 
     run(work, keep, words)

@@ -29,6 +29,7 @@ LETTERS: Final = {
     "s": stat.S_IFSOCK,
 }
 """As find(1) calls the types."""
+UNITS: Final = " KMGTPE"
 _SECOND: Final = 10**9
 
 
@@ -75,7 +76,9 @@ def time_text(nanoseconds: int) -> str:
         return str(nanoseconds)
 
 
-def long_line(node: Node, shown: str, widths: tuple[int, int, int, int], target: bytes | None) -> str:
+def long_line(
+    node: Node, shown: str, widths: tuple[int, int, int, int], target: bytes | None, human: bool = False
+) -> str:
     """A line as of `ls -l`, with owners as numbers: their names are the guest's."""
     attr = node.attr
     links, uid, gid, size = widths
@@ -83,16 +86,33 @@ def long_line(node: Node, shown: str, widths: tuple[int, int, int, int], target:
     when = time_text(attr.mtime_ns)[:16]
     return (
         f"{stat.filemode(attr.mode)} {attr.nlink:>{links}} {attr.uid:>{uid}} {attr.gid:>{gid}} "
-        f"{size_text(attr):>{size}} {when} {shown}{arrow}"
+        f"{size_text(attr, human):>{size}} {when} {shown}{arrow}"
     )
 
 
-def size_text(attr: Attr) -> str:
+def size_text(attr: Attr, human: bool = False) -> str:
     """The size, or the number of a device."""
-    return f"{os.major(attr.rdev)}, {os.minor(attr.rdev)}" if is_device(attr) else str(attr.size)
+    if is_device(attr):
+        return f"{os.major(attr.rdev)}, {os.minor(attr.rdev)}"
+    return human_size(attr.size) if human else str(attr.size)
 
 
-def widths_of(nodes: list[Node]) -> tuple[int, int, int, int]:
+def human_size(size: int) -> str:
+    """As `ls -h` has it: `1.1K`, `12M`, never less than it is."""
+    unit = 0
+    while size > 999 << 10 * unit and unit < len(UNITS) - 1:
+        unit += 1
+    tenths = -(-size * 10 >> 10 * unit)
+    return (
+        f"{size}"
+        if not unit
+        else f"{tenths / 10:.1f}{UNITS[unit]}"
+        if tenths < 100
+        else f"{-(-tenths // 10)}{UNITS[unit]}"
+    )
+
+
+def widths_of(nodes: list[Node], human: bool = False) -> tuple[int, int, int, int]:
     """How wide the columns of `long_line` are."""
     rows = [(str(each.attr.nlink), str(each.attr.uid), str(each.attr.gid), size_text(each.attr)) for each in nodes]
     links, uid, gid, size = (max((len(row[column]) for row in rows), default=1) for column in range(4))

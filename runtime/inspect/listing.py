@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from runtime.inspect.fields import LETTERS, fields, long_line, widths_of
 from runtime.inspect.paths import Node, resolve
@@ -26,8 +27,36 @@ class Block:
     nodes: list[Node]
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """In which nodes are listed, as the options of ls(1) say it."""
+
+    by_time: bool = False
+    """Newest first."""
+    by_size: bool = False
+    """Largest first."""
+    reverse: bool = False
+
+    def sort(self, nodes: list[Node]) -> list[Node]:
+        """The nodes, which come by name, in this order."""
+        if self.by_time:
+            nodes = sorted(nodes, key=lambda node: -node.attr.mtime_ns)
+        elif self.by_size:
+            nodes = sorted(nodes, key=lambda node: -node.attr.size)
+        return nodes[::-1] if self.reverse else nodes
+
+
+BY_NAME: Final = Order()
+
+
 async def listing(
-    filesystem: Filesystem, path: bytes, trouble: Trouble, *, recursive: bool = False, all_names: bool = False
+    filesystem: Filesystem,
+    path: bytes,
+    trouble: Trouble,
+    *,
+    recursive: bool = False,
+    all_names: bool = False,
+    order: Order = BY_NAME,
 ) -> AsyncIterator[Block]:
     """What `ls` shows of `path`: the directory's contents, or the one node that it is. Names that begin with a dot are
     left out, unless `all_names`. OSError if there is nothing at `path`."""
@@ -36,13 +65,13 @@ async def listing(
         yield Block(None, [top])
         return
     if not recursive:
-        yield Block(None, _shown(await children(filesystem, top), all_names))
+        yield Block(None, order.sort(_shown(await children(filesystem, top), all_names)))
         return
     async for directory in walk(filesystem, top):
         if directory.failure is not None:
             trouble(directory.failure)
             continue
-        directory.children = _kept(filesystem, directory.children, all_names)
+        directory.children = order.sort(_kept(filesystem, directory.children, all_names))
         yield Block(os.fsdecode(directory.node.path), directory.children)
 
 
@@ -60,15 +89,15 @@ def _kept(filesystem: Filesystem, nodes: list[Node], all_names: bool) -> list[No
     return shown
 
 
-async def lines(filesystem: Filesystem, block: Block, *, long: bool = False) -> list[str]:
-    """The lines of one block, names as they are."""
+async def lines(filesystem: Filesystem, block: Block, *, long: bool = False, human: bool = False) -> list[str]:
+    """The lines of one block, names as they are; with `human`, sizes as people say them."""
     if not long:
         return [os.fsdecode(node.name or node.path) for node in block.nodes]
-    widths = widths_of(block.nodes)
+    widths = widths_of(block.nodes, human)
     found = []
     for node in block.nodes:
         target = await filesystem.readlink(node.ino) if node.is_link else None
-        found.append(long_line(node, os.fsdecode(node.name or node.path), widths, target))
+        found.append(long_line(node, os.fsdecode(node.name or node.path), widths, target, human))
     return found
 
 
