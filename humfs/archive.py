@@ -15,7 +15,7 @@ from typing import BinaryIO, Final, cast
 from humfs.compression import LOOK, Forward, beginning, compression
 from humfs.export import Exporter
 from humfs.filesystem import HumFilesystem
-from humfs.image import Description, add_image, describe, find_image, is_image, may_begin_image
+from humfs.image import Description, add_image, check_layer, describe, find_image, is_image, may_begin_image
 from humfs.imagefiles import Files, Packed
 from humfs.importer import Importer
 from humfs.losses import Losses
@@ -183,6 +183,16 @@ def describe_image(path: Path, tag: str | None) -> Description:
         if image is None:
             raise UmlError(f"{path}: no container image", "name a layout, or what `docker save` writes")
         return describe(image, tag)
+
+
+def check_image(path: Path, tag: str | None) -> None:
+    """Read all layers of the container image in a directory or a file. UmlError for what is damaged or missing."""
+    with contextlib.ExitStack() as stack:
+        image = _open(str(path), stack)[0]
+        if image is None:
+            raise UmlError(f"{path}: no container image", "name a layout, or what `docker save` writes")
+        for name, digest in describe(image, tag).layers:
+            check_layer(image, name, digest)
 
 
 def _first_name(data: bytes) -> str:

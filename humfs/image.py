@@ -255,6 +255,19 @@ async def _add_layer(
     return count
 
 
+def check_layer(files: Files, name: str, digest: str | None) -> None:
+    """Read a layer to its end, and compare it with its digest. UmlError."""
+    with files.open(name) as raw:
+        hashed = _Hashed(raw, (digest or "sha256:").partition(":")[0])
+        with opened(cast(BinaryIO, hashed)) as archive:
+            for _ in archive.steps():
+                pass
+        while hashed.read(_CHUNK):
+            pass
+    if digest is not None:
+        _compare(name, digest.partition(":")[2], hashed.hash.hexdigest())
+
+
 async def _add(importer: Importer, member: Member, fresh: set[int]) -> None:
     """One member of a layer; `fresh` are the inodes that the layer has made so far."""
     path = member.path

@@ -21,7 +21,7 @@ KINDS: Final[dict[str, MountKind]] = {
     "btrfs": MountKind(),
     "erofs": MountKind(("erofs",), writable=False),
     "ext4": MountKind(),
-    "f2fs": MountKind(("f2fs",)),
+    "f2fs": MountKind(("f2fs", "crc32_generic")),
     "iso9660": MountKind(("isofs",), "iocharset=utf8", writable=False),
     "jfs": MountKind(("nls_utf8",), "iocharset=utf8"),
     "minix": MountKind(("minix",)),

@@ -182,6 +182,79 @@ def compact_(file: str) -> None:
     click.echo(f"{freed / (1 << 20):.1f} MiB given back")
 
 
+@command.command("create")
+@click.option("--format", "name", type=click.Choice(FORMATS), help="What to make; by default as the name of FILE ends.")
+@click.option("--backing", metavar="BASE", help="Of a qcow2: the image that it lies over, which stays as it is.")
+@force_option
+@click.argument("file", metavar="FILE")
+@click.argument("size", metavar="[SIZE]", required=False)
+def create_(file: str, size: str | None, name: str | None, backing: str | None, force: bool) -> None:
+    """Make the empty image FILE: a disk of SIZE, raw or in a format of qemu's, or a filesystem (ext4, xfs, btrfs).
+
+    \b
+    Example:
+      uml image create disk.img 8G
+      uml image create data.ext4 512M
+      uml image create layer.qcow2 --backing base.qcow2
+    """
+    from humfs.superblock import parse_size
+    from runtime.images import formats
+    from runtime.images.create import create
+
+    made = formats.destination(file, formats.Format(name) if name else None)
+    below = formats.source(backing) if backing is not None else None
+    create(made, parse_size(size) if size else None, backing=below, force=force)
+
+
+@command.command("check")
+@click.option("--repair", is_flag=True, help="Mend what can be mended.")
+@click.argument("file", metavar="FILE")
+def check_(file: str, repair: bool) -> int:
+    """Check the image FILE, and say what is wrong with it; the exit status is 1 if anything is.
+
+    A qcow2 and what else qemu reads is checked by qemu-img, the filesystem on a raw image or a partition by its own
+    checker, a COW file and a humfs as by their own commands; archives and container images are read to their end.
+
+    \b
+    Example:
+      uml image check disk.qcow2
+      uml image check --repair data.ext4
+      uml image check disk.img:2
+    """
+    from runtime.images import formats
+    from runtime.images.check import check
+
+    with activity(f"check {file}"):
+        found = run(lambda: check(formats.source(file), repair=repair))
+    for line in found:
+        show(line)
+    return 1 if found and not repair else 0
+
+
+@command.command("snapshot")
+@click.argument("file", metavar="FILE")
+@click.argument("what", type=click.Choice(["list", "create", "apply", "delete"]), default="list")
+@click.argument("name", metavar="[NAME]", required=False)
+def snapshot_(file: str, what: str, name: str | None) -> None:
+    """List the snapshots in a qcow2, or create, apply (go back to) or delete the one called NAME.
+
+    \b
+    Example:
+      uml image snapshot disk.qcow2 create before-upgrade
+      uml image snapshot disk.qcow2
+      uml image snapshot disk.qcow2 apply before-upgrade
+    """
+    from runtime.images.create import change_snapshot, snapshots
+
+    if what == "list":
+        for each in snapshots(file):
+            show(each)
+        return
+    if not name:
+        raise click.UsageError(f"'{what}' needs the NAME of a snapshot")
+    change_snapshot(file, what, name)
+
+
 @command.command("info")
 @click.argument("word", metavar="FILE")
 @as_json

@@ -53,6 +53,10 @@ def make(kind: str, path: Path, tree: Path | None = None, label: str = "") -> Pa
         assert tree is not None
         run("genisoimage", "-quiet", "-R", "-J", "-V", label, "-o", path, tree)
         return path
+    if kind == "erofs":
+        assert tree is not None
+        run("mkfs.erofs", path, tree)
+        return path
     empty(path, SIZES[kind])
     contents: Sequence[str | Path] = ()
     if tree is not None:

@@ -151,7 +151,26 @@ async def test_a_dirty_journal_is_replayed_in_memory_alone(tmp_path: Path) -> No
     assert digest(image) == before
 
 
-@pytest.mark.parametrize("kind", ["squashfs", "iso9660"])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("f2fs", ("mkfs.f2fs", "-q")),
+        ("udf", ("mkudffs", "--new-file", "--media-type=hd")),
+        ("minix", ("mkfs.minix", "-3")),
+    ],
+)
+async def test_filesystems_that_few_know(kind: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    image = empty(tmp_path / "image", 128 * MIB)
+    run(*words, image)
+    (part,) = (await image_info(parse(str(image)))).parts
+    assert (part.filesystem, part.trouble) == (kind, None)
+    (tmp_path / "new/sub").mkdir(parents=True)
+    (tmp_path / "new/sub/file").write_bytes(os.urandom(3 * MIB))
+    assert (await copy([str(tmp_path / "new")], f"{image}:/", recursive=True)).skipped == []
+    assert await changes(tmp_path / "new", f"{image}:/new") == []
+
+
+@pytest.mark.parametrize("kind", ["squashfs", "iso9660", "erofs"])
 async def test_filesystems_that_are_only_read(kind: str, tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree")
     image = make(kind, tmp_path / "image", tree, "LABEL")
