@@ -6,6 +6,7 @@ now, and gets again through its name. With handles each `open` has a descriptor 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -18,13 +19,14 @@ from hostfs.descriptors import READ, WRITE
 from hostfs.entries import Entries
 from hostfs.handles import Handles
 from hostfs.inodes import Inode
+from hostfs.locks import SHARED_MEMORY, Locks
 from hostfs.opening import SAFE, Opener, not_a_file
 from hostfs.ownership import Ownership, drop_set_id
 from hostfs.resolver import Resolver
 from hostfs.settings import Cache, Settings
 from umlfs.blocks import sparse
 from umlfs.buffers import part, total
-from umlfs.filesystem import NO_HANDLE, Caller, Entry, Opened
+from umlfs.filesystem import NO_HANDLE, Caller, Entry, Lock, Opened
 from umlfs.host import syscalls
 from umlfs.host.names import check_name
 from umlfs.host.syscalls import failure
@@ -50,6 +52,7 @@ class Files:
         aside: SetAside,
         opener: Opener,
         handles: Handles,
+        locks: Locks,
     ) -> None:
         self._resolver = resolver
         self._settings = settings
@@ -58,6 +61,7 @@ class Files:
         self._aside = aside
         self._opener = opener
         self._handles = handles
+        self._locks = locks
         self._nodes = resolver.table.nodes
         self._in_memory = resolver.devices.in_memory
 
@@ -86,6 +90,9 @@ class Files:
             opened = self._told(self._handles.share(inode))
         else:
             opened = self._opened(inode, *await self._opener.open(inode, needed))
+        opened.quiet_close = not needed & WRITE
+        if needed & WRITE and inode.name.endswith(SHARED_MEMORY):
+            self._guard(opened.handle)
         fd = self._handles.get(opened.handle).fd
         if flags & os.O_TRUNC:
             os.ftruncate(fd, 0)
@@ -122,6 +129,9 @@ class Files:
             opened = Opened(NO_HANDLE, keep_cache=True)
         else:
             opened = self._opened(inode, fd, READ | WRITE)
+            opened.quiet_close = bool(flags & os.O_EXCL)
+            if name.endswith(SHARED_MEMORY):
+                self._guard(opened.handle)
         return self._entries.entry(inode, found), opened
 
     async def _open_existing(self, directory: Inode, name: bytes, flags: int) -> tuple[Entry, Opened]:
@@ -145,7 +155,46 @@ class Files:
         return entry, opened
 
     async def release(self, ino: int, handle: int) -> None:
-        self._handles.release(handle)
+        released = self._handles.release(handle)
+        if released is None:
+            return
+        for owner in released.owners or ():
+            self._locks.free(released.inode, owner)
+        if not released.inode.opens:
+            self._locks.unguard(released.inode)
+
+    def _guard(self, handle: int) -> None:
+        """See `Locks.guard`; the handle is given up if that fails."""
+        try:
+            self._locks.guard(self._handles.get(handle))
+        except OSError:
+            self._handles.release(handle)
+            raise
+
+    # Locks ------------------------------------------------------------------------------------
+
+    async def getlk(self, ino: int, handle: int, owner: int, lock: Lock) -> Lock | None:
+        self._check_locks()
+        return self._locks.find(self._handles.get(handle), owner, lock)
+
+    async def setlk(self, ino: int, handle: int, owner: int, lock: Lock, wait: bool) -> None:
+        self._check_locks()
+        file = self._handles.get(handle)
+        file.owners = file.owners or set()
+        file.owners.add(owner)
+        await self._locks.take(file, owner, lock, wait)
+
+    async def flock(self, ino: int, handle: int, owner: int, kind: int, wait: bool) -> None:
+        self._check_locks()
+        await self._locks.take(self._handles.get(handle), owner, Lock(kind), wait, whole=True)
+
+    def _check_locks(self) -> None:
+        if not self._settings.locks:
+            raise failure(errno.ENOSYS)
+
+    def unlock(self, handle: int, owner: int, whole: bool) -> None:
+        with contextlib.suppress(OSError):
+            self._locks.free(self._handles.get(handle).inode, owner, whole=whole)
 
     # Contents ---------------------------------------------------------------------------------
 

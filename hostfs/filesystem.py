@@ -15,6 +15,7 @@ from hostfs.directories import Directories
 from hostfs.entries import Entries
 from hostfs.files import Files
 from hostfs.handles import Handles
+from hostfs.locks import Locks
 from hostfs.names import Names
 from hostfs.opening import Opener
 from hostfs.ownership import Ownership
@@ -29,6 +30,7 @@ from umlfs.filesystem import (
     Entry,
     Filesystem,
     Invalidator,
+    Lock,
     Opened,
     SetAttr,
     StatFs,
@@ -82,21 +84,24 @@ class HostFilesystem(Filesystem):
             read_only=read_only_root,
             stateless=stateless,
             opens_directories=opens_directories,
+            locks=not stateless and cache is not Cache.ALWAYS,
             append=append,
         )
         self.traits = Traits(
             read_only=read_only_root,
             writeback=not read_only_root and (cache is Cache.ALWAYS if writeback is None else writeback),
             shared=cache is not Cache.ALWAYS,
+            locks=settings.locks,
         )
         self.handles = handles = Handles(resolver.descriptors, resolver.closer)
+        self.locks = locks = Locks(settings, resolver.descriptors)
         self._aside = aside = SetAside()
         entries = Entries(resolver, settings.valid_ns)
         ownership = Ownership(resolver)
         opener = Opener(resolver, quietly=read_only)
         self._names = Names(resolver, settings, entries, ownership, aside)
         self._attributes = Attributes(resolver, settings, entries, opener, handles)
-        self._files = Files(resolver, settings, entries, ownership, aside, opener, handles)
+        self._files = Files(resolver, settings, entries, ownership, aside, opener, handles, locks)
         self.directories = Directories(resolver, settings, entries, aside)
         self._remark: str | None = None
 
@@ -151,6 +156,7 @@ class HostFilesystem(Filesystem):
         self.resolver.forget_all()
         self.directories.forget_all()
         self.handles.clear()
+        self.locks.clear()
 
     async def close(self) -> None:
         self.disconnect()
@@ -244,6 +250,20 @@ class HostFilesystem(Filesystem):
         self, ino: int, handle: int, offset: int, out_ino: int, out_handle: int, out_offset: int, length: int
     ) -> Answer[int]:
         return self._files.copy_file_range(ino, handle, offset, out_ino, out_handle, out_offset, length)
+
+    # Locks ------------------------------------------------------------------------------------
+
+    def getlk(self, ino: int, handle: int, owner: int, lock: Lock) -> Answer[Lock | None]:
+        return self._files.getlk(ino, handle, owner, lock)
+
+    def setlk(self, ino: int, handle: int, owner: int, lock: Lock, wait: bool = False) -> Answer[None]:
+        return self._files.setlk(ino, handle, owner, lock, wait)
+
+    def flock(self, ino: int, handle: int, owner: int, kind: int, wait: bool = False) -> Answer[None]:
+        return self._files.flock(ino, handle, owner, kind, wait)
+
+    def unlock(self, ino: int, handle: int, owner: int, whole: bool = False) -> None:
+        self._files.unlock(handle, owner, whole)
 
     # Directories ------------------------------------------------------------------------------
 

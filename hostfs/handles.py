@@ -24,12 +24,14 @@ HANDLES_MAX: Final = 1 << 20
 class Handle:
     """An open file."""
 
-    __slots__ = ("inode", "own")
+    __slots__ = ("inode", "own", "owners")
 
     def __init__(self, inode: Inode, own: int) -> None:
         self.inode = inode
         self.own = own
         """Its own descriptor, or -1."""
+        self.owners: set[int] | None = None
+        """Who has taken POSIX locks by it."""
 
     @property
     def fd(self) -> int:
@@ -86,19 +88,20 @@ class Handles:
             raise failure(errno.EBADF)
         return handle
 
-    def release(self, number: int) -> None:
-        """Close a handle; unknown numbers are ignored."""
+    def release(self, number: int) -> Handle | None:
+        """Close a handle, and return it; unknown numbers are ignored."""
         handle = self._handles.pop(number, None)
         if handle is None:
-            return
+            return None
         if handle.own < 0:
             self._descriptors.close(handle.inode)
-            return
+            return handle
         self._descriptors.extra -= 1
         if handle.inode.pinned:
             self._closer.close(handle.own)
         else:
             os.close(handle.own)
+        return handle
 
     def clear(self) -> None:
         """Close all."""

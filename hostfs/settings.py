@@ -36,6 +36,8 @@ class Settings:
     """`open` answers ENOSYS: files are used without handles."""
     opens_directories: bool
     """`opendir` does not answer ENOSYS: it tells whether a directory may be read."""
+    locks: bool = False
+    """Locks are taken on the host: others use the directory."""
     append: bool = False
     """What is written to a file that is opened goes to its end, wherever the consumer says."""
 

@@ -39,6 +39,9 @@ NOW: Final = -(1 << 63)
 
 NAME_MAX: Final = 255
 
+LOCK_END: Final = (1 << 63) - 1
+"""The last byte that a lock can cover: one up to there covers whatever a file grows to."""
+
 ACL_KILL_SGID: Final = 1 << 16
 """In the flags of `setxattr`, only with `Traits.posix_acl`: setting an access list drops the set-group-id bit."""
 
@@ -111,8 +114,21 @@ class Opened:
     """The consumer must not cache the contents: every read and write comes here."""
     stream: bool = False
     """There is no position: no seeking, reads may be short (pipes, sockets)."""
+    quiet_close: bool = False
+    """Closing need not be told: no error is delayed, and no owner's locks end before the handle does."""
     cache_directory: bool = False
     """The consumer may cache this listing as long as the directory's mtime stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock of some bytes of a file."""
+
+    kind: int
+    """F_RDLCK, F_WRLCK or F_UNLCK, as the module `fcntl` has them."""
+    start: int = 0
+    end: int = LOCK_END
+    """The last byte, included."""
 
 
 @dataclass(slots=True)
@@ -155,6 +171,8 @@ class Traits:
     """A file that says it is empty may not be, as in /proc: whoever copies it reads to its end."""
     kills_set_id: bool = True
     """The provider drops set-id bits and capabilities itself on chown, truncate, and writes that say so."""
+    locks: bool = False
+    """Locks are shared with others: `getlk`, `setlk` and `flock` are there. Else the consumer keeps them itself."""
     posix_acl: bool = False
     """`system.posix_acl_*` attributes are stored, and the consumer's kernel enforces them. The `mode` of what is
     created is then not masked: the provider applies `umask`, or the directory's default list in its place."""
@@ -410,6 +428,26 @@ class Filesystem:
         one file the ranges must not overlap: EINVAL. All else is as with `write_from`.
         """
         raise _unsupported()
+
+    # Locks ------------------------------------------------------------------------------------
+
+    async def getlk(self, ino: int, handle: int, owner: int, lock: Lock) -> Lock | None:
+        """A lock that keeps `owner` from having `lock`, or None. An owner is any number: whoever has locks of a file,
+        which do not keep each other out."""
+        raise _unsupported()
+
+    async def setlk(self, ino: int, handle: int, owner: int, lock: Lock, wait: bool = False) -> None:
+        """Take a POSIX lock, or with F_UNLCK give it back, in part too. EAGAIN if another owner, here or elsewhere, has
+        it, unless it is to be waited for: such a wait can be cancelled. ENOLCK if there are too many."""
+        raise _unsupported()
+
+    async def flock(self, ino: int, handle: int, owner: int, kind: int, wait: bool = False) -> None:
+        """The same for a lock of the whole file, as flock(2) has them. They and POSIX locks do not know each other."""
+        raise _unsupported()
+
+    def unlock(self, ino: int, handle: int, owner: int, whole: bool = False) -> None:
+        """`owner` gives back all its POSIX locks of a file, or with `whole` its flock. Immediate; never fails. Those
+        that were taken by a handle are given back with it at the latest."""
 
     # Directories ------------------------------------------------------------------------------
 

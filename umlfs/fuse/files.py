@@ -94,12 +94,26 @@ class FileRequests:
         return wire.SIZE_OUT_SIZE
 
     async def flush(self, header: wire.Header, body: bytes) -> bytes:
-        handle, *_ = wire.fields(wire.FLUSH_IN, body)
-        await self._filesystem.flush(header.node, handle)
+        handle, _, _, owner = wire.fields(wire.FLUSH_IN, body)
+        if not self._filesystem.traits.locks:
+            await self._filesystem.flush(header.node, handle)
+            return b""
+        self._filesystem.unlock(header.node, handle, owner)
+        await self._flush(header.node, handle)
         return b""
 
+    async def _flush(self, ino: int, handle: int) -> None:
+        """Without a word where there is nothing to flush: the kernel is to go on telling us when a file is closed."""
+        try:
+            await self._filesystem.flush(ino, handle)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+
     async def release(self, header: wire.Header, body: bytes) -> bytes:
-        handle, *_ = wire.fields(wire.RELEASE_IN, body)
+        handle, _, flags, owner = wire.fields(wire.RELEASE_IN, body)
+        if flags & wire.RELEASE_FLOCK_UNLOCK:
+            self._filesystem.unlock(header.node, handle, owner, whole=True)
         await self._filesystem.release(header.node, handle)
         return b""
 

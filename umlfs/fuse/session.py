@@ -15,6 +15,7 @@ from umlfs.buffers import Buffers, after, scatter, total
 from umlfs.filesystem import Filesystem
 from umlfs.fuse.attributes import AttributeRequests
 from umlfs.fuse.files import CONTENTS_MAX, MAX_PAGES, FileRequests
+from umlfs.fuse.locks import LockRequests
 from umlfs.fuse.names import NameRequests
 from umlfs.fuse.request import Handler, Mover
 from umlfs.statistics import Statistics
@@ -54,6 +55,7 @@ _ROOM: Final[dict[int, int]] = {
         (Opcode.LOOKUP, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.LINK), _HEADER + wire.ENTRY_OUT_SIZE
     ),
     **dict.fromkeys((Opcode.OPEN, Opcode.OPENDIR), _HEADER + wire.OPEN_OUT_SIZE),
+    Opcode.GETLK: _HEADER + wire.LOCK_OUT.size,
     **dict.fromkeys((Opcode.WRITE, Opcode.COPY_FILE_RANGE), _HEADER + wire.SIZE_OUT_SIZE),
     Opcode.CREATE: _HEADER + wire.ENTRY_OUT_SIZE + wire.OPEN_OUT_SIZE,
     Opcode.INIT: _HEADER + wire.INIT_OUT_SIZE,
@@ -75,11 +77,13 @@ class Session:
         self.mounted = False
         """INIT was answered, and DESTROY did not follow."""
         self._attributes = AttributeRequests(filesystem)
+        self.locks = LockRequests(filesystem)
         files = FileRequests(filesystem, self.statistics, read_only=self.read_only)
         self._handlers: dict[int, Handler] = {
             **NameRequests(filesystem).handlers(),
             **self._attributes.handlers(),
             **files.handlers(),
+            **self.locks.handlers(),
             Opcode.INIT: self._init,
             Opcode.DESTROY: self._destroy,
             Opcode.STATFS: self._statfs,
@@ -180,6 +184,8 @@ class Session:
             wanted |= Init.WRITEBACK_CACHE
         if traits.shared:
             wanted |= Init.AUTO_INVAL_DATA
+        if traits.locks:
+            wanted |= Init.POSIX_LOCKS | Init.FLOCK_LOCKS
         if traits.kills_set_id:
             wanted |= Init.HANDLE_KILLPRIV_V2
         if traits.posix_acl:
@@ -200,7 +206,9 @@ class Session:
     def _forget(self, header: wire.Header, body: bytes) -> None:
         if not self.mounted:
             return
-        if header.opcode == Opcode.FORGET:
+        if header.opcode == Opcode.INTERRUPT:
+            self.locks.interrupt(*wire.fields(wire.INTERRUPT_IN, body))
+        elif header.opcode == Opcode.FORGET:
             (count,) = wire.fields(wire.FORGET_IN, body)
             self.filesystem.forget(header.node, count)
         elif header.opcode == Opcode.BATCH_FORGET:

@@ -14,6 +14,7 @@ from umlfs.filesystem import (
     Entry,
     Filesystem,
     Invalidator,
+    Lock,
     Opened,
     SetAttr,
     StatFs,
@@ -144,6 +145,20 @@ class View(Filesystem):
         self, ino: int, handle: int, offset: int, out_ino: int, out_handle: int, out_offset: int, length: int
     ) -> int:
         return await self.inner.copy_file_range(ino, handle, offset, out_ino, out_handle, out_offset, length)
+
+    # Locks ------------------------------------------------------------------------------------
+
+    async def getlk(self, ino: int, handle: int, owner: int, lock: Lock) -> Lock | None:
+        return await self.inner.getlk(ino, handle, owner, lock)
+
+    async def setlk(self, ino: int, handle: int, owner: int, lock: Lock, wait: bool = False) -> None:
+        await self.inner.setlk(ino, handle, owner, lock, wait)
+
+    async def flock(self, ino: int, handle: int, owner: int, kind: int, wait: bool = False) -> None:
+        await self.inner.flock(ino, handle, owner, kind, wait)
+
+    def unlock(self, ino: int, handle: int, owner: int, whole: bool = False) -> None:
+        self.inner.unlock(ino, handle, owner, whole)
 
     # Directories ------------------------------------------------------------------------------
 

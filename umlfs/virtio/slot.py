@@ -87,6 +87,7 @@ class Slot(VirtioFs):
         last = self._content
         self.name = f"virtio-fs {self.tag}"
         self._exchange(Session(Empty(), statistics=self.statistics))
+        last.session.locks.interrupt_all()
         await last.under_way.end()
         last.session.disconnect()
         last.taken_out.set()

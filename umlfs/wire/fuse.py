@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import enum
 import errno
+import fcntl
 import os
 import stat
 import struct
 from typing import Final, NamedTuple
 
 from umlfs.buffers import Buffers, take, total
-from umlfs.filesystem import NAME_MAX, NOW, Attr, Entry, Opened, SetAttr, StatFs
+from umlfs.filesystem import NAME_MAX, NOW, Attr, Entry, Lock, Opened, SetAttr, StatFs
 
 MAJOR: Final = 7
 MINOR: Final = 38
@@ -56,6 +57,9 @@ class Opcode(enum.IntEnum):
     READDIR = 28
     RELEASEDIR = 29
     FSYNCDIR = 30
+    GETLK = 31
+    SETLK = 32
+    SETLKW = 33
     ACCESS = 34
     CREATE = 35
     INTERRUPT = 36
@@ -73,10 +77,12 @@ class Init(enum.IntFlag):
     """Flags of INIT; the kernel offers, the server takes."""
 
     ASYNC_READ = 1 << 0
+    POSIX_LOCKS = 1 << 1
     ATOMIC_O_TRUNC = 1 << 3
     BIG_WRITES = 1 << 5
     DONT_MASK = 1 << 6
     AUTO_INVAL_DATA = 1 << 12
+    FLOCK_LOCKS = 1 << 10
     DO_READDIRPLUS = 1 << 13
     READDIRPLUS_AUTO = 1 << 14
     ASYNC_DIO = 1 << 15
@@ -106,6 +112,8 @@ CREATE_IN: Final = struct.Struct("<IIII")
 READ_IN: Final = struct.Struct("<QQIIQII")
 WRITE_IN: Final = struct.Struct("<QQIIQII")
 RELEASE_IN: Final = struct.Struct("<QIIQ")
+RELEASE_FLOCK_UNLOCK: Final = 1 << 1
+"""In the third field of `RELEASE_IN`: the owner's flock ends."""
 FLUSH_IN: Final = struct.Struct("<QIIQ")
 FSYNC_IN: Final = struct.Struct("<QII")
 SETXATTR_IN: Final = struct.Struct("<IIII")
@@ -118,6 +126,12 @@ ACCESS_IN: Final = struct.Struct("<II")
 FALLOCATE_IN: Final = struct.Struct("<QQQII")
 LSEEK_IN: Final = struct.Struct("<QQII")
 COPY_FILE_RANGE_IN: Final = struct.Struct("<QQQQQQQ")
+LOCK_IN: Final = struct.Struct("<QQQQIIII")
+"""handle, owner, first and last byte, kind, pid, flags, padding."""
+LOCK_FLOCK: Final = 1 << 0
+"""In its flags: flock(2)'s, not POSIX."""
+LOCK_OUT: Final = struct.Struct("<QQII")
+INTERRUPT_IN: Final = struct.Struct("<Q")
 INIT_IN: Final = struct.Struct("<IIII")
 
 _ATTR: Final = "QQQqqqIIIIIIIIII"
@@ -146,6 +160,7 @@ FOPEN_KEEP_CACHE: Final = 1 << 1
 FOPEN_NONSEEKABLE: Final = 1 << 2
 FOPEN_CACHE_DIR: Final = 1 << 3
 FOPEN_STREAM: Final = 1 << 4
+FOPEN_NOFLUSH: Final = 1 << 5
 
 FATTR_MODE: Final = 1 << 0
 FATTR_UID: Final = 1 << 1
@@ -339,6 +354,8 @@ def open_out(opened: Opened) -> bytes:
         flags |= FOPEN_NONSEEKABLE | FOPEN_STREAM
     if opened.cache_directory:
         flags |= FOPEN_CACHE_DIR
+    if opened.quiet_close:
+        flags |= FOPEN_NOFLUSH
     return OPEN_OUT.pack(opened.handle, flags, 0)
 
 
@@ -408,6 +425,22 @@ def init_out(flags: int, max_readahead: int, max_write: int, max_pages: int, max
 def size_out(size: int) -> bytes:
     """The answer to WRITE, COPY_FILE_RANGE, and to GETXATTR and LISTXATTR that asked for the size."""
     return SIZE_OUT.pack(size, 0)
+
+
+def lock_in(body: bytes) -> tuple[int, int, Lock, bool]:
+    """GETLK, SETLK and SETLKW: handle, owner, the lock, and whether it is flock's. WireError if it means nothing."""
+    handle, owner, start, end, kind, _, flags, _ = fields(LOCK_IN, body)
+    if kind not in (fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK) or start > end:
+        raise WireError(f"a lock of kind {kind} from {start} to {end}")
+    check_offsets(end)
+    return handle, owner, Lock(kind, start, end), bool(flags & LOCK_FLOCK)
+
+
+def lock_out(lock: Lock | None) -> bytes:
+    """The answer to GETLK. Who holds it is nobody that the kernel knows."""
+    if lock is None:
+        return LOCK_OUT.pack(0, 0, fcntl.F_UNLCK, 0)
+    return LOCK_OUT.pack(lock.start, lock.end, lock.kind, 0)
 
 
 def lseek_out(offset: int) -> bytes:
