@@ -12,6 +12,7 @@ import trio
 
 from runtime.machine.control import InputStream, OutputStream
 from runtime.machine.machine import Machine, Options
+from runtime.process.event_loop import require_trio
 from runtime.tty.caller import DEFAULT_PATH
 from runtime.tty.streams import Collector, Literal
 from umlfs.errors import UmlError
@@ -43,6 +44,7 @@ async def run(
     """
     if isinstance(command, str | bytes):
         raise TypeError(f"a command is a list of words, not one string: {shlex.split(os.fsdecode(command))!r}")
+    require_trio()
     gathered = Collector(CAPTURE_MAX), Collector(CAPTURE_MAX)
     with trio.move_on_after(float("inf") if timeout is None else timeout) as scope:
         async with Machine(options) as machine:

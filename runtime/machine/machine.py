@@ -35,6 +35,7 @@ from runtime.machine.plan import ARCHIVE, equip, kernel_command, own_directory
 from runtime.machine.script import run_script
 from runtime.mconsole import notify
 from runtime.mconsole.wire import NoticeKind, Notification
+from runtime.process.event_loop import require_trio
 from runtime.process.keeper import Keeper
 from runtime.process.kernel_process import KernelProcess
 from runtime.process.memory import is_volatile, memory_directory
@@ -106,6 +107,7 @@ class Machine:
         self.networking = Networking(self.options, self._reconnect)
 
     async def __aenter__(self) -> Self:
+        require_trio()
         try:
             await self._stack.enter_async_context(self._running())
         except BaseExceptionGroup as group:
