@@ -1,0 +1,160 @@
+"""Networks beside the engines driven by hand: `python -m tests.benchmarks.network [KERNEL]`.
+
+iperf3 for two seconds each way, each contestant in turn: `--net user` beside slirp4netns started by hand, a network of
+`uml net` beside Debian's uml_switch and ours. The table has Gbit/s, the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from runtime.command import throwaway
+from runtime.machine.machine import Machine, Options
+from runtime.network import lab
+from runtime.network.contract import Network
+from runtime.network.engine import appearing
+from runtime.network.legacy import Daemon
+from runtime.network.member import Member
+from runtime.network.user import User
+from runtime.tty.streams import Collector
+from tests import needs
+from tests.interop.test_uml_switch import OURS, switch
+from umlfs.host.programs import Program
+
+ROUNDS = 3
+SECONDS = 2
+PORT = 15201
+PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+SETTINGS = "ip addr add 10.0.2.100/24 dev vec0; ip link set vec0 up; "
+"""What a guest on a hand-driven slirp4netns does first."""
+
+Contestant = Callable[[], Awaitable[float]]
+
+
+def client(target: str, *, to_guest: bool) -> str:
+    direction = "-R" if to_guest else ""
+    return f"iperf3 -J -c {target} -p {PORT} -t {SECONDS} {direction}"
+
+
+def rate(output: bytes) -> float:
+    """Gbit/s, of what iperf3 says."""
+    return float(json.loads(output)["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+@contextlib.contextmanager
+def server() -> Iterator[None]:
+    with subprocess.Popen(["iperf3", "-s", "-p", str(PORT), "-B", "127.0.0.1"], stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while True:
+        if condition():
+            return
+        await trio.sleep(0.05)
+
+
+async def ours(kernel: str | None, *, to_guest: bool) -> float:
+    options = Options(networks=[User(host=True)], kernel=kernel)
+    done = await throwaway.run(["sh", "-c", client("10.0.2.2", to_guest=to_guest)], options, environment=PATH)
+    return rate(done.stdout)
+
+
+async def by_hand(kernel: str | None, directory: Path, *, to_guest: bool) -> float:
+    socket = directory / f"slirp{time.monotonic_ns()}"
+    words = [needs.program("slirp4netns"), "--target-type=bess", "--mtu=9000", str(socket)]
+    with Program(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            await appearing(socket)
+            socket.chmod(0o777)
+            options = Options(arguments=[f"vec0:transport=bess,dst={socket},mtu=9000"], kernel=kernel)
+            script = SETTINGS + client("10.0.2.2", to_guest=to_guest)
+            done = await throwaway.run(["sh", "-c", script], options, environment=PATH)
+        finally:
+            process.kill()
+    return rate(done.stdout)
+
+
+async def between(kernel: str | None, network: Network, address: str = "") -> float:
+    """From one guest to another on a network; `address` is the beginning of those that they give themselves."""
+    set_up = f"ip addr add {address}$N/24 dev eth0; ip link set eth0 up; " if address else ""
+    async with contextlib.AsyncExitStack() as stack:
+        for name in ("one", "two"):
+            machine = Machine(Options(networks=[network], kernel=kernel, name=name))
+            await stack.enter_async_context(machine)
+            if name == "one":
+                found = Collector(1 << 16)
+                where = f"{set_up}hostname >/dev/null; ip -o -4 addr show dev eth0; exec iperf3 -s -p {PORT} >/dev/null"
+                machine.start(["sh", "-c", where], stdout=found, environment={**PATH, "N": "1"}, directory="/")
+                await until(partial(found.data.__contains__, b"inet"))
+                target = found.data.split(b"inet ")[1].split(b"/")[0].decode()
+        said = Collector(1 << 20)
+        script = f"{set_up}sleep 0.5; {client(target, to_guest=False)}"
+        await machine.start(["sh", "-c", script], stdout=said, environment={**PATH, "N": "2"}, directory="/").wait()
+    return rate(bytes(said.data))
+
+
+async def measure(contestants: dict[str, Contestant]) -> None:
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, run in contestants.items():
+            found[name].append(await run())
+    for name, rates in found.items():
+        print(f"{name:<44}{statistics.median(rates):8.3f} Gbit/s", flush=True)
+
+
+@contextlib.asynccontextmanager
+async def network() -> AsyncIterator[Member]:
+    name = f"bench{os.getpid()}"
+    lab.create(name, None, internal=True, isolated=False, mtu=9000)
+    try:
+        yield Member(name)
+    finally:
+        await trio.sleep(0.5)
+        await trio.to_thread.run_sync(lab.remove, name)
+
+
+async def main(kernel: str | None) -> None:
+    print(f"load of this machine: {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as text, server():
+        directory = Path(text)
+        directory.chmod(0o755)
+        await measure(
+            {
+                "guest to host, --net user": lambda: ours(kernel, to_guest=False),
+                "guest to host, slirp4netns by hand": lambda: by_hand(kernel, directory, to_guest=False),
+                "host to guest, --net user": lambda: ours(kernel, to_guest=True),
+                "host to guest, slirp4netns by hand": lambda: by_hand(kernel, directory, to_guest=True),
+            }
+        )
+        debians, own = directory / "debians", directory / "own"
+        with switch([needs.program("uml_switch")], debians), switch(OURS, own):
+            async with network() as member:
+                await measure(
+                    {
+                        "guest to guest, uml net": lambda: between(kernel, member),
+                        "guest to guest, our uml_switch": lambda: between(kernel, Daemon(0, "", str(own)), "10.9.0."),
+                        "guest to guest, Debian's uml_switch": lambda: between(
+                            kernel, Daemon(0, "", str(debians)), "10.9.0."
+                        ),
+                    }
+                )
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1] if len(sys.argv) > 1 else None)
