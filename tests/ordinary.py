@@ -19,7 +19,18 @@ from tests import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("umlfs", "hostfs", "humfs", "runtime")
-TOOLS = ("ruff*", "*mypy*", "pip*", "Cython*", "setuptools*", "pkg_resources", "*pytest*", "*hypothesis*")
+TOOLS = (
+    "ruff*",
+    "*mypy*",
+    "pip*",
+    "Cython*",
+    "setuptools*",
+    "pkg_resources",
+    "*pytest*",
+    "*hypothesis*",
+    "playwright*",
+    "mkdocs*",
+)
 """What the `uml` command itself never imports, by far the most of what is installed."""
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "boot": "runtime.cli.boot",
     "cad": "runtime.cli.power.cad",
     "cat": "runtime.cli.cat",
+    "class": "runtime.cli.class_",
     "console": "runtime.cli.console",
     "cow": "runtime.cli.cow",
     "cp": "runtime.cli.cp",
@@ -53,6 +54,7 @@ COMMANDS = {
     "tree": "runtime.cli.tree",
     "umount": "runtime.cli.umount",
     "watch": "runtime.cli.watch",
+    "web": "runtime.cli.web",
 }
 """Every command and the module that defines it."""
 

@@ -67,7 +67,7 @@ async def image_info(source: Source) -> ImageInfo:
         found = await disk.parts(device)
         table = await probe(device) == PARTITIONED
         kind = "nbd" if source.scheme.startswith("nbd") else source.scheme
-        info = ImageInfo(str(source), kind, device.size, _allocated(source), table, _layers(source))
+        info = ImageInfo(str(source), kind, device.size, _allocated(source), table, layers_of(source))
         info.parts = [await _part(device, each) for each in found]
         await _look_inside(device, found, info)
         return info
@@ -103,7 +103,7 @@ def _allocated(source: Source) -> int | None:
         return None
 
 
-def _layers(source: Source) -> list[str]:
+def layers_of(source: Source) -> list[str]:
     """The COW file that `source` is and all below it; the source alone if it is none."""
     if source.scheme != "cow":
         return [str(source)]

@@ -112,14 +112,15 @@ async def relay_input(line: Ends, impatience: Impatience, end: Callable[[int], N
         while count := await keyboard.read_into([buffer]):
             if impatience.typed(bytes(buffer[:count]), trio.current_time()):
                 end(signal.SIGINT)
-            await _type(line.near, buffer[:count], pace)
+            await type_keys(line.near, buffer[:count], pace)
     finally:
         keyboard.close()
     await trio.sleep(HANGUP_SECONDS)
     end(signal.SIGHUP)
 
 
-async def _type(line: int, data: memoryview, pace: Pace) -> None:
+async def type_keys(line: int, data: memoryview, pace: Pace) -> None:
+    """Type `data` on the near end of a pty, no faster than a guest can take it."""
     for start in range(0, len(data), TYPED_AT_ONCE):
         piece = data[start : start + TYPED_AT_ONCE]
         await pace.wait(len(piece))
