@@ -25,6 +25,7 @@ case "$*" in
     echo "pip chatter"
     rmdir "$here/busy"
     [ ! -e "$here/pip-fails" ] ;;
+"-I -m runtime.cli.programs") echo compiled >>"$here/programs.log"; [ ! -e "$here/no-compiler" ] ;;
 "-I "*)
     shift
     printf '<%s>' "${1#"$here"/}"; shift
@@ -117,7 +118,7 @@ class Checkout:
         return process.returncode, out, err
 
     def log(self, name: str) -> list[str]:
-        path = {"pip": self.here, "apt": self.play}[name] / f"{name}.log"
+        path = {"pip": self.here, "apt": self.play, "programs": self.here}[name] / f"{name}.log"
         return path.read_text().splitlines() if path.exists() else []
 
 
@@ -171,6 +172,17 @@ def test_what_changed_is_installed_once(checkout: Checkout, changed: str) -> Non
     assert all("--require-hashes" in call for call in calls[:2])
     assert checkout.run("run", "a b", "") == (0, RAN, "")
     assert checkout.log("pip") == calls
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_programs_are_compiled_when_it_is_installed(checkout: Checkout, compiler: bool) -> None:
+    """A compiler that is missing now is asked for where a program is needed."""
+    (checkout.here / "requirements" / "run.lock").write_text("# changed\n")
+    if not compiler:
+        (checkout.here / "no-compiler").touch()
+    for _ in range(2):
+        assert checkout.run("run", "a b", "")[:2] == (0, RAN)
+    assert checkout.log("programs") == ["compiled"]
 
 
 def test_a_checkout_that_moved_is_installed_again(checkout: Checkout, tmp_path: Path) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from runtime.cli import equipment
 from runtime.cli.printing import printable_lines
+
+if TYPE_CHECKING:
+    from runtime.network.contract import Network
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -80,7 +85,6 @@ def command(
     from runtime.kernels.execution import SECCOMP, Execution
     from runtime.machine import parsing
     from runtime.machine.machine import Options
-    from runtime.network import words as net
     from runtime.process import open_files, processes
     from runtime.process.memory import parse_size
     from runtime.tty import caller
@@ -93,7 +97,7 @@ def command(
         mounts=[parsing.mount(text) for text in mounts],
         ubds=[parse_ubd(text) for text in ubds],
         native_ubd=ubd_driver == "native",
-        networks=net.networks(networks, publish),
+        networks=_networks(networks, publish),
         on_network=_warn,
         memory=parse_size(mem),
         kernel=kernel,
@@ -114,6 +118,14 @@ def command(
     run = foreground.Foreground(options, timeout)
     with processes.for_machines():
         return trio.run(lambda: run.run(words, directory=parsing.directory(pwd), environment=environment, user=user))
+
+
+def _networks(words: Sequence[str], publish: Sequence[str]) -> Sequence[Network]:
+    if not words and not publish:
+        return ()  # most runs have none, and it all takes a while to load
+    from runtime.network import words as net
+
+    return net.networks(words, publish)
 
 
 def _warn(line: str) -> None:

@@ -1,4 +1,9 @@
-"""Small static C programs of ours, compiled once for each version of their source and kept in the cache."""
+"""Small static C programs of ours, compiled once for each version of their source.
+
+`./uml` compiles them when it installs, beside the Python packages: then no compiler is needed later, and any user has
+them. A source that has changed since, or an installation by other means, is compiled at its first use and kept in the
+user's cache.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +25,8 @@ FLAGS: Final = ("-std=gnu11", "-O2", "-Wall", "-static", "-s")
 PROGRAM_MAX: Final = 8 << 20
 KEPT: Final = 3
 INSTALL: Final = "install one with `apt install gcc libc6-dev`"
+INSTALLED: Final = Path(sys.prefix, "lib", "umlfs")
+"""Where `install` puts them, as trusted as the Python code beside it."""
 _ELF: Final = b"\x7fELF"
 _SEAL: Final = hashlib.sha256().digest_size
 
@@ -29,6 +37,38 @@ def compiled(name: str, sources: Sequence[Path], what: str) -> bytes:
     Blocks, half a second the first time.
     """
     key = _key(name, sources)
+    try:
+        return (INSTALLED / key).read_bytes()
+    except OSError:
+        return _from_cache(key, name, sources, what)
+
+
+def installed(name: str, sources: Sequence[Path]) -> int | None:
+    """A descriptor of what `install` has put there, which can be executed as /proc/self/fd/N; the caller closes it.
+    None if it has not."""
+    try:
+        return os.open(INSTALLED / _key(name, sources), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def install(name: str, sources: Sequence[Path], what: str) -> None:
+    """Compile it to where every user of this installation finds it, whole also after a power cut, in the place of older
+    ones. UmlError if it cannot be compiled; OSError."""
+    from umlfs.host.newfile import new_file  # only an installation needs it
+
+    path = INSTALLED / _key(name, sources)
+    content = _compile(sources, what)
+    INSTALLED.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with new_file(str(path), 0o755, replace=True) as fd, open(fd, "wb", closefd=False) as file:
+        file.write(content)
+        os.fchmod(fd, 0o755)  # for all users, whatever the umask of who installs
+    for other in INSTALLED.glob(f"{name}-*"):
+        if other != path:
+            other.unlink()
+
+
+def _from_cache(key: str, name: str, sources: Sequence[Path], what: str) -> bytes:
     found = cache.load(key, PROGRAM_MAX)
     if found is not None and _is_whole(found):
         return found[:-_SEAL]

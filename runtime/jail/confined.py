@@ -60,7 +60,7 @@ def run_confined(command: Sequence[str], timeout: float) -> Answer:
 def can_confine() -> bool:
     """Whether there is a launcher at all, or a compiler to make it."""
     try:
-        launcher()
+        os.close(launcher())
     except UmlError:
         return False
     return True

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from umlfs.ubd.native_files import NativeFiles
+
+OWN: Final = "own"
+"""Of the machine's directory: where the kernel puts its pid file and its management console."""
 
 
 @dataclass(slots=True)

@@ -10,32 +10,53 @@ from functools import cache as memoized
 from pathlib import Path
 from typing import Final
 
-from runtime.host.compiled import compiled
+from runtime.host.compiled import compiled, install, installed
 from runtime.jail import report, seccomp
-from runtime.jail.grants import Grants
+from runtime.jail.grants import OWN, Grants
 from runtime.jail.layers import Layer, Layers, Mode
 from runtime.jail.libraries import libraries
 from runtime.jail.missing import missing
-from runtime.jail.plan import EMPTY, OWN, Plan
+from runtime.jail.plan import EMPTY, Plan
 from runtime.jail.users import User, kept_from, may_become_another, unused
 from runtime.process.keeper import Started
 from runtime.process.open_files import callers_limit
 from umlfs.errors import UmlError
 
 SOURCE: Final = Path(__file__).with_name("launcher.c")
+NAME: Final = "jail"
+WHAT: Final = "the launcher of jailed kernels"
 FILES_MAX: Final = 1 << 20
 """Descriptors where the caller has no limit."""
 
 
-def launcher() -> bytes:
-    """The launcher, an executable. UmlError if it cannot be compiled. Blocks, half a second the first time."""
-    return _compiled_once(SOURCE)
+def launcher() -> int:
+    """A descriptor of the launcher, an executable; the caller closes it. UmlError if there is none and it cannot be
+    compiled. Blocks, half a second the first time."""
+    fd = installed(NAME, [SOURCE])
+    return _in_memory(NAME, _compiled_once(SOURCE)) if fd is None else fd
 
 
 @memoized
 def _compiled_once(source: Path) -> bytes:
     """A process without a cache directory compiles it once, too."""
-    return compiled("jail", [source], "the launcher of jailed kernels")
+    try:
+        return compiled(NAME, [source], WHAT)
+    except UmlError as error:
+        way_out = f"{error.way_out}, or use --jail=off, which keeps nothing from the guest"
+        raise UmlError(error.what, way_out, details=error.details) from None
+
+
+def _in_memory(name: str, content: bytes) -> int:
+    """A descriptor of a file in memory that holds `content`; the caller closes it."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    return fd
+
+
+def install_launcher() -> None:
+    """Compile it for all users of this installation: no compiler is needed any more. UmlError, OSError."""
+    install(NAME, [SOURCE], WHAT)
 
 
 class Launch:
@@ -70,7 +91,7 @@ class Launch:
         self._paths = (directory, memory_directory)
         self._memory_on_disk = memory_on_disk
         self._grants = grants
-        self._programs = [kernel, *libraries(kernel), *_with_libraries(grants.execute)]
+        self._programs = list(dict.fromkeys(_with_libraries([kernel, *grants.execute])))
         self._absent: dict[Layer, str] = missing()
         self.user = self._choose_user()
         if mode is Mode.STRICT and self._absent:
@@ -79,9 +100,9 @@ class Launch:
         self._files: list[int] = []
 
     def __enter__(self) -> Launch:
-        self._program = self._file("jail", launcher())
+        self._program = self._kept(launcher())
         self._near, self._far = socket.socketpair()
-        self._filter = self._file("filter", self._rules()) if seccomp.is_known() else -1
+        self._filter = self._kept(_in_memory("filter", self._rules())) if seccomp.is_known() else -1
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -93,11 +114,9 @@ class Launch:
     def _rules(self) -> bytes:
         return seccomp.program(seccomp.unused_by(self._version), tells=self._tells)
 
-    def _file(self, name: str, content: bytes) -> int:
-        """A descriptor of a file in memory that holds `content`."""
-        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    def _kept(self, fd: int) -> int:
+        """The descriptor, which is closed in the end."""
         self._files.append(fd)
-        os.write(fd, content)
         return fd
 
     def _choose_user(self) -> User:

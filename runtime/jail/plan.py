@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from runtime.jail import landlock, limits, users
-from runtime.jail.grants import Grants
+from runtime.jail.grants import OWN, Grants
 from runtime.jail.landlock import OF_FILES, Access
 from runtime.jail.layers import Layer
 from runtime.jail.users import User
@@ -19,8 +19,6 @@ CLONE_NEWUSER: Final = 0x10000000
 NAMESPACES: Final = 0x7E020000 & ~CLONE_NEWUSER
 """Mounts, cgroups, UTS, IPC, processes, network."""
 
-OWN: Final = "own"
-"""Of the machine's directory: where the kernel puts its pid file and its management console."""
 EMPTY: Final = "empty"
 """Of the machine's directory: where the new root is put together."""
 OWN_ROOM: Final = "size=256k,nr_inodes=64"

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from runtime.jail import seccomp, syscall_names
+from runtime.jail import seccomp
 
 HEARD_MAX: Final = 1000
 """Refusals of one kernel that are told apart: after that it is answered by the host's kernel alone (ENOSYS)."""
@@ -65,4 +65,6 @@ def _answer(listener: int) -> str:
 def _name(number: int, architecture: int) -> str:
     if architecture != seccomp.AUDIT_ARCH:
         return f"number {number} of another architecture"
+    from runtime.jail import syscall_names  # most kernels are refused none
+
     return syscall_names.name(number)

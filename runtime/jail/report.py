@@ -32,7 +32,7 @@ class Report:
     first: int = 0
     """That of process 1 of its namespace; 0 if it has none."""
     directory: int = -1
-    """A descriptor of the directory `plan.OWN`, as the kernel sees it."""
+    """A descriptor of the directory `grants.OWN`, as the kernel sees it."""
     refusals: int = -1
     """A descriptor that tells of refused system calls, see `refusals.py`."""
     present: list[Layer] = field(default_factory=list)

@@ -5,7 +5,6 @@ Asked once for each kernel and kept. Nothing here knows of versions.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -93,15 +92,14 @@ class Features:
 
 def features(kernel: Kernel) -> Features:
     """What the kernel can do. It is asked the first time: some milliseconds."""
-    name = f"kernel-words-{identity(kernel.path)}"
-    try:
-        words = json.loads(cache.load(name) or b"")
-        return Features(kernel.version, frozenset(map(str, words)))
-    except (ValueError, TypeError):
-        found = parse_help(ask(kernel.path, "--help"))
-        if cache.store(name, json.dumps(sorted(found)).encode()):
-            cache.prune("kernel-words-*", keep=16)
-        return Features(kernel.version, found)
+    name = f"kernel-help-{identity(kernel.path)}"
+    kept = cache.load(name) or b""
+    if kept.endswith(b"\n"):  # it is whole
+        return Features(kernel.version, frozenset(kept.decode("ascii", "replace").split()))
+    found = parse_help(ask(kernel.path, "--help"))
+    if cache.store(name, " ".join(sorted(found)).encode() + b"\n"):
+        cache.prune("kernel-help-*", keep=16)
+    return Features(kernel.version, found)
 
 
 def parse_help(text: str) -> frozenset[str]:

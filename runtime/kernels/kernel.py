@@ -14,7 +14,6 @@ from functools import cache as memoized
 from pathlib import Path
 
 from runtime.host import cache
-from runtime.jail.confined import can_confine, run_confined
 from runtime.kernels import store
 from umlfs.errors import UmlError
 from umlfs.host.programs import run_program
@@ -182,7 +181,7 @@ def ask(path: Path, option: str) -> str:
     """What the kernel prints for `option` (`--version`, `--showconfig`); UmlError if it fails. It is asked in a jail,
     where this host has one: whatever it is, it gets nothing else to do."""
     try:
-        status, output = _confined(path, option) if can_confine() else _free(path, option)
+        status, output = _ask(path, option)
     except subprocess.TimeoutExpired:
         raise UmlError(f"{path}: no answer to {option} in {ANSWER_TIMEOUT:.0f} s", OTHER) from None
     except OSError as error:
@@ -192,7 +191,11 @@ def ask(path: Path, option: str) -> str:
     return output.decode("utf-8", "replace")
 
 
-def _confined(path: Path, option: str) -> tuple[int, bytes]:
+def _ask(path: Path, option: str) -> tuple[int, bytes]:
+    from runtime.jail.confined import can_confine, run_confined  # most of the time the cache has the answer
+
+    if not can_confine():
+        return _free(path, option)
     answer = run_confined([str(path), option], ANSWER_TIMEOUT)
     return answer.returncode, answer.output
 

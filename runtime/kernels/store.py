@@ -8,7 +8,6 @@ installation that was killed has left, and counts for nothing.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -91,7 +90,10 @@ def entry(name: str) -> Entry | None:
     """The kernel `name` of the store; None if there is none."""
     path = directory() / name
     try:
-        about = json.loads((path / ABOUT).read_bytes())
+        text = (path / ABOUT).read_bytes()
+        import json  # a user without kernels of their own needs none of it
+
+        about = json.loads(text)
         known = {each.name for each in fields(About)}
         return Entry(name, path, About(**{key: value for key, value in about.items() if key in known}))
     except (OSError, ValueError, TypeError, AttributeError):
@@ -184,6 +186,8 @@ def finish(path: Path, about: About) -> Entry:
     whole: dict[str, Any] = {**asdict(about), "size": size}
     _sync(path)
     partial = path / f".{ABOUT}"
+    import json
+
     with open(partial, "w") as file:
         json.dump(whole, file, indent=1)
         file.flush()

@@ -16,9 +16,7 @@ import trio
 
 from runtime import guest
 from runtime.guest import kernel_modules
-from runtime.jail import refusals
 from runtime.jail.grants import Grants
-from runtime.jail.launch import Launch
 from runtime.jail.layers import OPEN, Layers, Mode
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.tuning import remember_lpj, tuning
@@ -349,6 +347,8 @@ class Machine:
         environment = {"TMPDIR": str(keeper.memory or memory), "PATH": os.defpath, "HOME": str(keeper.directory)}
         if self.options.jail is Mode.OFF:
             return keeper.spawn(words, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
+        from runtime.jail.launch import Launch  # a plan that is only shown, or has no jail, needs none of it
+
         assert keeper.memory is not None
         launch = Launch(
             self.options.jail,
@@ -366,6 +366,8 @@ class Machine:
             process = keeper.launch(launch, words, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
         self.layers, self._uid = launch.layers, launch.user.uid
         if launch.refusals >= 0:
+            from runtime.jail import refusals  # loaded while the kernel starts
+
             nursery.start_soon(refusals.hear, launch.refusals, self._note_refused)
         self._own = launch.directory
         stack.callback(os.close, self._own)

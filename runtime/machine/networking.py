@@ -6,7 +6,7 @@ import contextlib
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -15,9 +15,11 @@ from runtime.kernels.kernel import Kernel
 from runtime.kernels.modules import resolve
 from runtime.machine.equipment import Equipment
 from runtime.machine.options import Options
-from runtime.network.contract import Attachments, Place
 from runtime.process.keeper import Keeper
 from umlfs.errors import UmlError
+
+if TYPE_CHECKING:
+    from runtime.network.contract import Attachment, Attachments
 
 SETTLE_SECONDS: Final = 10.0
 """How long a guest that is up may take to reach its networks."""
@@ -33,21 +35,33 @@ class Networking:
     def __init__(self, options: Options, reconnect: Callable[[], Awaitable[None]]) -> None:
         self._options = options
         self._reconnect = reconnect
-        self.attachments = Attachments()
+        self._each: list[Attachment] = []
+
+    @property
+    def attachments(self) -> Attachments:
+        """The cards, for whoever publishes ports on them."""
+        from runtime.network.contract import Attachments  # few machines of one command have a network
+
+        return Attachments(self._each)
 
     @contextlib.asynccontextmanager
     async def attached(self, keeper: Keeper) -> AsyncIterator[None]:
         """All networks are under way, until the context ends. UmlError, UsageError."""
+        if not self._options.networks:
+            yield
+            return
+        from runtime.network.contract import Place
+
         async with contextlib.AsyncExitStack() as stack:
             for unit, network in enumerate(self._options.networks, self._first_unit()):
                 place = Place(
                     keeper, self._options.name, unit, address(self._options.name, unit), self._reconnect, self._tell
                 )
-                self.attachments.each.append(await stack.enter_async_context(network.attached(place)))
+                self._each.append(await stack.enter_async_context(network.attached(place)))
             try:
                 yield
             finally:
-                self.attachments.each.clear()
+                self._each.clear()
 
     def _first_unit(self) -> int:
         """After the cards that the kernel's own words make."""
@@ -61,7 +75,7 @@ class Networking:
     def equip(self, equipment: Equipment, kernel: Kernel) -> None:
         """Add the cards to what a machine is equipped with."""
         network = GuestNetwork()
-        for attachment in self.attachments.each:
+        for attachment in self._each:
             gear = attachment.gear
             network = network.with_card(gear.card, gear.servers, gear.search)
             equipment.arguments += gear.arguments
@@ -71,17 +85,17 @@ class Networking:
     @property
     def descriptors(self) -> list[int]:
         """What the kernel inherits."""
-        return [number for attachment in self.attachments.each for number in attachment.gear.descriptors]
+        return [number for attachment in self._each for number in attachment.gear.descriptors]
 
     async def ready(self) -> None:
         """Wait until a kernel finds all of its networks. UmlError if that does not come."""
-        for attachment in self.attachments.each:
+        for attachment in self._each:
             await attachment.ready()
 
     async def settled(self) -> None:
         """Wait until a guest that is up has all of its networks. UmlError if that does not come."""
         with trio.move_on_after(SETTLE_SECONDS) as limit:
-            for attachment in self.attachments.each:
+            for attachment in self._each:
                 await attachment.settled()
         if limit.cancelled_caught:
             raise UmlError("the guest did not connect to its network", "look at its log with -v, or at uml console")

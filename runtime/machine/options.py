@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runtime import guest
 from runtime.jail import layers
@@ -12,10 +12,12 @@ from runtime.jail.layers import Mode
 from runtime.kernels.execution import USUAL, Execution
 from runtime.machine.equipment import Disk, HostMount, RootDisk
 from runtime.mconsole.wire import Notification
-from runtime.network.contract import Network
 from runtime.process.memory import DEFAULT
 from umlfs.sources import Source
 from umlfs.ubd import Spec
+
+if TYPE_CHECKING:
+    from runtime.network.contract import Network
 
 BOOT_SECONDS: Final = 60.0
 """How long a guest may take until its agent answers. A hundred times what it takes."""

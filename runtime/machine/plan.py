@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from runtime import guest
+from runtime.jail.grants import OWN
 from runtime.jail.layers import Mode
-from runtime.jail.plan import OWN
+from runtime.jail.watchdog import grant_watchdog
 from runtime.jail.words import grant_words
 from runtime.kernels.doors import shut_doors
 from runtime.kernels.execution import words as execution_words
@@ -76,6 +77,8 @@ async def equip(
     if options.jail is not Mode.OFF:
         grants = equipment.grants
         grant_words(grants, [*options.arguments, f"time-travel={options.execution.time_travel}"])
+        if options.init is not None or options.initrd:  # a machine that stays up
+            grant_watchdog(grants)
         equipment.arguments.append(shut_doors(hostfs=grants.hostfs, iomem=grants.iomem))
     return equipment
 

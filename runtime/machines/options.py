@@ -132,6 +132,11 @@ def is_native(description: Description) -> bool:
 def _check(it: Description) -> None:
     if it.initrd and (it.root or it.mounts):
         raise UsageError(f"initrd={it.initrd}: mounts its root itself", "leave out --root and --mount, or the initrd")
+    if it.initrd and it.lock_modules:
+        raise UsageError(
+            f"--lock-modules: initrd={it.initrd} is the whole guest, with nothing of ours in it",
+            "have it write 1 to /proc/sys/kernel/modules_disabled itself",
+        )
     if it.hang_seconds < 0:
         raise UsageError(f"--hang-after {it.hang_seconds}", "give seconds, or 0 for never")
     if not 0 <= it.slots <= SLOTS_MAX:

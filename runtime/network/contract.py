@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from runtime.guest.network import Card
-from runtime.network.published import Published
-from runtime.process.keeper import Keeper
 from umlfs.errors import UmlError
+
+if TYPE_CHECKING:
+    from runtime.network.published import Published
+    from runtime.process.keeper import Keeper
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,15 @@ import trio
 
 from runtime.appliance.guest import appliance
 from runtime.command.throwaway import run
-from runtime.jail import landlock, launch
+from runtime.guest import Init
+from runtime.host import compiled as compiled_programs
+from runtime.jail import landlock, launch, watchdog
 from runtime.jail.confined import run_confined
 from runtime.jail.layers import Layer, Mode
 from runtime.kernels.kernel import find_kernel
 from runtime.machine.machine import Machine, Options
+from runtime.machine.script import run_script
+from tests import needs
 from tests.jail.hostile_kernel import attack, compiled
 from tests.ordinary import OrdinaryUser
 from umlfs.errors import UmlError
@@ -62,6 +66,17 @@ async def test_all_layers() -> None:
     assert machine.layers.describe() == f"strict: {', '.join(Layer)}"
 
 
+@pytest.mark.parametrize("script", [False, True])
+async def test_a_watchdog(script: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel starts its program in the jail, where the host has one: opening the device waits for its word."""
+    needs.path("/usr/bin/uml_watchdog")
+    if script:  # its interpreter would be half of the host
+        (tmp_path / "uml_watchdog").write_text("#!/bin/sh\n")
+        monkeypatch.setattr(watchdog, "PROGRAM", tmp_path / "uml_watchdog")
+    async with Machine(Options(memory=64 << 20, init=Init(""), jail=Mode.STRICT)) as machine:
+        await run_script(machine, f"mknod /tmp/w c 10 130; {'!' if script else ''} ( : >/tmp/w )")
+
+
 async def test_off() -> None:
     async with Machine(Options(memory=64 << 20, jail=Mode.OFF)) as machine:
         assert machine.layers.describe() == "off"
@@ -104,9 +119,21 @@ async def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(launch, "SOURCE", tmp_path / "launcher.c")
     (tmp_path / "launcher.c").write_text("int main(void) { return 0; }")
     monkeypatch.setenv("CC", "/bin/false")
-    with pytest.raises(UmlError, match="cannot make the launcher of jailed kernels; install one"):
+    with pytest.raises(UmlError, match=r"the launcher of jailed kernels; install one .*, or use --jail=off"):
         async with Machine(Options(memory=64 << 20)):
             pass
+
+
+async def test_an_installation_needs_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor a cache of the user's."""
+    kernel = find_kernel()
+    monkeypatch.setattr(compiled_programs, "INSTALLED", tmp_path / "lib")
+    launch.install_launcher()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CC", "/bin/false")
+    assert find_kernel() == kernel, "asked in a jail"
+    async with Machine(Options(memory=64 << 20, jail=Mode.STRICT)) as machine:
+        assert set(machine.layers.present) == set(Layer)
 
 
 # What it says --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,8 @@ def test_an_initrd_finds_the_root() -> None:
     assert machine_options(it).native_ubd
     with pytest.raises(UsageError, match="mounts its root itself"):
         machine_options(parse(["initrd=x", "ubd0=/tmp"])[0])
+    with pytest.raises(UsageError, match="--lock-modules: initrd=x is the whole guest"):
+        machine_options(replace(parse(["initrd=x"])[0], lock_modules=True))
 
 
 @pytest.mark.parametrize("word", ["systemd.unit=rescue.target", "printk.time=1", "color=red", "panic=1", "3"])
