@@ -82,8 +82,11 @@ async def _opened(root: Path, progress: Progress) -> AsyncIterator[HumFilesystem
     try:
         try:
             yield filesystem
-        finally:
-            await filesystem.close(durable=False)
+        except BaseException:
+            with contextlib.suppress(UmlError):  # what failed first says why
+                await filesystem.close(durable=False)
+            raise
+        await filesystem.close(durable=False)
     except OSError as error:
         raise UmlError(f"{root}: {error.strerror}", "mend that on the host, then import again") from error
 

@@ -47,9 +47,12 @@ Parameters = Sequence[Any]
 
 
 def as_oserror(error: sqlite3.Error, path: Path | str) -> OSError:
-    """`error` of the database at `path`, with an errno; what SQLite said is its `strerror`."""
+    """`error` of the database at `path`, with an errno; what SQLite said is its `strerror`, but of a full disk, which the
+    host says in its own words."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return OSError(_ERRNOS.get(code, errno.EIO), str(error), os.fspath(path))
+    number = _ERRNOS.get(code, errno.EIO)
+    why = os.strerror(number) if number == errno.ENOSPC else str(error)
+    return OSError(number, why, os.fspath(path))
 
 
 def unusable(path: Path | str, error: Exception) -> UmlError:

@@ -67,12 +67,16 @@ def test_wrong_usage(me: Caller, mounts: list[str], complaint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mounts", "place"),
-    [(["/etc/passwd=here"], "/etc/passwd"), (["/proc/new=here"], "/proc/new"), (["/a=here", "/a/b=here"], "/a/b")],
+    ("mounts", "place", "why"),
+    [
+        (["/etc/passwd=here"], "/etc/passwd", "the guest cannot mount anything there: "),
+        (["/proc/new=here"], "/proc/new", "the guest cannot mount anything there: "),
+        (["/a=here", "/a/b=here"], "/a/b", "no such directory in what is mounted there; make it first"),
+    ],
 )
-def test_impossible_places(me: Caller, mounts: list[str], place: str) -> None:
+def test_impossible_places(me: Caller, mounts: list[str], place: str, why: str) -> None:
     here = me.make("here")
     status, line = me.error(*(word for mount in mounts for word in ("--mount", mount)), "--", "true")
     assert status == 125
-    assert line.startswith(f"{place}: the guest cannot mount anything there: ")
+    assert line.startswith(f"{place}: {why}")
     assert list(here.iterdir()) == []
