@@ -47,8 +47,8 @@ Parameters = Sequence[Any]
 
 
 def as_oserror(error: sqlite3.Error, path: Path | str) -> OSError:
-    """`error` of the database at `path`, with an errno; what SQLite said is its `strerror`, but of a full disk, which the
-    host says in its own words."""
+    """`error` of the database at `path`, with an errno; what SQLite said is its `strerror`, but for a full disk, which
+    the host says in its own words."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     number = _ERRNOS.get(code, errno.EIO)
     why = os.strerror(number) if number == errno.ENOSPC else str(error)
