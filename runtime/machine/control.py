@@ -93,6 +93,10 @@ class Job:
         assert self.returncode is not None
         return self.returncode
 
+    async def ended(self) -> None:
+        """Wait until the job is over, however it ended."""
+        await self._done.wait()
+
     @property
     def over(self) -> bool:
         return self._done.is_set()

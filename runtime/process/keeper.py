@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import subprocess
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,7 @@ class Keeper:
         self._started = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe = -1
+        _keepers.add(self)
 
     def __enter__(self) -> Keeper:
         reader, self._pipe = os.pipe()
@@ -286,6 +288,14 @@ class Keeper:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._pipe, line)
 
+    def leave_to_parent(self) -> None:
+        """This process was forked from the one whose kernels these are: it must neither end them nor keep them."""
+        self._kernels.clear()
+        self.directory = self.memory = None  # type: ignore[assignment]
+        if self._pipe >= 0:
+            os.close(self._pipe)
+        self._pipe, self._process = -1, None
+
     def close(self) -> None:
         """End the kernels, remove the directory, let the keeper go. To be called once or more."""
         for kernel in list(self._kernels):
@@ -300,6 +310,18 @@ class Keeper:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(END_TIMEOUT)
             self._process = None
+
+
+_keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
+"""Those of this process."""
+
+
+def _forked() -> None:
+    for keeper in list(_keepers):
+        keeper.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _start(reader: int, directory: Path, memory: Path | None) -> subprocess.Popen[bytes]:
