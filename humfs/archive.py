@@ -226,6 +226,7 @@ def export_archive(root: Path, archive: str, *, warn: Warn = no_warning, progres
     with contextlib.ExitStack() as stack:
         volume = Volume(root, progress=progress)
         stack.callback(volume.close)
+        stack.enter_context(volume.damage_explained())
         try:
             with _output(archive) as output:
                 exporter = Exporter(volume, output, progress=progress)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from humfs import damage, schema
+from humfs import superblock as superblocks
 from humfs.database import unusable
 from humfs.findings import Finding, Kind
 from humfs.host import ORPHANS
+from humfs.lock import Lock
 from humfs.volume import Progress, Volume, no_progress
 from umlfs.errors import UmlError
 
@@ -16,12 +19,14 @@ def check(root: Path, *, repair: bool = False, progress: Progress = no_progress)
     """Compare everything; returns what was found. With `repair` it is also mended, durably, and written down.
 
     What a killed server left in its journal is applied first, in either case: that is no damage. Without
-    `repair` nothing else is changed. UmlError if the directory is in use or cannot be opened at all.
+    `repair` nothing else is changed. A damaged database is made anew from what can be read of it and from data/;
+    without `repair` nothing more can be compared then. UmlError if the directory is in use or cannot be opened at all.
     """
+    findings = _check_database(root, repair=repair)
+    if findings and not repair:
+        return findings
     volume = Volume(root, recover=False, progress=progress)
-    findings: list[Finding] = []
     try:
-        _check_database(volume, findings)
         was_clean = volume.was_clean
         counted = volume.count_used()
         if was_clean and counted != volume.superblock.used:
@@ -50,17 +55,24 @@ def check(root: Path, *, repair: bool = False, progress: Progress = no_progress)
 def _explained(volume: Volume, error: OSError) -> UmlError:
     if error.filename == os.fspath(volume.store.path):
         return unusable(volume.store.path, error)
-    return UmlError(f"{error.filename or volume.root}: {error.strerror}", "mend that on the host, and check again")
+    where = os.fsdecode(error.filename) if isinstance(error.filename, bytes | str) else volume.root
+    return UmlError(f"{where}: {error.strerror}", "mend that on the host, and check again")
 
 
-def _check_database(volume: Volume, findings: list[Finding]) -> None:
-    """The database's own consistency. UmlError if it has none: then no row is to be trusted."""
-    problems = [text for (text,) in volume.store.select("PRAGMA integrity_check(10)") if text != "ok"]
-    if not problems:
-        return
-    indexes = all("index" in text for text in problems)
-    if not indexes:
-        raise UmlError(f"{volume.store.path}: damaged ({problems[0]})", "restore it from a copy")
-    findings.extend(Finding(Kind.DATABASE, str(volume.store.path.name), text) for text in problems)
-    volume.store.begin()
-    volume.store.execute("REINDEX")
+def _check_database(root: Path, *, repair: bool) -> list[Finding]:
+    """The database's own consistency, before anything else looks into it."""
+    path = root / schema.FILE
+    if superblocks.read(root).metadata != superblocks.SQLITE or not path.exists():
+        return []
+    lock = Lock(root)
+    try:
+        problems = damage.problems(path)
+        if not problems or not repair:
+            return [Finding(Kind.DATABASE, path.name, text) for text in problems]
+        from humfs.rebuild import rebuild
+
+        return rebuild(root, problems)
+    except OSError as error:
+        raise unusable(path, error) from error
+    finally:
+        lock.close()

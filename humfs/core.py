@@ -24,7 +24,7 @@ from humfs import store as sql
 from humfs.durability import Durability
 from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode, InodeCache
 from humfs.journal import Change
-from humfs.store import Row
+from humfs.store import Row, require_sound
 from humfs.volume import Volume
 from umlfs.errors import UmlError, described
 from umlfs.filesystem import FOREVER, ROOT, Attr, Caller, Entry, Traits
@@ -107,6 +107,7 @@ class Core:
         inode = self.inodes.get(row.ino)
         if inode is not None:
             return inode
+        require_sound(row)
         inode = Inode(row, parent, name)
         if inode.is_file:
             self.measure(inode, self.host.stat(inode))

@@ -62,7 +62,7 @@ def unusable(path: Path | str, error: Exception) -> UmlError:
     if isinstance(error, OSError) and error.errno == errno.EBUSY:
         return UmlError(f"{path}: locked by another program", "end what has it open, such as sqlite3")
     why = error.strerror if isinstance(error, OSError) else str(error)
-    way_out = "restore it from a copy; without it, 'uml humfs check --repair' gives all files to the default owner"
+    way_out = "restore a copy; 'uml humfs check --repair' makes it anew from what is left, and says what is lost"
     return UmlError(f"{path}: {why}", way_out)
 
 

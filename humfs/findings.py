@@ -23,6 +23,8 @@ class Kind(enum.Enum):
     FOREIGN = "on another filesystem of the host: left out"
     SPACE = "wrong count of used space"
     DATABASE = "the database is damaged"
+    COMPLETED = "some of its metadata made no sense: that is now the host's, or the default owner's"
+    REBUILT = "the database was made anew from what could be read of it"
     IMPORT = "an import was broken off: what came of it stays, import the rest again"
 
 

@@ -243,7 +243,8 @@ def to_shadow(root: Path, *, lossy: bool = False, progress: Progress = no_progre
             shutil.rmtree(root / name)  # of a conversion that was killed
     volume = Volume(root, progress=progress)
     try:
-        lost = list(losses(volume))
+        with volume.damage_explained():
+            lost = list(losses(volume))
         if lost and not lossy:
             details = "\n".join(lost)
             raise UmlError(

@@ -40,6 +40,16 @@ class Row(NamedTuple):
     host_ino: int | None
 
 
+def require_sound(row: Row) -> None:
+    """OSError EIO for a row of a damaged database, of which the columns are no numbers."""
+    try:
+        _ = row.mode | row.uid | row.gid | row.rdev | row.nlink | row.size | row.blocks
+        _ = row.atime_ns | row.mtime_ns | row.ctime_ns | row.xattrs
+    except TypeError:
+        text = f"the metadata of inode {row.ino} is damaged, see 'uml humfs check'"
+        raise OSError(errno.EIO, text, schema.FILE) from None
+
+
 COLUMNS: Final = Row._fields
 """The columns of a `Row`."""
 _row_of: Final = partial(tuple.__new__, Row)
@@ -122,6 +132,7 @@ class Store:
         self._journal: Journal | None = None
         try:
             self.meta: dict[str, int] = dict(self._database.rows("SELECT key, value FROM meta"))
+            self._require_numbers()
             self.sequence = self.meta["sequence"]
             self.next_ino = self.meta["next_ino"]
             self.replayed = self._replay(root / journal.FILE)
@@ -131,12 +142,17 @@ class Store:
             self.execute("UPDATE meta SET value = value WHERE key = 'clean'")
             self.commit()
             self._log_fd = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-        except (KeyError, OSError) as error:
+        except OSError as error:
             self.close()
             raise unusable(self.path, error) from error
         except BaseException:
             self.close()
             raise
+
+    def _require_numbers(self) -> None:
+        for key in schema.META_START:
+            if not isinstance(self.meta.get(key), int):
+                raise OSError(errno.EIO, f"damaged: meta has no number '{key}'", os.fspath(self.path))
 
     def _replay(self, path: Path) -> int:
         count = 0

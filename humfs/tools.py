@@ -15,7 +15,7 @@ from humfs import lock, schema
 from humfs import store as sql
 from humfs import superblock as superblocks
 from humfs.host import DATA
-from humfs.store import Row
+from humfs.store import Row, require_sound
 from humfs.superblock import SQLITE
 from humfs.volume import Progress, Volume, no_progress
 from umlfs.errors import UmlError, UsageError
@@ -67,8 +67,8 @@ def info(root: Path) -> Info:
                 f"{datetime.fromtimestamp(at // 10**9, UTC):%Y-%m-%d %H:%M:%S} {what}"
                 for at, what in rows.execute("SELECT at_ns, what FROM repair ORDER BY id")
             ]
-    except (sqlite3.Error, KeyError) as error:
-        raise UmlError(f"{root / schema.FILE}: {error}", f"see 'uml humfs check {root}'") from error
+    except (sqlite3.Error, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UmlError(f"{root / schema.FILE}: damaged: {error}", f"see 'uml humfs check {root}'") from error
     return facts
 
 
@@ -86,7 +86,8 @@ def opened(root: Path, progress: Progress = no_progress) -> Iterator[Volume]:
     """The volume in `root`, closed in order afterwards if nothing went wrong."""
     volume = Volume(root, progress=progress)
     try:
-        yield volume
+        with volume.damage_explained():
+            yield volume
     except BaseException:
         volume.close(clean=False)
         raise
@@ -117,6 +118,10 @@ def read_stat(path: Path) -> tuple[Row, list[tuple[bytes, bytes]]]:
     root, parts = locate(path)
     with opened(root) as volume:
         row = find(volume, parts)
+        try:
+            require_sound(row)
+        except OSError as error:
+            raise UmlError(f"{path}: {error.strerror}", None) from error
         return row, volume.store.xattrs(row.ino)
 
 

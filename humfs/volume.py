@@ -8,14 +8,17 @@ copied, every name is compared, and `used` counted anew.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from humfs import damage
 from humfs import superblock as superblocks
+from humfs.database import unusable
 from humfs.findings import Finding, Kind
 from humfs.host import DATA, DIRECTORY_MODE, ORPHANS, Host
 from humfs.inodes import DIRECTORY_BLOCKS, DIRECTORY_SIZE
@@ -80,7 +83,8 @@ class Volume:
             """Changed since it was opened, and so noted."""
             self._adopt_root(found)
             if recover:
-                self._recover(progress)
+                with self.damage_explained():
+                    self._recover(progress)
             self.used = self.count_used() if recover and not self.was_clean else self.superblock.used
             undo.pop_all()
 
@@ -113,6 +117,18 @@ class Volume:
         self.store.apply((0, (*row, now, now, now, 0, found.st_ino)))
 
     # Recovery ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def damage_explained(self) -> Iterator[None]:
+        """Values in the database that are of other kinds than they should be are a UmlError."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            self.store.rollback()
+            problems = damage.problems(self.store.path)
+            if not problems:
+                raise
+            raise unusable(self.store.path, OSError(errno.EIO, f"damaged: {problems[0]}")) from error
 
     def _recover(self, progress: Progress) -> None:
         if self.store.meta["importing"]:

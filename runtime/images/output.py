@@ -102,7 +102,10 @@ def output_directory(path: Path, *, force: bool) -> Iterator[Path]:
     """The path of a directory that is to be made and filled; what is there then goes to `path` when the block ends."""
     with scratch_directory(path.parent) as scratch:
         made = scratch / "new"
-        yield made
+        try:
+            yield made
+        except OSError as error:
+            raise UmlError(f"{path}: {error.strerror}", None) from error
         if force and path.is_dir() and not path.is_symlink():
             os.rename(path, scratch / "old")
         os.rename(made, path)

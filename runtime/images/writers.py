@@ -19,6 +19,7 @@ from runtime.host.programs import find_program
 from runtime.images import ext4
 from runtime.images.sink import Report, pour
 from runtime.images.streams import failed, said, scratch_errors
+from umlfs.errors import UmlError
 from umlfs.host.programs import Program
 
 _COMPRESSORS: Final = {
@@ -50,8 +51,13 @@ def to_humfs(stream: BinaryIO, root: Path, size: int, report: Report) -> None:
     def progress(count: int) -> None:
         report.tick(count, "files")
 
-    create(root, size)
-    trio.run(lambda: add_stream(root, stream, report.losses, warn=report.warn, progress=progress))
+    try:
+        create(root, size)
+        trio.run(lambda: add_stream(root, stream, report.losses, warn=report.warn, progress=progress))
+    except UmlError as error:
+        if isinstance(error.__cause__, OSError):  # the host's fault, in a directory that nobody knows yet
+            raise OSError(error.__cause__.errno, os.strerror(error.__cause__.errno or 0)) from error
+        raise
 
 
 # Directories ----------------------------------------------------------------------------------

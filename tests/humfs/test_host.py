@@ -234,8 +234,9 @@ async def test_a_wrong_count_is_found(root: Path) -> None:
 
 def test_a_database_of_something_else(root: Path) -> None:
     (root / "metadata.sqlite").write_bytes(b"no database at all" * 100)
-    with pytest.raises(UmlError, match="not a database"):
-        check(root)
+    assert "not a database" in str(check(root)[0])
+    with pytest.raises(UmlError, match=r"not a database; .*check --repair|not a database"):
+        open_filesystem(root)
 
 
 def test_a_newer_schema(root: Path) -> None:
