@@ -14,6 +14,8 @@ from runtime.jail.layers import PURPOSE, Layer, Layers
 from umlfs.errors import UmlError
 
 SECONDS: Final = 10.0
+SYSTEMD: Final = Path("/run/systemd/system")
+"""There where systemd runs, which delegates groups."""
 NAMESPACE_SETTINGS: Final = {
     Path("/proc/sys/kernel/unprivileged_userns_clone"): "1",
     Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"): "0",
@@ -24,7 +26,7 @@ NAMESPACE_SETTINGS: Final = {
 def jail_checks() -> list[Check]:
     """A check for each layer: a small program is put into a jail, and what it has become is told."""
     try:
-        layers = run_confined([str(find_busybox()), "true"], SECONDS).layers
+        layers = run_confined([str(find_busybox()), "true"], SECONDS, group=True).layers
     except (UmlError, subprocess.TimeoutExpired) as error:
         why = error.what if isinstance(error, UmlError) else "no answer"
         return [Check("jail", False, False, why, "keeping guests from this host", None)]
@@ -45,6 +47,8 @@ def _landlock() -> str:
 
 
 def _mend(layer: Layer) -> str | None:
+    if layer is Layer.CGROUP:
+        return "systemd-run --user --scope uml …" if SYSTEMD.is_dir() else None
     if layer not in (Layer.NAMESPACES, Layer.ROOT):
         return None
     for path, value in NAMESPACE_SETTINGS.items():

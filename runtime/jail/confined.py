@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -31,12 +32,15 @@ class Answer:
     layers: Layers
 
 
-def run_confined(command: Sequence[str], timeout: float) -> Answer:
-    """Run the command, whose first word is an absolute path, to its end: it is given nothing but itself. Blocks.
+def run_confined(command: Sequence[str], timeout: float, *, group: bool = False) -> Answer:
+    """Run the command, whose first word is an absolute path, to its end: it is given nothing but itself, and with
+    `group` a control group of its own. Blocks.
 
     UmlError if it cannot be started; subprocess.TimeoutExpired, and it is ended, after `timeout` seconds.
     """
-    with Keeper(memory=Path("/tmp")) as keeper, tempfile.TemporaryFile() as output:
+    with contextlib.ExitStack() as stack:
+        keeper = stack.enter_context(Keeper(memory=Path("/tmp")))
+        output = stack.enter_context(tempfile.TemporaryFile())
         assert keeper.memory is not None
         launch = Launch(
             Mode.AUTO,
@@ -47,7 +51,12 @@ def run_confined(command: Sequence[str], timeout: float) -> Answer:
             memory_directory=keeper.memory,
             memory_on_disk=False,
             grants=Grants(),
+            group=keeper.directory.name if group else "",
         )
+        if launch.group is not None:
+            stack.callback(launch.group.remove)
+            keeper.note_group(launch.group.path)
+        stack.callback(keeper.close)
         with launch:
             launch.prepare()
             process = keeper.launch(launch, command, output=output, env={"PATH": os.defpath})

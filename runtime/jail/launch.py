@@ -12,6 +12,7 @@ from typing import Final
 
 from runtime.host.compiled import compiled, install, installed
 from runtime.jail import report, seccomp
+from runtime.jail.cgroup import Group, NoGroupError
 from runtime.jail.grants import OWN, Grants
 from runtime.jail.layers import Layer, Layers, Mode
 from runtime.jail.libraries import libraries
@@ -74,9 +75,10 @@ class Launch:
         memory_on_disk: bool,
         grants: Grants,
         tells: bool = False,
+        group: str = "",
     ) -> None:
         """The kernel's file and version, and its machine's directories, see `plan.Plan`. UmlError where the host lacks
-        what no jail can be without."""
+        what no jail can be without. `group` is a name for a control group of its own; without one it gets none."""
         self.mode = mode
         self.layers = Layers(mode)
         self.directory = -1
@@ -93,11 +95,14 @@ class Launch:
         self._grants = grants
         self._programs = list(dict.fromkeys(_with_libraries([kernel, *grants.execute])))
         self._absent: dict[Layer, str] = missing()
+        self.group: Group | None = None
+        """Whoever ends the machine's processes then removes it."""
         self.user = self._choose_user()
-        if mode is Mode.STRICT and self._absent:
-            self.layers = Layers(mode, (), self._absent)
+        self.layers = Layers(mode, (), self._absent)
+        if mode is Mode.STRICT and self.layers.lacking:
             raise self._too_weak()
         self._files: list[int] = []
+        self._entrance = self._join(group) if group else -1
 
     def __enter__(self) -> Launch:
         self._program = self._kept(launcher())
@@ -118,6 +123,15 @@ class Launch:
         """The descriptor, which is closed in the end."""
         self._files.append(fd)
         return fd
+
+    def _join(self, name: str) -> int:
+        """A descriptor by which the launcher joins a new control group; -1 if there can be none."""
+        try:
+            self.group = Group.make(name, self._memory)
+        except NoGroupError as error:
+            self._absent[Layer.CGROUP] = str(error)
+            return -1
+        return self._kept(self.group.entrance())
 
     def _choose_user(self) -> User:
         """Who the kernel is to be: not root, unless it must open what is root's alone."""
@@ -178,6 +192,7 @@ class Launch:
             user=self.user,
             files=int(soft) if soft.isdigit() else FILES_MAX,
             seccomp=self._filter,
+            entrance=self._entrance,
             tells=self._tells,
         )
         strict = "1" if self.mode is Mode.STRICT else "0"
@@ -198,13 +213,13 @@ class Launch:
         if found.kernel and not found.failure:
             return None
         self._close_descriptors()
-        if self.mode is Mode.STRICT and self.layers.absent:
+        if self.mode is Mode.STRICT and self.layers.lacking:
             return self._too_weak()
         why = found.failure or "its launcher ended without a word"
         return UmlError(f"{self._kernel}: cannot be started in its jail: {why}", "try it with --jail=off")
 
     def _too_weak(self) -> UmlError:
-        layer, why = next(iter(self.layers.absent.items()))
+        layer, why = next(iter(self.layers.lacking.items()))
         return UmlError(f"--jail=strict: no {layer}: {why}", "see `uml doctor`, or use --jail=auto")
 
     def _close_descriptors(self) -> None:

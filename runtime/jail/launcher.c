@@ -146,6 +146,12 @@ static int do_rlimit(char **words)
 	return setrlimit(which, &limit);
 }
 
+/* Into the control group whose list of processes the descriptor is. */
+static int do_join(char **words)
+{
+	return write(number(words[0]), "0", 1) == 1 ? 0 : -1;
+}
+
 /* No program that is executed from now on gains anything. */
 static int do_nonewprivs(char **words)
 {
@@ -329,7 +335,7 @@ static const struct {
 	{"root", 1, do_root},	    {"bind", 2, do_bind},	      {"tmpfs", 2, do_tmpfs},	  {"devpts", 0, do_devpts},
 	{"pivot", 0, do_pivot},	    {"user", 2, do_user},	      {"nocaps", 0, do_nocaps},	  {"landlock", 4, do_landlock},
 	{"allow", 2, do_allow},	    {"enforce", 0, do_enforce},	      {"seccomp", 2, do_seccomp}, {"hand", 1, do_hand},
-	{"close", 1, do_close},
+	{"close", 1, do_close},	    {"join", 1, do_join},
 };
 
 static int is_done(const char *name)

@@ -26,6 +26,7 @@ class Layer(StrEnum):
     """One wall, by the name that the launcher's report, `uml doctor` and `uml ps` know it by."""
 
     LIMITS = "limits"
+    CGROUP = "cgroup"
     NAMESPACES = "namespaces"
     ROOT = "root"
     PRIVILEGES = "privileges"
@@ -36,6 +37,7 @@ class Layer(StrEnum):
 
 PURPOSE: Final = {
     Layer.LIMITS: "bounds on memory, files and processes",
+    Layer.CGROUP: "a bound on the memory and processes of a whole machine",
     Layer.NAMESPACES: "processes, network and IPC of its own",
     Layer.ROOT: "no file of the host but what it was given",
     Layer.PRIVILEGES: "no capabilities, and no way to get any",
@@ -43,6 +45,10 @@ PURPOSE: Final = {
     Layer.LANDLOCK: "files, TCP, abstract sockets and signals, once more",
     Layer.SECCOMP: "only the system calls that a kernel needs",
 }
+
+
+OPTIONAL: Final = frozenset({Layer.CGROUP})
+"""Those that a strict jail may lack: most logins have no control groups of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,11 @@ class Layers:
     """What there is not, and why."""
     refused: tuple[str, ...] = ()
     """The system calls that the kernel process was refused so far: none of a kernel that is known."""
+
+    @property
+    def lacking(self) -> dict[Layer, str]:
+        """What a strict jail cannot be without, and why it is not there."""
+        return {layer: why for layer, why in self.absent.items() if layer not in OPTIONAL}
 
     def with_refused(self, name: str) -> Layers:
         """And `name` was refused."""

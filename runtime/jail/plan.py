@@ -58,6 +58,8 @@ class Plan:
     """The descriptor that holds the filter; -1 where there is none for this machine."""
     tells: bool
     """Somebody hears of the system calls that the filter refuses."""
+    entrance: int = -1
+    """The descriptor by which a process joins the machine's control group; -1 where there is none."""
 
     def steps(self) -> list[str]:
         """The words for the launcher."""
@@ -65,6 +67,9 @@ class Plan:
 
     def _words(self) -> Iterator[object]:
         yield from self._limits()
+        if self.entrance >= 0:  # before namespaces: the group is the root of its own
+            yield from ("layer", Layer.CGROUP, "", "join", self.entrance)
+            yield from ("layer", "", "", "close", self.entrance)
         yield from self._namespaces()
         yield from self._root()
         yield from ("layer", Layer.PRIVILEGES, "", "nonewprivs")

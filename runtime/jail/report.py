@@ -12,6 +12,7 @@ from umlfs.errors import UmlError
 
 PIECE: Final = 65536
 _FAILED: Final = {
+    "join": "the group lets nobody in",
     "unshare": "this process may not make them",
     "map": "this process may not map its user",
     "bind": "{word} cannot be mounted",

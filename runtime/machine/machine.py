@@ -360,7 +360,12 @@ class Machine:
             memory_on_disk=not is_volatile(memory),
             grants=grants,
             tells=True,
+            group=keeper.directory.name,
         )
+        if launch.group is not None:
+            stack.callback(launch.group.remove)
+            keeper.note_group(launch.group.path)
+            stack.callback(keeper.close)
         with launch:
             launch.prepare()
             process = keeper.launch(launch, words, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)

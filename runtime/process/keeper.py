@@ -33,11 +33,13 @@ from umlfs.errors import UmlError
 SHELL: Final = "/bin/sh"
 
 # Words on the pipe: `add PID` for a kernel to be killed at the end, `drop PID` for one that has ended (its number
-# may soon be another's), `done` when nothing is left to do. The keeper lives in a session of its own, so no
-# terminal ends it; ignoring the rest lets it outlive a shutdown that first asks all processes to end.
+# may soon be another's), `group PATH` for a control group to be removed at the end, `done` when nothing is left to
+# do. The keeper lives in a session of its own, so no terminal ends it; ignoring the rest lets it outlive a shutdown
+# that first asks all processes to end.
 _KEEP: Final = """\
 trap '' HUP INT QUIT TERM
 pids=
+group=
 while read -r word pid; do
     case $word in
         add) pids="$pids $pid" ;;
@@ -48,6 +50,7 @@ while read -r word pid; do
             done
             pids=$left
             ;;
+        group) group=$pid ;;
         done) exit 0 ;;
     esac
 done
@@ -59,6 +62,10 @@ grep -lsF "$2=$1" /proc/[0-9]*/environ | while IFS=/ read -r root proc pid rest;
 done
 rm -rf -- "$1"
 [ -z "$3" ] || rm -rf -- "$3"
+for try in 1 2 3 4 5 6 7 8 9; do
+    [ -d "$group" ] || break
+    rmdir -- "$group" || sleep 0.1
+done
 """
 
 _LAUNCH: Final = """\
@@ -243,6 +250,10 @@ class Keeper:
         finally:
             liveness.hand_over()
         return process, _Bonds(liveness, mark)
+
+    def note_group(self, path: Path) -> None:
+        """The control group at `path` is to be removed if this process is killed; else that is the caller's to do."""
+        self._tell(b"group %s\n" % os.fsencode(path))
 
     async def wait(self, kernel: KernelProcess) -> int:
         """Wait until the kernel ends, end what it left running, and reap it: its `returncode`.

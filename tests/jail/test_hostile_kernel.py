@@ -62,6 +62,6 @@ def test_without_namespaces(kernel: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Plan, "_namespaces", lambda self: iter(()))
     monkeypatch.setattr(users, "shows_files", lambda: False)
     found = attacked(kernel, tmp_path, Mode.AUTO)
-    assert set(found.layers.absent) == {Layer.ROOT}
+    assert set(found.layers.lacking) == {Layer.ROOT}
     assert Layer.LANDLOCK in found.layers.present
     assert found.worked <= NEEDS_NAMESPACES

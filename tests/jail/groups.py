@@ -1,0 +1,87 @@
+"""What a guest does to try control groups, of which its own kernel has all: python -m tests.jail.groups"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from runtime.jail.cgroup import Group, NoGroupError
+from runtime.jail.confined import run_confined
+from runtime.jail.layers import Layer
+
+MIB: Final = 1 << 20
+MOUNT: Final = Path("/sys/fs/cgroup")
+BOTH: Final = "+memory +pids"
+
+
+def main() -> None:
+    """Print a line for each thing tried."""
+    subprocess.run(["mount", "-t", "cgroup2", "cgroup2", MOUNT], check=True)
+    print("nothing is limited:", refusal())
+    (MOUNT / "cgroup.subtree_control").write_text(BOTH)
+    print("the host's root group:", *tried())
+    leaf = MOUNT / "own/leaf"
+    leaf.mkdir(parents=True)
+    (leaf / "cgroup.procs").write_text("0")
+    print("delegated nothing:", refusal())
+    (MOUNT / "own/cgroup.subtree_control").write_text(BOTH)
+    print("delegated:", *tried())
+    layers = run_confined(["/bin/busybox", "true"], 60, group=True).layers
+    print("a jail:", Layer.CGROUP in layers.present or layers.describe())
+    limited = MOUNT / "own/umlfs-machine"
+    limited.mkdir()
+    (limited / "cgroup.procs").write_text("0")
+    print("limited already:", refusal())
+    print("left:", sorted(path.name for path in MOUNT.rglob("umlfs-*")))
+
+
+def refusal() -> str:
+    """Why there can be no group."""
+    try:
+        group = Group.make("umlfs-test", MIB)
+    except NoGroupError as error:
+        return str(error)
+    return f"{group.path} was made"
+
+
+def tried() -> list[int]:
+    """How a memory bomb and a fork bomb end in a group."""
+    group = Group.make("umlfs-test", MIB)
+    (group.path / "memory.max").write_text(str(16 * MIB))
+    memory = within(group, lambda: bytearray(64 * MIB))
+    (group.path / "pids.max").write_text("1")
+    found = [memory, within(group, os.fork)]
+    group.remove()
+    return found
+
+
+def within(group: Group, work: Callable[[], object]) -> int:
+    """The error of `work` in the group; -N if signal N ended it."""
+    child = os.fork()
+    if not child:
+        try:
+            os.write(group.entrance(), b"0")
+            work()
+        except OSError as error:
+            os._exit(error.errno or 255)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+EXPECTED: Final = f"""\
+nothing is limited: {MOUNT} does not limit memory and pids of its groups
+the host's root group: {-signal.SIGKILL} {errno.EAGAIN}
+delegated nothing: {MOUNT}/own does not limit memory and pids of its groups
+delegated: {-signal.SIGKILL} {errno.EAGAIN}
+a jail: True
+limited already: the machine has limits of its own: --memory-max, --cpu-quota
+left: ['umlfs-machine']
+"""
+
+if __name__ == "__main__":
+    main()
