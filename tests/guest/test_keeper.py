@@ -39,6 +39,9 @@ def reached(moment):
 os.dup2(os.openpty()[1], 99)
 with Keeper(Path(sys.argv[1])) as keeper:
     (keeper.directory / "socket").touch()
+    group = keeper.directory.with_suffix(".group")
+    group.mkdir()
+    keeper.note_group(group)
     reached("directory made")
     kernel = keeper.spawn(sys.argv[3:], output=subprocess.PIPE, pass_fds=[99])
     reached("kernel started")
