@@ -6,7 +6,8 @@ Asked once for each kernel and kept. Nothing here knows of versions.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from runtime.host import cache
@@ -60,6 +61,8 @@ OPTIONS: Final = {
     "CONFIG_KASAN": "KASAN",
 }
 """What people ask for, by the option that it is built with."""
+BENCHMARKS: Final = ("CONFIG_RAID6_PQ_BENCHMARK", "CONFIG_XOR_BLOCKS")
+"""Options whose code measures the processor at each boot."""
 
 _HEAD: Final = re.compile(r"([a-z][a-z_.-]*[a-z0-9]|[a-z][a-z_]*)", re.ASCII)
 
@@ -71,6 +74,12 @@ class Features:
     version: str
     words: frozenset[str]
     """The words of its `--help`, without what follows them."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """`y` or `m`, of those options of its configuration that somebody here asks for."""
+
+    def has_option(self, name: str) -> bool:
+        """Whether it was built with the option, as a module or not."""
+        return name in self.options
 
     def knows(self, word: str) -> bool:
         """Whether the kernel takes the word called `word` (`ubd`, not `ubd0=FILE`), or it is none of UML's own."""
@@ -92,14 +101,24 @@ class Features:
 
 def features(kernel: Kernel) -> Features:
     """What the kernel can do. It is asked the first time: some milliseconds."""
-    name = f"kernel-help-{identity(kernel.path)}"
-    kept = cache.load(name) or b""
-    if kept.endswith(b"\n"):  # it is whole
-        return Features(kernel.version, frozenset(kept.decode("ascii", "replace").split()))
-    found = parse_help(ask(kernel.path, "--help"))
-    if cache.store(name, " ".join(sorted(found)).encode() + b"\n"):
-        cache.prune("kernel-help-*", keep=16)
-    return Features(kernel.version, found)
+    name = f"features-{identity(kernel.path)}"
+    kept = (cache.load(name) or b"").decode("ascii", "replace").split("\n")
+    if len(kept) == 3:  # it is whole
+        return Features(kernel.version, frozenset(kept[0].split()), _pairs(kept[1]))
+    words, options = parse_help(ask(kernel.path, "--help")), _options(kernel)
+    if cache.store(name, f"{' '.join(sorted(words))}\n{' '.join(options)}\n".encode()):
+        cache.prune("features-*", keep=16)
+    return Features(kernel.version, words, _pairs(" ".join(options)))
+
+
+def _options(kernel: Kernel) -> list[str]:
+    """NAME=VALUE of those options of the kernel's configuration that are asked for here, and are not off."""
+    built = configuration(kernel.path)
+    return [f"{name}={built[name]}" for name in (*OPTIONS, *BENCHMARKS) if built.get(name) in ("y", "m")]
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return {name: value for name, _, value in (each.partition("=") for each in text.split())}
 
 
 def parse_help(text: str) -> frozenset[str]:
@@ -110,7 +129,7 @@ def parse_help(text: str) -> frozenset[str]:
 
 def abilities(kernel: Kernel) -> dict[str, str]:
     """What people ask for: `yes`, `module` or `no`, by its name."""
-    known, options = features(kernel), configuration(kernel.path)
+    known = features(kernel)
     found = {text: "yes" if word.rstrip("=") in known.words else "no" for word, text in TABLE.items()}
     answers = {"y": "yes", "m": "module"}
-    return found | {text: answers.get(options.get(option, ""), "no") for option, text in OPTIONS.items()}
+    return found | {text: answers.get(known.options.get(option, ""), "no") for option, text in OPTIONS.items()}

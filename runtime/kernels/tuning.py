@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runtime.host import cache
+from runtime.kernels.features import Features, features
 from runtime.kernels.kernel import Kernel, identity
 from umlfs.errors import UsageError
 
@@ -27,10 +28,16 @@ LPJ_RANGE: Final = range(10_000, 1_000_000_000)
 """Loops per jiffy (10 ms) that are believed: 2 to 200,000 BogoMIPS. A lie only makes delays of the guest's
 drivers shorter or longer, but zero would divide, and very large values overflow."""
 
-SKIPPED_WITHOUT_BTRFS: Final = ("raid6_select_algo", "raid6_init", "calibrate_xor_blocks", "init_btrfs_fs")
-"""Initcalls that only btrfs (and software raid) needs; a kernel passes over the names that it does not have. All or
-none: a btrfs without the raid6 routines that the first two select (the second is Linux 7's, 0.85 s of each boot)
-would call a null pointer."""
+RAID6_BENCHMARK: Final = ("raid6_select_algo", "raid6_init")
+"""Initcalls that time the routines of RAID-6, 0.85 s of each boot, and then choose some; the second is Linux 7's. A
+kernel passes over the name that it does not have."""
+
+RAID6_USERS: Final = ("init_btrfs_fs", "raid5_init")
+"""The initcalls, of modules too, of what would call a null pointer where no routine was chosen: btrfs and md's
+raid456."""
+
+XOR_BENCHMARK: Final = "calibrate_xor_blocks"
+"""Without it the first routine is taken."""
 
 NO_BSD_PTYS: Final = "pty.legacy_count=0"
 """The kernel would make 512 devices for BSD ptys, which nothing has used in decades, and start /sbin/hotplug (not
@@ -45,20 +52,25 @@ class Tuning:
 
     lpj: int | None = None
     """Loops per jiffy as measured by an earlier boot; None lets the kernel measure (0.1 s or more)."""
-    btrfs: bool = False
-    """Some device of the guest holds btrfs: its driver (and what it needs) is not left out."""
+    skipped: tuple[str, ...] = ()
+    """The initcalls that are left out."""
 
     def arguments(self) -> list[str]:
         """The words for the kernel's command line."""
         words = [NO_BSD_PTYS] if self.lpj is None else [NO_BSD_PTYS, f"lpj={self.lpj}"]
-        if not self.btrfs:
-            words.append(f"initcall_blacklist={','.join(SKIPPED_WITHOUT_BTRFS)}")
-        return words
+        return [*words, f"initcall_blacklist={','.join(self.skipped)}"] if self.skipped else words
 
 
-def tuning(kernel: Kernel, *, btrfs: bool = False) -> Tuning:
-    """The tuning for this kernel on this host; `btrfs` if a device of the guest may hold that."""
-    return Tuning(known_lpj(kernel), btrfs)
+def tuning(kernel: Kernel, *, raid: bool = False) -> Tuning:
+    """The tuning for this kernel on this host; `raid` if a device of the guest may hold btrfs or a part of a RAID."""
+    return Tuning(known_lpj(kernel), () if raid else skippable(features(kernel)))
+
+
+def skippable(known: Features) -> tuple[str, ...]:
+    """The initcalls of the kernel that a guest without btrfs and RAID does better without: none in one that was built
+    without their benchmarks."""
+    raid6 = (*RAID6_BENCHMARK, *RAID6_USERS) if known.has_option("CONFIG_RAID6_PQ_BENCHMARK") else ()
+    return (*raid6, XOR_BENCHMARK) if known.has_option("CONFIG_XOR_BLOCKS") else raid6
 
 
 def known_lpj(kernel: Kernel) -> int | None:

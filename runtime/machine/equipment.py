@@ -148,8 +148,9 @@ class Equipment:
     network_modules: tuple[str, ...] = ()
     kernel_modules: KernelModules | None = None
     """Those that the guest finds, on a device of their own."""
-    btrfs: bool = False
-    """Some disk may hold btrfs: the kernel must not leave out its driver, which takes most of a second to start."""
+    raid: bool = False
+    """Some disk may hold btrfs or be part of a RAID: the kernel must not leave out what these need, most of a
+    second of its start."""
     grants: Grants = field(default_factory=Grants)
     """What the kernel process is given of the host besides."""
     writes_disks: bool = False
@@ -254,7 +255,7 @@ class Equipment:
     async def add_disks(self, disks: Sequence[Disk]) -> None:
         """Attach devices that are open already. OSError, UsageError."""
         for each in disks:
-            self._note_btrfs(await probe.probe(each.device))
+            self._note_raid(await probe.probe(each.device))
             disk = self.add_disk(each.name, each.device, serial=each.name, read_only=each.read_only)
             self.links.append(guest.Link(each.name, disk, len(self.devices) - 1))
 
@@ -276,7 +277,7 @@ class Equipment:
                 self.arguments.append(native_word(spec) if self.look_only else await native_argument(spec))
                 if not self.look_only:
                     self.grants.add_files(native_files(spec))
-                self.btrfs = True  # who knows what it holds
+                self.raid = True  # who knows what it holds
                 self._found[spec.name] = spec.name, None
                 self.writes_disks |= not spec.read_only
                 continue
@@ -288,7 +289,7 @@ class Equipment:
 
     async def _add_ubd(self, spec: Spec, device: BlockDevice) -> None:
         kind = await probe.probe(device)
-        self._note_btrfs(kind)
+        self._note_raid(kind)
         disk = disk_of(spec, device)
         slot = DiskSlot(spec.name, read_only=disk.read_only, unmap=disk.discards)
         slot.insert(disk)
@@ -339,12 +340,12 @@ class Equipment:
             raise UmlError(f"{source}: a disk with partitions, not a filesystem", "attach it with --ubd")
         if kind is None:
             raise UmlError(f"{source}: no filesystem in it that the guest could mount", "attach it with --ubd")
-        self._note_btrfs(kind)
+        self._note_raid(kind)
         return kind
 
-    def _note_btrfs(self, kind: str | None) -> None:
-        """A disk that holds nothing known yet, or partitions, may be or become btrfs."""
-        self.btrfs |= kind in (None, probe.PARTITIONED, "btrfs")
+    def _note_raid(self, kind: str | None) -> None:
+        """A disk that holds nothing known yet, or partitions, may be or become btrfs or part of a RAID."""
+        self.raid |= kind in (None, probe.PARTITIONED, "btrfs")
 
 
 def disk_of(spec: Spec, device: BlockDevice) -> VirtioBlk:

@@ -312,7 +312,7 @@ class Machine:
         equipment: Equipment,
         memory: Path,
     ) -> None:
-        tuned = tuning(kernel, btrfs=equipment.btrfs)
+        tuned = tuning(kernel, raid=equipment.raid)
         lines = self._make_terminals(stack)
         words = kernel_command(kernel, self.options, equipment, tuned, lines)
         grants = equipment.grants

@@ -58,7 +58,7 @@ async def equip(
     UsageError."""
     check_places(mount.place for mount in options.mounts)
     has_agent = not options.initrd
-    equipment = Equipment(directory, btrfs=bool(options.initrd), look_only=look_only)
+    equipment = Equipment(directory, raid=bool(options.initrd), look_only=look_only)
     if has_agent:
         equipment.add_filesystem(guest.CONTROL_TAG, control)
     if options.program is None and options.root_disk is None and has_agent:
@@ -113,7 +113,7 @@ async def plan(options: Options, command: Sequence[str]) -> list[str]:
     root = as_source(options.root)
     async with contextlib.AsyncExitStack() as stack:
         equipment = await equip(stack, kernel, options, Path("/RUN"), ControlFilesystem(), look_only=True)
-        tuned = tuning(kernel, btrfs=equipment.btrfs)
+        tuned = tuning(kernel, raid=equipment.raid)
         start = kernel_command(kernel, options, equipment, tuned, {1: "TERMINAL"} if options.terminal else {})
     return [
         f"kernel   {kernel.path} ({kernel.version}), modules in {kernel.modules}",

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from runtime.guest.initramfs import build, find_busybox
+from runtime.kernels.features import features
 from runtime.kernels.kernel import find_kernel
-from runtime.kernels.tuning import Tuning, command_line
+from runtime.kernels.tuning import Tuning, command_line, skippable
 from tests.guest.caller import Caller, caller_as
 from tests.ordinary import OrdinaryUser
 
@@ -36,7 +37,10 @@ def kernel_arguments(tmp_path: Path) -> Arguments:
         given = {word.partition("=")[0] for word in words}
         defaults = ("con=none", "ssl=none", "con0=null,fd:2", "mem=64M", f"uml_dir={tmp_path}/", f"initrd={image}")
         lines = [word for word in defaults if word.partition("=")[0] not in given]
-        return [str(kernel.path), *command_line([*lines, *Tuning(_LPJ).arguments(), *words])]
+        return [
+            str(kernel.path),
+            *command_line([*lines, *Tuning(_LPJ, skippable(features(kernel))).arguments(), *words]),
+        ]
 
     return make
 

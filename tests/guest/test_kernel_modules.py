@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from runtime.kernels.features import features
+from runtime.kernels.kernel import find_kernel
 from tests.guest.caller import Caller
 
 pytestmark = pytest.mark.guest
@@ -24,3 +26,20 @@ def test_a_loop_device(caller: Caller) -> None:
     kind, count = caller.output("--", "sh", "-c", SCRIPT).split()
     assert kind == "ext2/ext3"
     assert int(count) > 10
+
+
+RAID = """\
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+modprobe raid456 2>/dev/null && echo loaded
+grep -c btrfs /proc/filesystems || true
+"""
+
+
+def test_raid(caller: Caller) -> None:
+    """What needs the routines of RAID-6 is there with them, and not without: it would stop the kernel."""
+    if not features(find_kernel()).has_option("CONFIG_RAID6_PQ_BENCHMARK"):
+        assert caller.output("--", "grep", "-c", "btrfs", "/proc/filesystems") == "1\n"
+        return
+    assert caller.output("--", "sh", "-c", RAID) == "0\n"
+    (caller.directory / "disk").write_bytes(bytes(1 << 20))
+    assert caller.output("--ubd", f"ubd0r={caller.directory}/disk", "--", "sh", "-c", RAID) == "loaded\n1\n"

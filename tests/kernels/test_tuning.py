@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.host import cache
-from runtime.kernels.kernel import Kernel
-from runtime.kernels.tuning import LPJ_RANGE, Tuning, command_line, known_lpj, remember_lpj, tuning
+from runtime.kernels.features import Features
+from runtime.kernels.kernel import Kernel, find_kernel
+from runtime.kernels.tuning import LPJ_RANGE, Tuning, command_line, known_lpj, remember_lpj, skippable, tuning
 from umlfs.errors import UsageError
 
 LOG = b"NR_IRQS: 64\r\nCalibrating delay loop... 7352.01 BogoMIPS (lpj=36760064)\r\nChecking that host ptys\r\n"
@@ -25,7 +26,7 @@ def test_lpj_is_remembered(kernel: Kernel) -> None:
     assert known_lpj(kernel) is None
     assert remember_lpj(kernel, LOG) == 36760064
     assert known_lpj(kernel) == 36760064
-    assert "lpj=36760064" in tuning(kernel).arguments()
+    assert "lpj=36760064" in tuning(kernel, raid=True).arguments()
 
 
 def test_another_kernel_has_its_own(kernel: Kernel) -> None:
@@ -65,10 +66,21 @@ def test_any_log(log: bytes) -> None:
     assert value is None or value in LPJ_RANGE
 
 
-def test_btrfs_leaves_all_it_needs() -> None:
-    assert Tuning(btrfs=True).arguments() == Tuning(None, True).arguments()
-    assert not any("btrfs" in word or "raid6" in word for word in Tuning(btrfs=True).arguments())
-    assert any("init_btrfs_fs" in word and "raid6_select_algo" in word for word in Tuning().arguments())
+def test_what_is_skipped() -> None:
+    """All that uses RAID-6 goes together with what it needs, or nothing does."""
+    stock = Features("6", frozenset(), {"CONFIG_RAID6_PQ_BENCHMARK": "y", "CONFIG_XOR_BLOCKS": "y"})
+    assert {"raid6_select_algo", "init_btrfs_fs", "raid5_init", "calibrate_xor_blocks"} < set(skippable(stock))
+    quick = Features("7", frozenset(), {"CONFIG_XOR_BLOCKS": "y"})
+    assert skippable(quick) == ("calibrate_xor_blocks",)
+    assert skippable(Features("7", frozenset())) == ()
+    assert Tuning(1, ("a", "b")).arguments()[-1] == "initcall_blacklist=a,b"
+    assert not any("blacklist" in word for word in Tuning(1).arguments())
+
+
+def test_the_installed_kernel() -> None:
+    kernel = find_kernel()
+    assert "init_btrfs_fs" in tuning(kernel).skipped
+    assert tuning(kernel, raid=True).skipped == ()
 
 
 def test_command_line_is_passed_on() -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from runtime.guest.initramfs import build, find_busybox
+from runtime.kernels.features import features
 from runtime.kernels.kernel import find_kernel
-from runtime.kernels.tuning import Tuning, command_line
+from runtime.kernels.tuning import Tuning, command_line, skippable
 from runtime.process.keeper import Keeper
 from runtime.process.memory import memory_directory
 
@@ -101,9 +102,10 @@ def booted(*words: str, before: Sequence[str] = ()) -> Iterator[Guest]:
         stack.enter_context(theirs)
         keeper = stack.enter_context(Keeper())
         image = build(kernel, (), _INIT.encode(), find_busybox(), scratch=keeper.directory)
+        tuned = Tuning(30_000_000, skippable(features(kernel)))
         arguments = [
             *("con=none", "ssl=none", "con0=null,fd:2", f"con1=fd:{theirs.fileno()}", "mem=48M"),
-            *(f"uml_dir={keeper.directory}/", "umid=m", f"initrd={image}", *Tuning(30_000_000).arguments(), *words),
+            *(f"uml_dir={keeper.directory}/", "umid=m", f"initrd={image}", *tuned.arguments(), *words),
         ]
         process = keeper.spawn(
             [*before, kernel.path, *command_line(arguments)],
