@@ -15,7 +15,8 @@ from runtime.host.suite import run
 def command(kernel: str | None, pytest_args: tuple[str, ...]) -> None:
     """Run the whole test suite: ruff, mypy, then pytest.
 
-    Works in a checkout. Arguments go to pytest; --long runs the long form of the tests too.
+    Works in a checkout. Arguments go to pytest; --long runs the long form of the tests too. With --kernel it is
+    pytest alone.
 
     \b
     Example:
@@ -27,4 +28,4 @@ def command(kernel: str | None, pytest_args: tuple[str, ...]) -> None:
         from runtime.kernels.kernel import find_kernel
 
         os.environ["UML_KERNEL"] = str(find_kernel(kernel).path)
-    run(pytest_args)
+    run(pytest_args, style=kernel is None)

@@ -13,7 +13,8 @@ from typing import NoReturn
 from umlfs.errors import UmlError
 
 FAILED_CHECKS = "UML_TEST_FAILED_CHECKS"
-"""Environment variable that tells tests/conftest.py which checks failed before pytest: it then fails the run."""
+"""Environment variable that tells tests/conftest.py which checks failed before pytest: it then fails the run. Whoever
+calls `run` may name some in it (.ci/run does)."""
 
 WHY_ROOT = "pytest runs as root, by sudo: tests mount, and make the ordinary users whose part they play"
 ROOTS_CACHE = "/root/.cache/umlfs/tests"
@@ -23,16 +24,18 @@ USERS_OWN = frozenset(
 """Variables that root is to have its own of, or none."""
 
 
-def run(pytest_args: Sequence[str]) -> NoReturn:
-    """Check style and types, then become pytest with `pytest_args`, its closing line the last one printed.
+def run(pytest_args: Sequence[str], *, style: bool = True) -> NoReturn:
+    """Check style and types, unless `style` is off; then become pytest with `pytest_args`. Its closing line is the last
+    one printed.
 
     A failed check lets pytest run, and fails the run after it. UmlError outside a checkout.
     """
     root = checkout()
     os.chdir(root)
     keeps = os.access(root, os.W_OK)
-    failed = [name for name, command in _checks(keeps).items() if not _passes(name, command)]
-    os.environ[FAILED_CHECKS] = ", ".join(failed)
+    before = os.environ.get(FAILED_CHECKS, "")
+    failed = [name for name, command in _checks(keeps).items() if not _passes(name, command)] if style else []
+    os.environ[FAILED_CHECKS] = ", ".join([before, *failed] if before else failed)
     # Peers such as mke2fs and modinfo lie where the PATH of an ordinary user does not lead.
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     pytest = [sys.executable, "-m", "pytest"]

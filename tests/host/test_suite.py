@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,9 +78,9 @@ def test_outside_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_the_command_hands_everything_to_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
-    monkeypatch.setattr("runtime.cli.test.run", given.extend)
+    monkeypatch.setattr("runtime.cli.test.run", lambda words, style: given.extend([*words, str(style)]))
     assert cli.invoke(["test", "--long", "-x", "tests/cli", "-k", "a b", "--", "c"]) == 0
-    assert given == ["--long", "-x", "tests/cli", "-k", "a b", "c"]
+    assert given == ["--long", "-x", "tests/cli", "-k", "a b", "c", "True"]
 
 
 def test_an_ordinary_user_who_may_use_sudo(monkeypatch: pytest.MonkeyPatch, became: list[str]) -> None:
@@ -93,3 +95,51 @@ def test_an_ordinary_user_who_may_use_sudo(monkeypatch: pytest.MonkeyPatch, beca
     assert not any(word.startswith("HOME=") for word in became)
     command = became[became.index(sys.executable) :]
     assert command == [sys.executable, "-m", "pytest", "-o", f"cache_dir={suite.ROOTS_CACHE}/pytest", "-k", "x"]
+
+
+def test_what_failed_before_is_named_too(monkeypatch: pytest.MonkeyPatch, became: list[str]) -> None:
+    monkeypatch.setenv(suite.FAILED_CHECKS, "guests on Linux 9.9")
+    monkeypatch.setattr(suite, "_checks", lambda keeps: checks(a=1))
+    with pytest.raises(Became):
+        suite.run([])
+    assert os.environ[suite.FAILED_CHECKS] == "guests on Linux 9.9, a"
+    with pytest.raises(Became):
+        suite.run([], style=False)
+    assert os.environ[suite.FAILED_CHECKS] == "guests on Linux 9.9, a"
+
+
+UML = """#!/bin/sh
+# Plays ./uml: the archive of the suite $BROKEN cannot be reached, tests on the kernel of $FAILING fail.
+case "$*" in
+"kernel install $BROKEN") echo "uml: no such suite" >&2; exit 1 ;;
+"kernel install "*) echo "Linux-$3: installed, 1 MB in /x" ;;
+"test --kernel Linux-$FAILING "*) echo "1 failed"; exit 1 ;;
+test) echo "the suite <$UML_TEST_FAILED_CHECKS>"; [ -z "$UML_TEST_FAILED_CHECKS" ] ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "failing", "named"),
+    [
+        ("", "", ""),
+        ("testing", "", "uml kernel install testing"),
+        ("", "stable", "guests on Linux Linux-stable"),
+        ("stable", "testing", "uml kernel install stable, guests on Linux Linux-testing"),
+    ],
+)
+def test_ci_runs_every_stage(tmp_path: Path, broken: str, failing: str, named: str) -> None:
+    """It fails if any does, and the suite's closing line is the last one."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(suite.checkout() / ".ci/run", tmp_path / ".ci/run")
+    (tmp_path / "uml").write_text(UML)
+    (tmp_path / "uml").chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / ".ci/run"],
+        env={"PATH": os.defpath, "BROKEN": broken or "-", "FAILING": failing or "-"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1] == f"the suite <{named}>"
+    assert done.returncode == bool(named)
