@@ -25,7 +25,7 @@ def command(umid: str, words: tuple[str, ...]) -> None:
 
     import trio
 
-    from runtime.kernels.debugging import advice, gdb_command, may_attach
+    from runtime.kernels.debugging import advice, check_may_attach, gdb_command
     from runtime.machines import client
     from umlfs.errors import UmlError
 
@@ -33,8 +33,7 @@ def command(umid: str, words: tuple[str, ...]) -> None:
     pid = found["kernel"]
     if not pid:
         raise UmlError(f"{umid}: the machine is {found['state']}", "try again when it runs")
-    if os.geteuid() and (why := may_attach(pid)):
-        raise UmlError(why, f"`sudo sysctl kernel.yama.ptrace_scope=0`, or `sudo uml gdb {umid}`")
+    check_may_attach(f"uml gdb {umid}")
     kernel = Path(os.readlink(f"/proc/{pid}/exe"))
     line = gdb_command(pid, kernel)
     if text := advice(kernel):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +14,7 @@ from runtime.cli import equipment
 from runtime.cli.printing import printable_lines
 
 if TYPE_CHECKING:
+    from runtime.machine.options import Options
     from runtime.network.contract import Network
 
 
@@ -39,6 +42,13 @@ if TYPE_CHECKING:
 @equipment.smp
 @equipment.time_travel
 @equipment.lock_modules
+@click.option(
+    "--gdb",
+    "by_gdb",
+    is_flag=True,
+    help="Run the guest's kernel under gdb; it stops before its init.",
+)
+@click.option("--coverage", metavar="DIR", help="Write which lines of the kernel were run to DIR (flavour gcov).")
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the guest's boot log on standard error.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
@@ -61,6 +71,8 @@ def command(
     smp: int | None,
     time_travel: str | None,
     lock_modules: bool | None,
+    by_gdb: bool,
+    coverage: str | None,
     dry_run: bool,
     verbose: bool,
     words: tuple[str, ...],
@@ -77,6 +89,7 @@ def command(
       uml run --net user -- apt-get update
       uml run --mount /src=. --pwd /src -- make check
       tar c . | uml run -- sh -c 'cd /tmp && tar x && ls'
+      uml run --kernel ./linux --gdb -- true
     """
     import trio
 
@@ -115,9 +128,42 @@ def command(
             click.echo("\n".join(trio.run(plan, options, words)))
         return 0
     open_files.raise_limit()
-    run = foreground.Foreground(options, timeout)
+    given: dict[str, Any] = {"directory": parsing.directory(pwd), "environment": environment, "user": user}
+    if by_gdb:
+        return _run_by_gdb(options, words, given, timeout, coverage)
+    afterwards = None
+    if coverage is not None:
+        from runtime.command.coverage import collect, mount
+        from runtime.kernels.kernel import find_kernel
+
+        options = replace(options, mounts=[*options.mounts, mount(find_kernel(kernel), Path(coverage))])
+        afterwards = collect
+    run = foreground.Foreground(options, timeout, afterwards)
     with processes.for_machines():
-        return trio.run(lambda: run.run(words, directory=parsing.directory(pwd), environment=environment, user=user))
+        return trio.run(lambda: run.run(words, **given))
+
+
+def _run_by_gdb(
+    options: Options, words: Sequence[str], given: Mapping[str, Any], timeout: float | None, coverage: str | None
+) -> int:
+    """Run it under gdb. UsageError for what gdb, which takes its time, makes no sense with."""
+    import trio
+
+    from runtime.command.debugged import run_debugged
+    from runtime.kernels.debugging import advice, check_may_attach, gdb_path
+    from runtime.kernels.kernel import find_kernel
+    from runtime.process import processes
+    from umlfs.errors import UsageError
+
+    for name, value in (("--timeout", timeout), ("--coverage", coverage)):
+        if value is not None:
+            raise UsageError(f"--gdb and {name} do not go together", f"leave {name} out")
+    gdb_path()
+    check_may_attach("uml run --gdb")
+    if text := advice(find_kernel(options.kernel).path):
+        _warn(text)
+    with processes.for_machines():
+        return trio.run(lambda: run_debugged(replace(options, terminal=False), words or ["true"], **given))
 
 
 def _networks(words: Sequence[str], publish: Sequence[str]) -> Sequence[Network]:

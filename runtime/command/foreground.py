@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
 import trio
 
@@ -35,10 +35,17 @@ def standard_streams() -> Iterator[Streams]:
 class Foreground:
     """One run. `signalled` is the signal that ended it, if one did."""
 
-    def __init__(self, options: Options, timeout: float | None) -> None:
-        """`options.terminal` says whether the command gets a terminal or pipes; `timeout` is in seconds."""
+    def __init__(
+        self,
+        options: Options,
+        timeout: float | None,
+        afterwards: Callable[[Machine], Awaitable[None]] | None = None,
+    ) -> None:
+        """`options.terminal` says whether the command gets a terminal or pipes; `timeout` is in seconds. `afterwards`
+        is called when the command has ended, before its guest does."""
         self.options = options
         self.timeout = timeout
+        self._afterwards = afterwards
         self._job: Job | None = None
         self._killed: int | None = None
         self._scope = trio.CancelScope()
@@ -59,6 +66,8 @@ class Foreground:
                     nursery.start_soon(self._pass_on, signals, nursery)
                     async with Machine(self.options) as machine:
                         status = await self._within(machine, command, directory, environment, user)
+                        if self._afterwards is not None:
+                            await self._afterwards(machine)
                     nursery.cancel_scope.cancel()
         if self._killed is not None:
             return 128 + self._killed

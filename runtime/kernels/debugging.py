@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -12,18 +13,27 @@ SIGNALS: Final = ("SIGSEGV", "SIGALRM", "SIGIO", "SIGUSR1", "SIGUSR2", "SIGCHLD"
 """Page faults, the timer, devices: the kernel's own, some thousands of them a second. Not SIGINT, which is Ctrl-C in
 gdb."""
 SCRIPTS: Final = "vmlinux-gdb.py"
+STARTS_INIT: Final = "run_init_process"
+"""The kernel's function that becomes process 1 of the guest."""
 
 
-def gdb_command(pid: int, kernel: Path) -> list[str]:
-    """The command that attaches gdb to the kernel process `pid` of the file `kernel`. UmlError if there is no gdb."""
-    gdb = shutil.which("gdb")
-    if gdb is None:
-        raise UmlError("the program gdb is not there", "install it with `apt install gdb`")
+def gdb_command(pid: int, kernel: Path, *, before_init: bool = False) -> list[str]:
+    """The command that attaches gdb to the kernel process `pid` of the file `kernel`. With `before_init` the kernel has
+    just begun, and goes on to where it starts its init if it has symbols to find that by. UmlError without gdb."""
     told = ["set pagination off", f"handle {' '.join(SIGNALS)} nostop noprint pass"]
     if scripts := find_scripts(kernel):
         told += [f"add-auto-load-safe-path {scripts.parent}", f"source {scripts}"]
     words = [word for each in told for word in ("-iex", each)]
-    return [gdb, "-q", *words, "-p", str(pid), str(kernel)]
+    steps = [f"tbreak {STARTS_INIT}", "continue"] if before_init and STARTS_INIT.encode() in kernel.read_bytes() else []
+    return [gdb_path(), "-q", *words, "-p", str(pid), str(kernel), *(word for step in steps for word in ("-ex", step))]
+
+
+def gdb_path() -> str:
+    """Where gdb is. UmlError if it is not there."""
+    gdb = shutil.which("gdb")
+    if gdb is None:
+        raise UmlError("the program gdb is not there", "install it with `apt install gdb`")
+    return gdb
 
 
 def find_scripts(kernel: Path) -> Path | None:
@@ -43,10 +53,14 @@ def advice(kernel: Path) -> str | None:
     return f"{kernel}: the kernel has no symbols; 'uml kernel build --flavour debug' makes one that has"
 
 
-def may_attach(pid: int) -> str | None:
-    """Why gdb may not attach to a process of one's own; None if it may."""
+def check_may_attach(command: str) -> None:
+    """UmlError if gdb may not attach to processes of one's own; `command` is what root might do instead."""
     try:
         scope = Path("/proc/sys/kernel/yama/ptrace_scope").read_text().strip()
     except OSError:
-        return None
-    return None if scope == "0" else f"ptrace_scope is {scope}: only root may attach to process {pid}"
+        return
+    if os.geteuid() and scope != "0":
+        raise UmlError(
+            f"ptrace_scope is {scope}: only root may attach gdb to a kernel",
+            f"`sudo sysctl kernel.yama.ptrace_scope=0`, or `sudo {command}`",
+        )

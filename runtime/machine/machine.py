@@ -319,6 +319,8 @@ class Machine:
         grants.descriptors += [*self.options.descriptors, *self.networking.descriptors, *lines.values()]
         process = self._spawn(stack, nursery, kernel, keeper, grants, words, memory)
         self.pid = process.pid
+        if self.options.on_started is not None:
+            self.options.on_started(process.pid)
         # The kernel goes before its devices do.
         stack.callback(keeper.close)
         assert process.stderr is not None

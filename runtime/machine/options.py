@@ -80,6 +80,8 @@ class Options:
     name: str = "umlfs"
     """The guest's host name."""
     boot_seconds: float = BOOT_SECONDS
+    on_started: Callable[[int], None] | None = field(default=None, compare=False)
+    """Called with the number of the kernel's process when that has just been started."""
     on_log: Callable[[bytes], None] | None = field(default=None, compare=False)
     """Called with each line of the kernel's log."""
     on_network: Callable[[str], None] | None = field(default=None, compare=False)
