@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,8 @@ DIRECTORIES: Final = tuple(
 )
 """Where a dynamic linker looks without a cache."""
 LIBRARIES_MAX: Final = 64
+LIBC: Final = "libc.so.6"
+UNWINDER: Final = "libgcc_s.so.1"
 _HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM: Final = struct.Struct("<IIQQQQQQ")
 _DYNAMIC: Final = struct.Struct("<qQ")
@@ -54,7 +56,16 @@ def libraries(program: Path) -> list[Path]:
             if name not in found:
                 found[name] = _find(name, places, path)
                 waiting.append(found[name])
-    return list(dict.fromkeys([*interpreters, *found.values()]))
+    return list(dict.fromkeys([*interpreters, *found.values(), *_loaded_by(found)]))
+
+
+def _loaded_by(found: Mapping[str, Path]) -> list[Path]:
+    """The library that a C library loads by itself, to cancel a thread, and without which it aborts: from Linux 7 on
+    kernels do that at their end."""
+    if LIBC not in found:
+        return []
+    places = (directory / UNWINDER for directory in (found[LIBC].parent, *DIRECTORIES))
+    return [path for path in places if path.is_file()][:1]
 
 
 def _place(text: str, path: Path) -> Path:
