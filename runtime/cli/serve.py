@@ -11,7 +11,7 @@ import trio
 from runtime.process.open_files import raise_limit
 from runtime.serve import sockets
 from umlfs import sources
-from umlfs.errors import UsageError
+from umlfs.errors import UmlError, UsageError
 
 _path = click.Path(path_type=Path, dir_okay=False)
 _socket = click.option("--socket", "socket_path", type=_path, metavar="PATH", help="The Unix socket to listen on.")
@@ -102,3 +102,34 @@ def virtioblk(source: str, socket_path: Path | None, serial: str, read_only: boo
         socket_path,
         click.echo,
     )
+
+
+@command.command("web")
+@click.argument("sites", type=click.Path(path_type=Path), metavar="SITES.toml")
+@click.option("--bind", default="127.0.0.1:8080", metavar="ADDR:PORT", help="Where to listen.  [127.0.0.1:8080]")
+def web(sites: Path, bind: str) -> None:
+    """Serve web sites whose scripts run in guests, one guest for each site, as SITES.toml lists them.
+
+    A site's guest is booted by its first request, and ended when nobody asks any more. Nothing that a script does
+    reaches this host or another site.
+
+    \b
+    Example:
+      uml serve web sites.toml
+      uml serve web sites.toml --bind 0.0.0.0:80
+    """
+    from runtime.process import processes
+    from runtime.sites import config
+    from runtime.tty.interrupts import until_interrupted
+
+    found = config.load(sites)
+    try:
+        import hypercorn.trio  # noqa: F401
+
+        from runtime.sites.server import serve
+    except ModuleNotFoundError as error:
+        if error.name != "hypercorn":
+            raise
+        raise UmlError("web sites need hypercorn", "install it: pip install 'umlfs[web]'") from None
+    with processes.for_machines():
+        trio.run(until_interrupted, partial(serve, found, bind, click.echo))

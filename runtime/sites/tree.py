@@ -1,0 +1,233 @@
+"""Requests as directories: what a guest has at /requests.
+
+next                    read   the number of the next request, when there is one
+N/method, path, query   read   what is asked; `path` has its escapes, `url` is path and query
+N/headers/NAME          read   in small letters
+N/peer                  read   the client's address
+N/body                  read   as it comes
+N/response/status       write  three digits; 200 if nothing is said
+N/response/headers/NAME write
+N/response/body         write  from the first byte on status and headers count; closing it ends the answer
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable, Iterable
+
+from runtime.sites.exchange import Exchange
+from umlfs.externfs.calls import instant
+from umlfs.externfs.contents import Contents
+from umlfs.externfs.node import Child, Directory, File, Fixed, Node, Text
+from umlfs.filesystem import Caller
+from umlfs.host.syscalls import failure
+
+Next = Callable[[], Awaitable[Exchange]]
+
+
+class Requests(Directory):
+    """All of one site that are under way."""
+
+    def __init__(self, next_request: Next) -> None:
+        self._under_way: dict[str, Directory] = {}
+        self._next = Feed(next_request)
+
+    def add(self, exchange: Exchange) -> None:
+        """Show one."""
+        self._under_way[str(exchange.number)] = directory(exchange)
+
+    def drop(self, exchange: Exchange) -> None:
+        """It is over."""
+        self._under_way.pop(str(exchange.number), None)
+
+    @instant
+    async def children(self) -> Iterable[Child]:
+        return [("next", self._next), *self._under_way.items()]
+
+    @instant
+    async def lookup(self, name: str) -> Node:
+        found = self._next if name == "next" else self._under_way.get(name)
+        if found is None:
+            raise failure(errno.ENOENT)
+        return found
+
+
+def directory(exchange: Exchange) -> Directory:
+    """One request."""
+    request = exchange.request
+    headers: dict[str, Node] = {}
+    for name, value in request.headers:
+        text = name.decode("latin-1").lower()
+        if text not in ("", ".", "..") and "/" not in text and len(name) < 256:
+            before = headers.get(text)
+            headers[text] = Text(
+                (before.data.rstrip(b"\n") + b", " if isinstance(before, Text) else b"") + value + b"\n"
+            )
+    url = request.path.encode() + (b"?" + request.query if request.query else b"")
+    response = Fixed({"status": Status(exchange), "headers": Headers(exchange), "body": Answer(exchange)})
+    return Fixed(
+        {
+            "method": Text(request.method + "\n"),
+            "path": Text(request.path + "\n"),
+            "query": Text(request.query + b"\n"),
+            "url": Text(url + b"\n"),
+            "peer": Text(request.peer + "\n"),
+            "headers": Fixed(headers),
+            "body": BodyFile(exchange),
+            "response": response,
+        }
+    )
+
+
+class _Stream(Contents):
+    direct = True
+    stream = True
+
+    @instant
+    async def size(self) -> int:
+        return 0
+
+    @instant
+    async def truncate(self, size: int) -> None:
+        """A shell that opens it for writing truncates it."""
+
+    @instant
+    async def commit(self) -> None:
+        pass
+
+    @instant
+    async def close(self) -> None:
+        pass
+
+
+class Feed(File):
+    """Who opens it gets one number."""
+
+    mode = 0o444
+    size = 0
+
+    def __init__(self, next_request: Next) -> None:
+        self._next_request = next_request
+
+    @instant
+    async def open(self, flags: int) -> Contents:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise failure(errno.EACCES)
+        return _Number(self._next_request)
+
+
+class _Number(_Stream):
+    def __init__(self, next_request: Next) -> None:
+        self._next_request = next_request
+        self._rest: bytes | None = None
+
+    @instant  # it waits, but for as long as it likes
+    async def read(self, offset: int, length: int) -> bytes:
+        if self._rest is None:
+            self._rest = b"%d\n" % (await self._next_request()).number
+        found, self._rest = self._rest[:length], self._rest[length:]
+        return found
+
+
+class BodyFile(File):
+    mode = 0o444
+    size = 0
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    @instant
+    async def open(self, flags: int) -> Contents:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise failure(errno.EACCES)
+        return _Incoming(self._exchange)
+
+
+class _Incoming(_Stream):
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    @instant
+    async def read(self, offset: int, length: int) -> bytes:
+        if self._exchange.over:
+            raise failure(errno.EIO)
+        return await self._exchange.request.body.read(length)
+
+
+class Status(File):
+    mode = 0o666
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    @instant
+    async def read(self) -> bytes:
+        return b"%d\n" % self._exchange.status
+
+    @instant
+    async def write(self, data: bytes) -> None:
+        self._exchange.set_status(data)
+
+
+class Header(File):
+    mode = 0o666
+
+    def __init__(self, exchange: Exchange, name: str) -> None:
+        self._exchange = exchange
+        self._name = name
+
+    @property
+    def key(self) -> tuple[Exchange, str]:
+        return self._exchange, self._name
+
+    @instant
+    async def read(self) -> bytes:
+        return self._exchange.headers.get(self._name.lower().encode(), b"") + b"\n"
+
+    @instant
+    async def write(self, data: bytes) -> None:
+        self._exchange.set_header(os.fsencode(self._name), data)
+
+
+class Headers(Directory):
+    mode = 0o777
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    @instant
+    async def children(self) -> Iterable[Child]:
+        return [(name.decode(), Header(self._exchange, name.decode())) for name in self._exchange.headers]
+
+    @instant
+    async def create(self, name: str, mode: int, caller: Caller) -> Node:
+        self._exchange.set_header(os.fsencode(name), b"")
+        return Header(self._exchange, name.lower())
+
+
+class Answer(File):
+    mode = 0o222
+    size = 0
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    @instant
+    async def open(self, flags: int) -> Contents:
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            raise failure(errno.EACCES)
+        return _Outgoing(self._exchange)
+
+
+class _Outgoing(_Stream):
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    @instant
+    async def write(self, offset: int, data: bytes) -> None:
+        await self._exchange.write(data)
+
+    @instant
+    async def close(self) -> None:
+        self._exchange.finish()
