@@ -18,6 +18,7 @@ from runtime.captive.files import Files
 from runtime.captive.limits import Limits
 from runtime.captive.mounts import Mount, Tree, mounts_of, source_of
 from runtime.captive.process import Process
+from runtime.captive.processes import Processes
 from runtime.captive.roots import claimed
 from runtime.captive.streams import CommandInput, CommandOutput
 from runtime.jail import layers
@@ -110,6 +111,7 @@ class Captive(User):
         super().__init__(self, None)
         self.limits = limits
         self.files = Files(machine, nursery)
+        self.processes = Processes(machine, nursery)
         self._machine = machine
         self._nursery = nursery
         self._owner = os.getpid()

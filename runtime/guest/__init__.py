@@ -202,10 +202,11 @@ def _first(init: Init) -> str:
     return "\n".join(lines) + "\n"
 
 
-def program_script(number: int) -> bytes:
-    """The script of a job that brings its program, which gets the job's number. Its name spares it at a shutdown, as
-    `spared` in `agent.sh` does others that wait for the host."""
-    lines = [f"echo $$ >{HERE}/pid.{number}", "cd /", f"exec -a @/program {HERE}/control/{number}/program {number}"]
+def program_script(number: int, arguments: Sequence[str] = ()) -> bytes:
+    """The script of a job that brings its program, which gets the job's number and `arguments`. Its name spares it at a
+    shutdown, as `spared` in `agent.sh` does others that wait for the host."""
+    words = shlex.join([str(number), *arguments])
+    lines = [f"echo $$ >{HERE}/pid.{number}", "cd /", f"exec -a @/program {HERE}/control/{number}/program {words}"]
     return "\n".join(lines).encode() + b"\n"
 
 

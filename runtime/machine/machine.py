@@ -155,15 +155,17 @@ class Machine:
         self._control.submit(job, script, "" if terminal is None else f"/dev/tty{terminal}")
         return job
 
-    def start_program(self, program: bytes, *, stdin: InputStream, stdout: OutputStream) -> Job:
+    def start_program(
+        self, program: bytes, *, stdin: InputStream, stdout: OutputStream, arguments: Sequence[str] = ()
+    ) -> Job:
         """Run `program`, an executable that needs nothing of the guest's root, as the guest's root user. It gets its
-        job's number, and opens its streams in the control filesystem by itself: what is said there goes straight to
-        the host and back."""
+        job's number and `arguments`, and opens its streams in the control filesystem by itself: what is said there goes
+        straight to the host and back."""
         job = Job(stdin, stdout)
         if self._ended.is_set():
             job.finish(failure=UmlError("the guest is gone"))
             return job
-        self._control.submit(job, guest.program_script(self._control.next_number), program=program)
+        self._control.submit(job, guest.program_script(self._control.next_number, arguments), program=program)
         return job
 
     @property
