@@ -11,7 +11,7 @@ import pytest
 
 from tests.guest.caller import Caller
 
-pytestmark = [pytest.mark.guest, pytest.mark.kernels]
+pytestmark = pytest.mark.guest
 
 ODD = [
     "",
@@ -46,6 +46,7 @@ env | cut -d= -f1 | sort | tr '\\n' ' '
 """
 
 
+@pytest.mark.kernels
 def test_surroundings(caller: Caller) -> None:
     before = time.time()
     lines = caller.output("--", "sh", "-c", AROUND, input=b"hello").splitlines()
@@ -59,6 +60,7 @@ def test_surroundings(caller: Caller) -> None:
     assert not Path("/tmp/umlfs-written").exists()
 
 
+@pytest.mark.kernels
 def test_odd_arguments(me: Caller) -> None:
     assert me.output("--", "printf", "[%s]\n", *ODD) == "".join(f"[{word}]\n" for word in ODD)
 
@@ -84,6 +86,7 @@ def test_no_such_command(me: Caller, command: str, status: int, complaint: str) 
     assert me.error("--", command) == (status, complaint)
 
 
+@pytest.mark.kernels
 def test_exit_status(caller: Caller) -> None:
     for script, status in (("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143), ("exit 255", 255)):
         done = caller.run("--", "sh", "-c", script)
@@ -128,6 +131,7 @@ def test_user(caller: Caller, name: str) -> None:
     assert lines[3] == "[--help][-c][-][x y]daemon"
 
 
+@pytest.mark.kernels
 def test_groups_of_a_user(me: Caller) -> None:
     """Groups as the guest's root has them."""
     root = tree(
@@ -163,6 +167,7 @@ def tree(caller: Caller, passwd: str | None = None, group: str = "") -> Path:
     return top
 
 
+@pytest.mark.kernels
 def test_a_bare_root(caller: Caller) -> None:
     """Without a password file and without any of the usual directories."""
     root = tree(caller)
@@ -184,6 +189,7 @@ def test_an_empty_root(me: Caller) -> None:
     assert me.error("--root", root, "--", "ls") == (127, "ls: no such command in the guest's root")
 
 
+@pytest.mark.kernels
 def test_writing_through(caller: Caller) -> None:
     root = tree(caller)
     complaint = "/proc: no such directory there; make it first, or leave out --rw"

@@ -15,7 +15,7 @@ from tests.guest.caller import BOUND, Caller
 from tests.hostfs.features import features_of
 from tests.ordinary import ROOT, copied_checks
 
-pytestmark = [pytest.mark.guest, pytest.mark.kernels]
+pytestmark = pytest.mark.guest
 
 LONG_AS_AN_ORDINARY_USER = pytest.mark.parametrize(
     "caller", ["as we are", pytest.param("as an ordinary user", marks=pytest.mark.slow)], indirect=True
@@ -23,6 +23,7 @@ LONG_AS_AN_ORDINARY_USER = pytest.mark.parametrize(
 
 
 @LONG_AS_AN_ORDINARY_USER
+@pytest.mark.kernels
 def test_what_programs_do(caller: Caller) -> None:
     place = caller.make("place")
     script = Path(operations.__file__).read_bytes()
@@ -50,6 +51,7 @@ def search_path(caller: Caller) -> str:
 
 
 @LONG_AS_AN_ORDINARY_USER
+@pytest.mark.kernels
 def test_contract(caller: Caller) -> None:
     """Every check of `Filesystem`, by POSIX calls."""
     place = caller.make("place")

@@ -12,6 +12,7 @@ from tests.guest.caller import Caller
 pytestmark = [pytest.mark.guest, pytest.mark.interop]
 
 
+@pytest.mark.kernels
 def test_gdb_has_the_kernel_before_its_init(caller: Caller) -> None:
     """When it lets go the guest runs on; the command's status is that of the run."""
     needs.program("gdb")

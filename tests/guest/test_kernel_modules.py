@@ -21,6 +21,7 @@ grep -c . /lib/modules/$(uname -r)/modules.dep
 """
 
 
+@pytest.mark.kernels
 def test_a_loop_device(caller: Caller) -> None:
     caller.variables["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     kind, count = caller.output("--", "sh", "-c", SCRIPT).split()
@@ -35,6 +36,7 @@ grep -c btrfs /proc/filesystems || true
 """
 
 
+@pytest.mark.kernels
 def test_raid(caller: Caller) -> None:
     """What needs the routines of RAID-6 is there with them, and not without: it would stop the kernel."""
     if not features(find_kernel()).has_option("CONFIG_RAID6_PQ_BENCHMARK"):

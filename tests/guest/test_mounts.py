@@ -6,9 +6,10 @@ import pytest
 
 from tests.guest.caller import Caller
 
-pytestmark = [pytest.mark.guest, pytest.mark.kernels]
+pytestmark = pytest.mark.guest
 
 
+@pytest.mark.kernels
 def test_several_in_one_guest(caller: Caller) -> None:
     """Nested (given in the wrong order), over a directory, at a place with spaces, at one that has to be made, at one
     behind a symlink, and read-only."""
@@ -74,6 +75,7 @@ def test_wrong_usage(me: Caller, mounts: list[str], complaint: str) -> None:
         (["/a=here", "/a/b=here"], "/a/b", "no such directory in what is mounted there; make it first"),
     ],
 )
+@pytest.mark.kernels
 def test_impossible_places(me: Caller, mounts: list[str], place: str, why: str) -> None:
     here = me.make("here")
     status, line = me.error(*(word for mount in mounts for word in ("--mount", mount)), "--", "true")

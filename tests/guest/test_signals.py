@@ -12,12 +12,13 @@ import pytest
 
 from tests.guest.caller import BOUND, Caller, eventually
 
-pytestmark = [pytest.mark.guest, pytest.mark.kernels]
+pytestmark = pytest.mark.guest
 
 PASSED_ON = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
 TRAPS = 'for name in INT TERM HUP QUIT; do trap "echo $name" $name; done; echo ready; while :; do sleep 0.1; done'
 
 
+@pytest.mark.kernels
 def test_the_command_hears_and_ends(caller: Caller) -> None:
     with caller.started(
         "--", "sh", "-c", "trap 'echo heard; exit 9' INT; echo ready; while :; do sleep 0.1; done"
@@ -38,6 +39,7 @@ def test_the_signal_ends_the_command(me: Caller, number: signal.Signals) -> None
         assert process.wait(BOUND) == 128 + number
 
 
+@pytest.mark.kernels
 def test_the_second_of_a_kind_ends_the_guest(me: Caller) -> None:
     with me.started("--", "sh", "-c", TRAPS) as process:
         assert process.stdout is not None
@@ -84,6 +86,7 @@ def _at_once(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("moment", [_at_once, _when_the_directory_is_there, _when_the_kernel_runs])
+@pytest.mark.kernels
 def test_killed_while_it_boots(caller: Caller, moment: Callable[[Caller], None]) -> None:
     """The fixture sees to it that nothing is left."""
     with caller.started("--", "sleep", "1000") as process:
@@ -92,6 +95,7 @@ def test_killed_while_it_boots(caller: Caller, moment: Callable[[Caller], None])
         assert process.wait(BOUND) == -signal.SIGKILL
 
 
+@pytest.mark.kernels
 def test_killed_while_it_runs_and_ends(caller: Caller) -> None:
     for script in ("echo ready; sleep 1000", "echo ready"):
         with caller.started("--", "sh", "-c", script) as process:
@@ -101,6 +105,7 @@ def test_killed_while_it_runs_and_ends(caller: Caller) -> None:
             process.wait(BOUND)
 
 
+@pytest.mark.kernels
 def test_no_zombies(me: Caller) -> None:
     """The kernel's helpers are orphans when it is gone. Whoever adopts them finds them reaped."""
     script = (

@@ -13,11 +13,12 @@ import pytest
 
 from tests.guest.caller import BOUND, Caller
 
-pytestmark = [pytest.mark.guest, pytest.mark.kernels]
+pytestmark = pytest.mark.guest
 
 MIB = 1 << 20
 
 
+@pytest.mark.kernels
 def test_big_binary_streams(caller: Caller, long: bool) -> None:
     """A tar file in, through tar in the guest, and out again; and the sum of what the guest got."""
     size = (100 if long else 24) * MIB
@@ -58,6 +59,7 @@ def test_streaming_while_it_runs(caller: Caller) -> None:
         assert process.wait(BOUND) == 3
 
 
+@pytest.mark.kernels
 def test_the_reader_goes_away(caller: Caller) -> None:
     with caller.started("--", "yes") as process:
         assert process.stdout is not None
@@ -118,10 +120,12 @@ def test_both_streams_interleaved(me: Caller) -> None:
         "(sleep 0.1; echo too late) & echo started",
     ],
 )
+@pytest.mark.kernels
 def test_what_is_left_running_ends(me: Caller, script: str) -> None:
     assert me.output("--", "sh", "-c", script) == "started\n"
 
 
+@pytest.mark.kernels
 def test_several_at_once(caller: Caller) -> None:
     commands = [caller.command("run", "--mem", "64M", "--", "sh", "-c", f"cat; echo {number}") for number in range(4)]
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -22,7 +22,7 @@ from umlfs.ubd import parse
 from umlfs.ubd.device import open_ubd
 from umlfs.ubd.native import native_argument
 
-pytestmark = [pytest.mark.guest, pytest.mark.kernels]
+pytestmark = pytest.mark.guest
 
 
 def digest(data: bytes | bytearray) -> str:
@@ -135,6 +135,7 @@ async def test_small_and_odd_sizes(tmp_path: Path) -> None:
     assert_whole_groups(tmp_path / "odd.cow")
 
 
+@pytest.mark.kernels
 async def test_both_drivers_read_what_the_other_wrote(tmp_path: Path) -> None:
     """Random pieces through one driver, then through the other; each reads all, and so do we."""
     chance = random.Random(4)
