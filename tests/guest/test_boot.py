@@ -14,7 +14,7 @@ from runtime.kernels.tuning import Tuning, known_lpj, remember_lpj
 from runtime.process.memory import MINIMUM, memory_directory
 from runtime.process.processes import fixed_addresses
 
-pytestmark = [pytest.mark.guest, pytest.mark.kernels]
+pytestmark = pytest.mark.guest
 
 Arguments = Callable[..., list[str]]
 
@@ -41,6 +41,7 @@ def boot(arguments: list[str]) -> bytes:
     return done.stdout
 
 
+@pytest.mark.kernels
 def test_modules_are_loaded_by_the_shell(kernel_arguments: Arguments) -> None:
     script = load_snippet(find_kernel(), MODULES) + " && echo all loaded; cat /proc/modules\n"
     log = boot(kernel_arguments(script + OFF, modules=MODULES))
@@ -49,6 +50,7 @@ def test_modules_are_loaded_by_the_shell(kernel_arguments: Arguments) -> None:
         assert b"\n" + name + b" " in log
 
 
+@pytest.mark.kernels
 def test_speed_of_the_processor_is_learnt(kernel_arguments: Arguments) -> None:
     kernel = find_kernel()
     words = [word for word in kernel_arguments(OFF) if not word.startswith("lpj=")]
