@@ -20,7 +20,7 @@ ABOVE = {
 
 ROOMS = {
     "umlfs": "errors sizes block filesystem buffers statistics lifetime host sources blocks views externfs cow ubd wire"
-    " fuse virtio stream nbd mount",
+    " fuse virtio stream nbd mount entry",
     "runtime": "host archives process qemu jail tty standby kernels guest network mconsole machine command appliance"
     " consoles machines inspect images doctor serve mounts web captive sites cli",
 }

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "boot": "runtime.cli.boot",
+    "bug-report": "runtime.cli.bug_report",
     "cad": "runtime.cli.power.cad",
     "cat": "runtime.cli.cat",
     "class": "runtime.cli.class_",
+    "completion": "runtime.cli.completion",
+    "config": "runtime.cli.config",
     "console": "runtime.cli.console",
     "cow": "runtime.cli.cow",
     "cp": "runtime.cli.cp",
@@ -34,6 +37,7 @@ COMMANDS = {
     "gdb": "runtime.cli.gdb",
     "go": "runtime.cli.power.go",
     "halt": "runtime.cli.power.halt",
+    "help": "runtime.cli.help",
     "humfs": "runtime.cli.humfs",
     "image": "runtime.cli.image",
     "kernel": "runtime.cli.kernel",

@@ -16,6 +16,12 @@ from umlfs.errors import UsageError
 OF_THE_COMMAND = frozenset({"run", "exec"})
 """Commands whose exit status is that of a command in the guest."""
 
+UNCONFIGURED = frozenset({"config", "help", "completion", "doctor", "bug-report", "test"})
+"""Commands that must work whatever configuration files say."""
+
+COMPLETING = "_UML_COMPLETE"
+"""The environment variable by which a shell asks what a word may become."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported one at a time, when they are invoked."""
@@ -38,7 +44,36 @@ class LazyGroup(click.Group):
         """Find the command that `args` begins with. UsageError naming the nearest for an unknown one."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             raise _unknown(args[0])
+        if args[0] not in UNCONFIGURED and not ctx.resilient_parsing and _is_configured():
+            args = self._configure(ctx, args)
         return super().resolve_command(ctx, args)
+
+    def _configure(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Have configuration files give the command's options their defaults. Its words, named ones spelled out."""
+        from runtime.cli.defaults import defaults_of
+        from runtime.host.configuration import expanded, settings
+
+        found = settings()
+        name, command = args[0], self.get_command(ctx, args[0])
+        if command is not None:
+            ctx.default_map = {name: defaults_of(name, command, found)}
+        return [name, *expanded(name, list(args[1:]), found)]
+
+
+def _is_configured() -> bool:
+    """Whether there may be a configuration file: asked at each start, so by the cheapest means."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    if os.path.exists(f"{base if base.startswith('/') else os.path.expanduser('~/.config')}/umlfs/config.toml"):
+        return True
+    try:
+        here = os.getcwd()
+    except OSError:
+        return False
+    while here != "/":
+        if os.path.exists(f"{here}/.umlfs.toml"):
+            return True
+        here = os.path.dirname(here)
+    return os.path.exists("/.umlfs.toml")
 
 
 def _unknown(name: str) -> UsageError:
@@ -82,6 +117,10 @@ def uml(debug: bool) -> None:
 
 def run(args: Sequence[str]) -> int:
     """See `runtime.cli.invoke`."""
+    if COMPLETING in os.environ:
+        from runtime.cli.completing import complete
+
+        return complete(uml, os.environ.pop(COMPLETING))
     debug = bool(os.environ.get("UML_DEBUG"))
     ctx: click.Context | None = None
     try:

@@ -23,7 +23,7 @@ ANSWER_MAX: Final = 1 << 20
 async def start(table: dict[str, Any]) -> str:
     """Boot the machine that `table` describes (see `runtime.machines.description`); its umid when it runs. UmlError."""
     done = await trio.run_process(
-        [sys.executable, "-P", "-m", "runtime.web.starting"],
+        [sys.executable, "-P", "-m", "umlfs.entry", "runtime.web.starting"],
         stdin=json.dumps(table).encode(),
         capture_stdout=True,
         stderr=subprocess.DEVNULL,

@@ -20,4 +20,5 @@ def static_files() -> dict[str, tuple[bytes, str]]:
             if entry.is_file() and kind is not None:
                 found[f"{prefix}/{entry.name}"] = (entry.read_bytes(), f"{kind}; charset=utf-8")
     found["/"] = found["/static/index.html"]
+    found["/favicon.ico"] = found["/static/icon.svg"]
     return found

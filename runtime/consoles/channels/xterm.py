@@ -55,7 +55,7 @@ class Window:
         listener = self._stack.enter_context(unix_listener(path))
         self._listener = trio.socket.from_stdlib_socket(listener)
         title = f"{line.kind.heading} #{line.number} ({surroundings.umid})"
-        program = [sys.executable, "-P", "-m", "runtime.consoles.attach", str(path)]
+        program = [sys.executable, "-P", "-m", "umlfs.entry", "runtime.consoles.attach", str(path)]
         self._command = [xterm.emulator, xterm.title, title, xterm.execute, *program]
 
     def close(self) -> None:
