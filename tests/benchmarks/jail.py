@@ -1,43 +1,65 @@
 """What the jail costs: `uml run -- true`, forks and files in a guest, with it and without.
 
-python -m tests.benchmarks.jail [ROUNDS]
+python -m tests.benchmarks.jail [SECONDS]
+
+Runs with and without are pairs, one right after the other and in turn first. What counts is the median of the
+differences within pairs: whatever else the machine does hits both of a pair. There are as many pairs as SECONDS (50)
+allow.
 """
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks.ratio import measure
-
+SECONDS: Final = 50.0
 WORK: Final = {
-    "true": "true",
-    "2000 forks": "i=0; while [ $i -lt 2000 ]; do /bin/true; i=$((i+1)); done",
-    "find /usr/lib": "find /usr/lib >/dev/null",
+    "true": (0.5, "true"),
+    "500 forks": (0.25, "i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i+1)); done"),
+    "find /usr/bin": (0.25, "find /usr/bin /usr/lib/python3 -ls >/dev/null"),
 }
+"""What the guest does, and its share of the time."""
 MODES: Final = ("auto", "off")
+PAIRS_MIN: Final = 3
 
 
-def guest(mode: str, script: str) -> Callable[[], object]:
-    """Runs `script` in a guest."""
+def run(mode: str, script: str) -> float:
+    """Seconds that a guest takes to run `script`."""
     uml = [sys.executable, "-I", str(Path(sys.executable).parent / "uml")]
-    return lambda: subprocess.run([*uml, "run", f"--jail={mode}", "--", "sh", "-c", script], check=True)
+    start = time.perf_counter()
+    subprocess.run([*uml, "run", f"--jail={mode}", "--", "sh", "-c", script], check=True)
+    return time.perf_counter() - start
 
 
-def main(rounds: int = 9) -> None:
+def pairs(script: str, seconds: float) -> list[dict[str, float]]:
+    """The times of both modes, pair by pair."""
+    end = time.monotonic() + seconds
+    for mode in MODES:
+        run(mode, script)  # fills the caches that a first run fills
+    found: list[dict[str, float]] = []
+    while len(found) < PAIRS_MIN or time.monotonic() < end:
+        order = MODES if len(found) % 2 else MODES[::-1]
+        found.append({mode: run(mode, script) for mode in order})
+    return found
+
+
+def main(seconds: float = SECONDS) -> None:
     """Print the table."""
-    for name, script in WORK.items():
-        for mode in MODES:
-            guest(mode, script)()  # fills the caches that a first run fills
-        medians = measure({mode: guest(mode, script) for mode in MODES}, rounds)
-        jailed, free = medians["auto"], medians["off"]
+    for name, (share, script) in WORK.items():
+        times = pairs(script, share * seconds)
+        jailed, free = (statistics.median(each[mode] for each in times) for mode in MODES)
+        differences = [each["auto"] - each["off"] for each in times]
+        low, cost, high = statistics.quantiles(differences, n=4)
         print(
-            f"{name:<16} jail {jailed:.3f}s   off {free:.3f}s   {(jailed - free) * 1000:+.0f} ms   {jailed / free:.3f}x"
+            f"{name:<14} jail {jailed:.3f}s   off {free:.3f}s   {cost * 1000:+.0f} ms"
+            f" ({low * 1000:+.0f} to {high * 1000:+.0f}, {len(times)} pairs)",
+            flush=True,
         )
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(float, sys.argv[1:]))
