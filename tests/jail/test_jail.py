@@ -22,6 +22,7 @@ from runtime.machine.machine import Machine, Options
 from runtime.machine.script import run_script
 from tests import needs
 from tests.jail.hostile_kernel import attack, compiled
+from tests.jail.hostile_module import hostile
 from tests.ordinary import OrdinaryUser
 from umlfs.errors import UmlError
 
@@ -49,6 +50,19 @@ def test_modules(locked: bool) -> None:
     script = "cat /proc/sys/kernel/modules_disabled; modprobe nbd 2>/dev/null; echo $?"
     done = trio.run(run, ["sh", "-c", script], Options(memory=64 << 20, lock_modules=locked))
     assert done.stdout == (b"1\n1\n" if locked else b"0\n0\n")
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_hostile_module(mode: Mode, tmp_path: Path) -> None:
+    """It runs in the kernel process, and makes system calls as that does."""
+    tmp_path.chmod(0o777)
+    kernel = find_kernel()
+    assert kernel.modules is not None
+    (tmp_path / "evil.ko").write_bytes(hostile(kernel.modules, tmp_path / "written"))
+    script = f"insmod {tmp_path}/evil.ko"
+    done = trio.run(run, ["sh", "-c", script], Options(memory=64 << 20, jail=mode))
+    assert (tmp_path / "written").exists() == (mode is Mode.OFF)
+    assert (done.returncode == 0) == (mode is Mode.OFF), done.stderr
 
 
 async def test_all_layers() -> None:
