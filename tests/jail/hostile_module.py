@@ -36,7 +36,7 @@ def hostile(modules: Path, path: Path) -> bytes:
     assert len(text) <= ROOM
     for module in sorted(modules.rglob("*.ko")):
         content = bytearray(module.read_bytes())
-        sections = {section.name: section for section in _sections(content)}
+        sections = {section.name: section for section in _sections(bytes(content))}
         code = sections.get(CODE)
         if b"\0depends=\0" not in content or code is None or code.size < ROOM:
             continue
