@@ -10,7 +10,7 @@ from hostfs.entries import Entries
 from hostfs.handles import Handles
 from hostfs.inodes import Inode
 from hostfs.opening import Opener
-from hostfs.ownership import change_mode, change_owner, drop_set_id
+from hostfs.ownership import Owners, change_mode, change_owner, drop_set_id
 from hostfs.resolver import FORMAT, Resolver, proc_path
 from hostfs.settings import Settings
 from umlfs.filesystem import NO_HANDLE, NOW, ROOT, Attr, Caller, SetAttr, StatFs
@@ -43,25 +43,26 @@ class Attributes:
     """The operations on attributes, and on the whole; see `Filesystem` for each."""
 
     def __init__(
-        self, resolver: Resolver, settings: Settings, entries: Entries, opener: Opener, handles: Handles
+        self, resolver: Resolver, settings: Settings, entries: Entries, opener: Opener, handles: Handles, owners: Owners
     ) -> None:
+        self._owners = owners
         self._resolver = resolver
         self._settings = settings
         self._entries = entries
         self._opener = opener
         self._handles = handles
         self._nodes = resolver.table.nodes
-        self._valid = entries.valid_ns
 
     async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
         if handle:
-            return self._entries.attr(os.fstat(self._handles.get(handle).fd)), self._valid
+            file = self._handles.get(handle)
+            return self._entries.attr_of(file.inode, os.fstat(file.fd)), self._entries.valid(file.inode)
         inode = self._nodes.get(ino)
         if inode is None:
             raise failure(errno.ESTALE)
         if inode.fd >= 0:
             inode.used = True
-            return self._entries.attr_of(inode, os.fstat(inode.fd)), self._valid
+            return self._entries.attr_of(inode, os.fstat(inode.fd)), self._entries.valid(inode)
         parent = inode.parent
         if parent is not None and parent.fd >= 0:
             parent.used = True
@@ -72,8 +73,8 @@ class Attributes:
             else:
                 key = inode.key
                 if found.st_ino == key[1] and found.st_dev == key[0] and found.st_mode & FORMAT == inode.kind:
-                    return self._entries.attr_of(inode, found), self._valid
-        return self._entries.attr_of(inode, await self._stat_inode(inode)), self._valid
+                    return self._entries.attr_of(inode, found), self._entries.valid(inode)
+        return self._entries.attr_of(inode, await self._stat_inode(inode)), self._entries.valid(inode)
 
     async def _stat_inode(self, inode: Inode) -> os.stat_result:
         if inode.pseudo and inode.parent is not None:
@@ -94,12 +95,12 @@ class Attributes:
         if changes.kill_set_id:
             drop_set_id(fd)
         if changes.uid is not None or changes.gid is not None:
-            change_owner(fd, changes.uid, changes.gid)
+            change_owner(fd, *self._owners.meant(changes.uid, changes.gid))
         if changes.mode is not None:
             change_mode(inode, fd, changes.mode & 0o7777)
         if changes.atime_ns is not None or changes.mtime_ns is not None:
             syscalls.utime(fd, _timespec(changes.atime_ns), _timespec(changes.mtime_ns))
-        return self._entries.attr_of(inode, os.fstat(fd)), self._valid
+        return self._entries.attr_of(inode, os.fstat(fd)), self._entries.valid(inode)
 
     async def _truncate(self, inode: Inode, handle: int, size: int) -> int:
         """Set the size; returns a descriptor, valid until the next await."""

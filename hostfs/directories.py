@@ -108,7 +108,9 @@ class Directories:
                 if not entries:
                     return
                 fd = await self._resolver.reach(inode)
-            except OSError:
+            except OSError as error:
+                if self._settings.snapshot and error.errno == errno.EACCES:
+                    return self._list_pseudo(inode, offset, add)
                 if taken:
                     return  # what was taken counts; the next call meets the error again
                 raise

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Final
 
 from hostfs.inodes import Inode
+from hostfs.ownership import Owners
 from hostfs.resolver import CACHED_SECONDS, FORMAT, PATH, Resolver
 from umlfs.filesystem import Attr, Entry
 from umlfs.host.syscalls import open_cached
@@ -16,11 +17,16 @@ SMALL_DIRECTORY: Final = 256 * 1024
 """A directory of up to this size (in bytes) is in the caches once something was created in it."""
 
 
+_EPOCHS: Final = 1000
+"""So many locks later an mtime may be told again."""
+
+
 class Entries:
     """Looks at names, and makes inodes and answers of what is found there."""
 
-    def __init__(self, resolver: Resolver, valid_ns: int) -> None:
+    def __init__(self, resolver: Resolver, valid_ns: int, owners: Owners) -> None:
         """Answers may be believed for `valid_ns`."""
+        self._uids, self._gids = owners.uids, owners.gids
         self._resolver = resolver
         self._table = resolver.table
         self._devices = resolver.devices
@@ -97,8 +103,8 @@ class Entries:
             ino,
             found.st_mode,
             found.st_nlink,
-            found.st_uid,
-            found.st_gid,
+            self._uids.get(found.st_uid, found.st_uid),
+            self._gids.get(found.st_gid, found.st_gid),
             found.st_rdev,
             found.st_size,
             found.st_blocks,
@@ -109,8 +115,13 @@ class Entries:
         )
 
     def attr_of(self, inode: Inode, found: os.stat_result) -> Attr:
-        """The attributes as they are shown: a mount of the host's kernel seems empty."""
+        """The attributes as they are shown: a mount of the host's kernel seems empty, and the mtime of what is locked
+        is some nanoseconds later after each lock."""
         attr = self.attr(found)
+        if inode.locked:
+            # Others wrote before they let go of the lock, and may have left size and mtime as they were: clocks are
+            # coarse. Told another one, the consumer drops what it has cached of the contents.
+            attr.mtime_ns += inode.locked % _EPOCHS
         if inode.pseudo:
             attr.mode &= ~0o222
             attr.size = attr.blocks = 0
@@ -120,5 +131,13 @@ class Entries:
     def entry(self, inode: Inode, found: os.stat_result) -> Entry:
         """The answer for `inode`; counts one lookup."""
         inode.lookups += 1
-        attr = self.attr_of(inode, found) if inode.pseudo else self.attr(found)
-        return Entry(inode.node, attr, self.valid_ns, self.valid_ns)
+        attr = self.attr_of(inode, found) if inode.pseudo or inode.locked else self.attr(found)
+        return Entry(inode.node, attr, self.valid_ns, self.valid(inode))
+
+    def valid(self, inode: Inode) -> int:
+        """For how long (ns) attributes of `inode`, about to be told, may be believed: what is locked is asked for at
+        each read."""
+        if inode.locked:
+            return 0
+        inode.told = monotonic()
+        return self.valid_ns

@@ -18,7 +18,7 @@ from hostfs.handles import Handles
 from hostfs.locks import Locks
 from hostfs.names import Names
 from hostfs.opening import Opener
-from hostfs.ownership import Ownership
+from hostfs.ownership import Owners, Ownership
 from hostfs.resolver import Resolver
 from hostfs.settings import Cache, Settings
 from umlfs.filesystem import (
@@ -64,6 +64,8 @@ class HostFilesystem(Filesystem):
         stateless: bool | None = None,
         writeback: bool | None = None,
         append: bool = False,
+        owner: tuple[int, int] | None = None,
+        snapshot: bool = False,
     ) -> None:
         """Export the directory `root`; a symlink there is followed, nowhere below.
 
@@ -71,7 +73,9 @@ class HostFilesystem(Filesystem):
         what it has open is lost once the host removes its name, unless the contents were used of late. `writeback`
         (default: if `cache` is ALWAYS) lets it gather writes; a Linux consumer that does so trusts its own idea of
         sizes and times, and never notices what others write to a file it knows. With `append` (for handles) what is
-        written to a file that is opened goes to its end. OSError if `root` is no directory or cannot be searched.
+        written to a file that is opened goes to its end. What belongs to the user we run as is shown as `owner`'s, a
+        uid and a gid. Of a `snapshot` directories are empty that we may not read. OSError if `root` is no directory or
+        cannot be searched.
         """
         if stateless is None:
             stateless, opens_directories = cache is Cache.ALWAYS, cache is Cache.NEVER
@@ -84,6 +88,7 @@ class HostFilesystem(Filesystem):
             read_only=read_only_root,
             stateless=stateless,
             opens_directories=opens_directories,
+            snapshot=snapshot,
             locks=not stateless and cache is not Cache.ALWAYS,
             append=append,
         )
@@ -96,11 +101,12 @@ class HostFilesystem(Filesystem):
         self.handles = handles = Handles(resolver.descriptors, resolver.closer)
         self.locks = locks = Locks(settings, resolver.descriptors)
         self._aside = aside = SetAside()
-        entries = Entries(resolver, settings.valid_ns)
+        owners = Owners(owner)
+        entries = Entries(resolver, settings.valid_ns, owners)
         ownership = Ownership(resolver)
         opener = Opener(resolver, quietly=read_only)
         self._names = Names(resolver, settings, entries, ownership, aside)
-        self._attributes = Attributes(resolver, settings, entries, opener, handles)
+        self._attributes = Attributes(resolver, settings, entries, opener, handles, owners)
         self._files = Files(resolver, settings, entries, ownership, aside, opener, handles, locks)
         self.directories = Directories(resolver, settings, entries, aside)
         self._remark: str | None = None

@@ -33,6 +33,7 @@ class Inode:
         "key",
         "kind",
         "links",
+        "locked",
         "lookups",
         "name",
         "node",
@@ -40,6 +41,7 @@ class Inode:
         "parent",
         "pinned",
         "pseudo",
+        "told",
         "used",
     )
 
@@ -70,6 +72,10 @@ class Inode:
         """`fd` was used since it was last thought of closing it."""
         self.pinned = False
         """No name is left on the host: `fd` is the only way to it."""
+        self.locked = 0
+        """How many times the consumer has got a lock of it; see `Entries.attr_of`."""
+        self.told = 0.0
+        """When (monotonic seconds) its attributes were told last, to be believed for a while."""
         self.pseudo = False
         """On a filesystem of the host's kernel, that is shown empty."""
         self.cached_until = 0.0

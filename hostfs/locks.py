@@ -17,6 +17,7 @@ import fcntl
 import os
 import stat
 import struct
+from time import monotonic
 from typing import Final
 
 import trio
@@ -50,6 +51,9 @@ _OPERATIONS: Final = {
     fcntl.F_UNLCK: fcntl.LOCK_UN,
 }
 _TAKEN: Final = (errno.EAGAIN, errno.EACCES)
+
+_TICK: Final = 0.02
+"""What the consumer's clock may be behind, in seconds: two of a kernel's ticks."""
 
 _Key = tuple[Inode, int, bool]
 """Whose locks: of which file, of which owner, and whether they are flock's."""
@@ -103,12 +107,21 @@ class Locks:
             return
         if key not in self._fds:
             self._fds[key] = self._opened(handle)
+        await self._believed(handle.inode)
         pause = WAIT_MIN
         while not self._try(key, lock):
             if not wait:
                 raise failure(errno.EAGAIN)
             await trio.sleep(pause)
             pause = min(2 * pause, WAIT_MAX)
+        handle.inode.locked += 1
+
+    async def _believed(self, inode: Inode) -> None:
+        """Before the first lock of a file: wait until nothing that was told of it is believed any more. What others
+        wrote before they let go of the lock must be seen with it."""
+        if not inode.locked:
+            inode.locked = 1
+            await trio.sleep(max(0.0, inode.told + self._settings.valid_ns / 1e9 + _TICK - monotonic()))
 
     def _try(self, key: _Key, lock: Lock) -> bool:
         fd = self._fds.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -57,7 +58,20 @@ class Names:
                 found = await self._entries.stat_name(directory, name)
         except FileNotFoundError:
             return self._entries.absent
-        return self._entries.entry(self._entries.found(directory, name, found), found)
+        except PermissionError:
+            if not self._settings.snapshot:
+                raise
+            return self._entries.absent
+        inode = self._entries.found(directory, name, found)
+        if inode.fd < 0 and inode.kind == stat.S_IFDIR and not self._settings.stateless:
+            self._keep(inode)
+        return self._entries.entry(inode, found)
+
+    def _keep(self, inode: Inode) -> None:
+        """A directory that was looked up may become somebody's current one, of which nothing more is heard: hold it, as
+        far as that takes no waiting, so that it stays when the host renames it."""
+        with contextlib.suppress(OSError):
+            self._resolver.open(inode, False)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Entry:
         directory, fd = await self._place(parent, name)

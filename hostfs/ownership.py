@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from hostfs.inodes import Inode
 from hostfs.resolver import PATH, Resolver, proc_path
 from umlfs.filesystem import Caller
-from umlfs.host.syscalls import UNCHANGED, chown
+from umlfs.host.syscalls import UNCHANGED, chown, failure
 
 _GROUP_EXEC_SET_ID: Final = stat.S_ISGID | stat.S_IXGRP
 
@@ -21,6 +22,36 @@ def _umask() -> int:
             if line.startswith(b"Umask:"):
                 return int(line.split()[1], 8)
     return 0o777
+
+
+class Owners:
+    """Whose files are shown as whose: those of the user who serves are `owner`'s to the consumer, if one is given."""
+
+    def __init__(self, owner: tuple[int, int] | None = None) -> None:
+        """`owner` is a uid and a gid of the consumer."""
+        self.uids: dict[int, int] = {}
+        """The consumer's numbers, by those of the host where they differ."""
+        self.gids: dict[int, int] = {}
+        self._meant: tuple[dict[int, int], dict[int, int]] = ({}, {})
+        if owner is None:
+            return
+        for shown, mine, there, back in zip(
+            (self.uids, self.gids), (os.geteuid(), os.getegid()), owner, self._meant, strict=True
+        ):
+            if mine != there:
+                shown[mine] = there
+                back[there] = mine
+                back[mine] = -1
+
+    def meant(self, uid: int | None, gid: int | None) -> tuple[int | None, int | None]:
+        """The host's numbers for the consumer's. EPERM for the number of the user who serves, which the consumer has
+        for nobody's files."""
+        found = self._meant[0].get(uid or 0, uid), self._meant[1].get(gid or 0, gid)
+        uid = None if uid is None else found[0]
+        gid = None if gid is None else found[1]
+        if -1 in (uid, gid):
+            raise failure(errno.EPERM)
+        return uid, gid
 
 
 class Ownership:

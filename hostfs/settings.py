@@ -36,6 +36,8 @@ class Settings:
     """`open` answers ENOSYS: files are used without handles."""
     opens_directories: bool
     """`opendir` does not answer ENOSYS: it tells whether a directory may be read."""
+    snapshot: bool = False
+    """For one consumer's private use: a directory that we may not read is empty, so that it has one of its own."""
     locks: bool = False
     """Locks are taken on the host: others use the directory."""
     append: bool = False

@@ -13,6 +13,7 @@ from hostfs.settings import Cache
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, SourceKind
+from umlfs.views.one_file import OneFile
 
 _CLAIM: Final = 50
 """Any directory will do, so a kind that recognises its own format in one has the better claim."""
@@ -32,28 +33,45 @@ class HostKind(SourceKind):
         return _CLAIM if path.is_dir() else 0
 
     async def open(self, argument: str, options: OpenOptions) -> Filesystem:
-        """Export the directory `argument`. UsageError for an unknown option or what is no directory, UmlError for one
-        that we may not list or search."""
+        """Export the directory `argument`; of a file a directory with nothing else in it. UsageError for an unknown
+        option or what is no directory, UmlError for one that we may not list or search."""
         view = ViewOptions.parsed(options.extra)
         usual = Cache.ALWAYS if options.snapshot else Cache.AUTO
         cache = _cache(options.extra.get("cache", usual.value))
-        filesystem = _export(argument, options.read_only, cache, append=view.append)
+        directory, name = _divided(argument)
+        filesystem = _export(directory, options, cache, view)
         if filesystem.made_up:
             await filesystem.close()
             raise UsageError(f"{argument}: the host's kernel makes it up", "a guest mounts its own")
         filesystem.leave_aside(options.aside)
-        return view.applied(filesystem)
+        shown = view.applied(filesystem)
+        return OneFile(shown, os.fsencode(name)) if name else shown
 
 
-def _export(argument: str, read_only: bool, cache: Cache, *, append: bool) -> HostFilesystem:
+def _divided(argument: str) -> tuple[str, str]:
+    """The directory to export, and the name of the one file in it that is meant, if it is one."""
+    if not os.path.isfile(argument):
+        return argument, ""
+    directory, name = os.path.split(os.path.realpath(argument) if os.path.islink(argument) else argument)
+    return directory or ".", name
+
+
+def _export(argument: str, options: OpenOptions, cache: Cache, view: ViewOptions) -> HostFilesystem:
     if not argument:
         raise UsageError("hostfs: no directory named", "write hostfs:DIR")
     try:
         if os.path.isdir(argument) and not os.access(argument, os.R_OK | os.X_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        usual = False if append else None  # what AppendOnly needs
+        usual = False if view.append else None  # what AppendOnly needs
         return HostFilesystem(
-            argument, read_only=read_only, cache=cache, stateless=usual, writeback=usual, append=append
+            argument,
+            read_only=options.read_only,
+            cache=cache,
+            stateless=usual,
+            writeback=usual,
+            append=view.append,
+            owner=options.owner if view.mapping is None else None,
+            snapshot=options.snapshot and options.owner is not None,
         )
     except NotADirectoryError:
         raise UsageError(f"{argument}: not a directory", "name a directory, or say what kind it is") from None

@@ -96,7 +96,7 @@ def command(
     from runtime.command import foreground
     from runtime.jail.layers import DEFAULT, Mode
     from runtime.kernels.execution import SECCOMP, Execution
-    from runtime.machine import parsing
+    from runtime.machine import owner, parsing
     from runtime.machine.machine import Options
     from runtime.process import open_files, processes
     from runtime.process.memory import parse_size
@@ -108,6 +108,7 @@ def command(
         root=root,
         writable=rw,
         mounts=[parsing.mount(text) for text in mounts],
+        owner=owner.owner(root, user),
         ubds=[parse_ubd(text) for text in ubds],
         native_ubd=ubd_driver == "native",
         networks=_networks(networks, publish),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -35,8 +35,17 @@ class Mount:
     """The mount point, an absolute path in the guest's root."""
     kind: str = "virtiofs"
     options: str = "rw"
+    file: str = ""
+    """The one file in it that is to be at the place, in the place of the whole."""
+
+    def whole(self) -> Mount:
+        """Where all of it is, for one whose single file is to be elsewhere."""
+        return replace(self, place=f"{HERE}/files/{self.device}", file="")
 
     def line(self, below: str = "") -> str:
+        if self.file:
+            inside = _escape(f"{self.whole().place}/{self.file}")
+            return f"{inside} {_escape(below + self.place)} none bind 0 0\n"
         return f"{_escape(self.device)} {_escape(below + self.place)} {self.kind} {self.options} 0 0\n"
 
 
@@ -90,6 +99,8 @@ class Boot:
     network: network.Network = field(default_factory=network.Network)
     modules: KernelModules | None = None
     """Those of the kernel, on a device of their own."""
+    stand_ins: Sequence[cpio.Entry] = ()
+    """What is in the overlay from the start."""
 
     @property
     def writes(self) -> bool:
@@ -140,12 +151,15 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         "agent.sh": script("agent.sh") + (_throwaway(boot) if boot.init is None else _first(boot.init)),
         "serve.sh": script("agent.sh") + script("lasting.sh") if boot.init is not None else "",
     }
+    texts["fstab.files"] = "".join(mount.whole().line() for mount in boot.mounts if mount.file)
     for depth, mounts in enumerate(_by_depth(boot.mounts)):
         texts[f"fstab.mounts{depth}"] = "".join(mount.line() for mount in mounts)
     here = HERE.lstrip("/").encode()
     entries = [cpio.directory(name) for name in (b"lower", b"root", b"run", b"upper", b"work")]
     entries += [cpio.directory(here, 0o700), cpio.directory(here + b"/control", 0o700)]
     entries += [cpio.file(here + b"/busybox", b"", 0o600)]
+    entries += [cpio.directory(here + b"/files/" + each.device.encode()) for each in boot.mounts if each.file]
+    entries += boot.stand_ins
     entries += [cpio.directory(here + b"/dev/" + name) for name in (b"pts", b"shm")]
     entries += [cpio.symlink(here + b"/dev/" + name, target) for name, target in DEVICE_LINKS.items()]
     texts.update((f"disk.{link.device}", f"{DISK_NAME}={link.name}\n") for link in boot.links)
@@ -235,9 +249,14 @@ def _mounts(boot: Boot) -> str:
     """The script that mounts what this guest has besides, from inside its root: symlinks lead where they should. What
     lies inside another mount has its place in that, where nothing is made."""
     lines = []
+    if any(mount.file for mount in boot.mounts):
+        lines.append(f'mount -a -T {HERE}/fstab.files 2>{HERE}/errors || fail "$(cat {HERE}/errors)"\n')
     for depth, mounts in enumerate(_by_depth(boot.mounts)):
         missing = _NOT_INSIDE if depth else _MAKE if boot.overlay else _MISSING
-        lines.append(_have((mount.place for mount in mounts), missing))
+        lines.append(_have((mount.place for mount in mounts if not mount.file), missing))
+        files = [mount.place for mount in mounts if mount.file]
+        if files:
+            lines.append(_have_files(files, make=boot.overlay and not depth))
         lines.append(f'mount -a -T {HERE}/fstab.mounts{depth} 2>{HERE}/errors || fail "$(cat {HERE}/errors)"\n')
     return "".join(lines)
 
@@ -268,6 +287,14 @@ echo 1 >/proc/sys/kernel/modules_disabled
 """Load what may be needed later (see disk.sh), and then no more."""
 
 
+def _have_files(places: Iterable[str], *, make: bool) -> str:
+    """As `_have`, for files: an empty one is made where nothing is, and the boot fails where a directory is."""
+    missing = 'mkdir -p "${place%/*}/" && : >"$place" || fail "$place: cannot be made"'
+    refused = 'fail "$place: no such file in the guest; make it first"'
+    words = " ".join(map(shlex.quote, places))
+    return _HAVE_FILES.format(places=words, missing=missing if make else refused)
+
+
 def _have(places: Iterable[str], missing: str) -> str:
     """A script for which `places` are directories afterwards: it does `missing` to those that are not.
 
@@ -277,6 +304,16 @@ def _have(places: Iterable[str], missing: str) -> str:
     return _HAVE.format(places=words, missing=missing)
 
 
+_HAVE_FILES = """\
+have_files() {{
+    local place
+    for place; do
+        [ ! -d "$place" ] || fail "$place: a directory, and what is to be mounted there is a file"
+        [ -e "$place" ] || {{ {missing}; }}
+    done
+}}
+have_files {places}
+"""
 _HAVE = """\
 have() {{
     local place
@@ -322,7 +359,7 @@ def job_script(
     """The script of a job: becomes `command`, or a shell if that is empty. With `must_enter` it fails where
     `directory` does not exist; else it then starts in `/`."""
     quote = shlex.quote
-    lines = [f"__control={HERE}/control __number={number}", script("job.sh")]
+    lines = [f"__control={HERE}/control __number={number} __busybox={HERE}/busybox", script("job.sh")]
     who = user if user is not None else "root"
     lines.append(f"be {quote(who)} || fail 125 {quote(who + ': no such user in the guest')}")
     otherwise = f"fail 125 {quote(directory + ': no such directory in the guest')}" if must_enter else "cd /"

@@ -4,7 +4,7 @@
 
 echo $$ >"/run/umlfs/pid.$__number"
 set -f
-__user=
+__user= __bare=
 
 # The job cannot be run, because of $2: 126 ($1) where there is something that cannot, 127 where there is nothing.
 fail() {
@@ -44,6 +44,13 @@ become() {
     [ -e "$__path" ] || fail 127 "$__name: no such file in the guest's root"
     [ -f "$__path" ] && [ -x "$__path" ] || fail 126 "$__name: not an executable file in the guest's root"
     shift
+    # Of the kernel's own error nothing would be told: the shell takes the file for a script.
+    IFS= read -r -n 20 __head 2>/dev/null <"$__path"
+    case $__head in
+    $'\177ELF\2\1\1'*[$'\2\3']'>'*) ;;
+    $'\177ELF'*) fail 126 "$__name: a program for another kind of machine than this guest is" ;;
+    esac
+    [ "$__bare" ] && give && exec $__busybox nsenter -S "$__bare" -G "$__bare" "$__path" "$@"
     [ "$__user" ] && give && exec su -p -s "$__path" -- "$__user" "$@"
     exec -a "$__name" "$__path" "$@"
 }
@@ -59,7 +66,11 @@ be() {
     done 2>/dev/null </etc/passwd
     case $1 in
     root | 0) export USER=root LOGNAME=root HOME=/ ;;
-    *) return 1 ;;
+    *[!0-9]* | '') return 1 ;;
+    *)
+        export USER="$1" LOGNAME="$1" HOME=/ SHELL=/bin/sh
+        __user=$1 __bare=$1
+        ;;
     esac
 }
 

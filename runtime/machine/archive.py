@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 from runtime import guest
-from runtime.guest import initramfs
+from runtime.guest import cpio, initramfs, stand_ins
 from runtime.kernels.kernel import Kernel
 from runtime.machine.equipment import OVERLAY_MODULE, Equipment
 from runtime.machine.options import Options
+from umlfs.sources import as_source
 
 
 def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Options) -> None:
@@ -38,6 +39,7 @@ def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Opt
         lock_modules=options.lock_modules,
         network=equipment.network,
         modules=equipment.kernel_modules,
+        stand_ins=_stand_ins(equipment, options),
     )
     init = guest.script("init.sh").encode()
     busybox = initramfs.find_busybox()
@@ -45,3 +47,11 @@ def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Opt
     shutil.copyfile(base, path)
     with path.open("ab") as file:
         file.write(guest.archive(boot, initramfs.load_snippet(kernel, equipment.modules)))
+
+
+def _stand_ins(equipment: Equipment, options: Options) -> list[cpio.Entry]:
+    """For files of a private root that the caller may not read."""
+    source = as_source(options.root)
+    if equipment.owner is None or options.writable or options.root_disk is not None or source.scheme != "hostfs":
+        return []
+    return list(stand_ins.entries(source.argument))

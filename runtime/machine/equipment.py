@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, Source, as_source
 from umlfs.ubd import Spec
+from umlfs.views.one_file import OneFile
 from umlfs.virtio import blk as virtio_blk
 from umlfs.virtio import fs as virtio_fs
 from umlfs.virtio.blk import VirtioBlk
@@ -141,6 +143,8 @@ class Equipment:
     disk_slots: list[tuple[DiskSlot, int]] = field(default_factory=list)
     """Those without a disk, with the numbers of their virtio-uml devices."""
     root: guest.Mount = field(default_factory=lambda: guest.Mount("root", "/"))
+    owner: tuple[int, int] | None = None
+    """To whom in the guest what belongs to the caller here shall belong (`OpenOptions.owner`)."""
     look_only: bool = False
     """Nothing is to be started: every source is opened read-only, and no file is made."""
     network: GuestNetwork = field(default_factory=GuestNetwork)
@@ -241,13 +245,14 @@ class Equipment:
         """Open the sources of further mounts. UmlError, UsageError."""
         for number, mount in enumerate(mounts):
             wanted = OpenOptions(read_only=mount.read_only, extra=dict(mount.options))
-            opened = await self._open(stack, mount.source, wanted)
+            opened = await self._open(stack, plain_file(mount.source), wanted)
             options = "ro" if mount.read_only else "rw"
             place = posixpath.normpath(mount.place)
             if isinstance(opened, Filesystem):
                 tag = f"mount{number}"
                 self.add_filesystem(tag, opened, read_only=mount.read_only)
-                self.mounts.append(guest.Mount(tag, place, options=options))
+                name = os.fsdecode(opened.name) if isinstance(opened, OneFile) else ""
+                self.mounts.append(guest.Mount(tag, place, options=options, file=name))
             else:
                 mounted = await self._mount_of(stack, opened, place, mount.source, read_only=mount.read_only)
                 self.mounts.append(mounted)
@@ -310,7 +315,8 @@ class Equipment:
     async def _open(
         self, stack: contextlib.AsyncExitStack, source: Source, options: OpenOptions
     ) -> Filesystem | BlockDevice:
-        opened = await source.open(replace(options, read_only=options.read_only or self.look_only))
+        read_only = options.read_only or self.look_only
+        opened = await source.open(replace(options, read_only=read_only, owner=self.owner))
         stack.push_async_callback(_close, opened)
         return opened
 
@@ -346,6 +352,16 @@ class Equipment:
     def _note_raid(self, kind: str | None) -> None:
         """A disk that holds nothing known yet, or partitions, may be or become btrfs or part of a RAID."""
         self.raid |= kind in (None, probe.PARTITIONED, "btrfs")
+
+
+def plain_file(source: Source) -> Source:
+    """`source`; if it is a file that somebody named without saying its kind, and holds nothing that could be mounted,
+    that file as a hostfs shows it."""
+    if not source.detected or source.scheme != "raw":
+        return source
+    with open(source.argument, "rb") as file:
+        kind = probe.kind_of(file.read(probe.HEAD))
+    return source if kind else as_source(f"hostfs:{source.argument}")
 
 
 def disk_of(spec: Spec, device: BlockDevice) -> VirtioBlk:

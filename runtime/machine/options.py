@@ -36,6 +36,8 @@ class Options:
     writable: bool = False
     """Changes to the root go through to the source; else they go to the guest's memory and are gone with it."""
     mounts: Sequence[HostMount] = ()
+    owner: tuple[int, int] = (0, 0)
+    """The uid and gid in the guest of what belongs to the caller here, unless that is root."""
     ubds: Sequence[Spec] = ()
     """Disks, as the kernel's command line names them (`umlfs.ubd.parse`)."""
     native_ubd: bool = False

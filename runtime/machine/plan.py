@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ async def equip(
     check_places(mount.place for mount in options.mounts)
     has_agent = not options.initrd
     equipment = Equipment(directory, raid=bool(options.initrd), look_only=look_only)
+    equipment.owner = options.owner if os.geteuid() else None
     if has_agent:
         equipment.add_filesystem(guest.CONTROL_TAG, control)
     if options.program is None and options.root_disk is None and has_agent:

@@ -19,6 +19,9 @@ class OpenOptions:
     read_only: bool = False
     snapshot: bool = False
     """The consumer need not see what others change while it lives, and may cache for as long."""
+    owner: tuple[int, int] | None = None
+    """The uid and gid of the consumer to whom what belongs to the user who opens it shall seem to belong, and the other
+    way round; unless options say otherwise."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Options of the kind itself, such as `cache=always`; a kind refuses those that it does not know. One that was
     given more than once has its values on lines of their own."""
