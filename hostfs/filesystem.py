@@ -136,12 +136,13 @@ class HostFilesystem(Filesystem):
     def attach(self, invalidator: Invalidator) -> Filesystem:
         """With the cache AUTO: this filesystem, telling of what changes on the host.
 
-        Directories are asked for when they are opened, then: who may not read them hears of it at once.
+        In each cache mode it is asked whenever something is opened, then: what is open stays, and who may not read a
+        directory hears of it at once.
         """
-        if self.settings.cache is not Cache.AUTO:
-            return self
         self.settings.stateless = False
         self.settings.opens_directories = True
+        if self.settings.cache is not Cache.AUTO:
+            return self
         try:
             return Coherent(self, self.resolver, self.directories, invalidator)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import threading
@@ -29,6 +30,30 @@ def test_more_open_files_than_a_login_allows(tmp_path: Path) -> None:
     with mounted(source, mountpoint, preexec_fn=as_in_a_login), ExitStack() as stack:
         files = [stack.enter_context(open(mountpoint / str(number))) for number in range(OPEN)]
         assert [file.read() for file in files] == list(map(str, range(OPEN)))
+
+
+def test_as_many_as_the_process_may_have(tmp_path: Path) -> None:
+    """Of 1,024, all but some that the server needs itself; then an honest error, and what is open goes on."""
+    source, mountpoint = tmp_path / "source", tmp_path / "mounted"
+    source.mkdir()
+    mountpoint.mkdir()
+    for number in range(1024):
+        (source / str(number)).write_text(str(number))
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+
+    with mounted(source, mountpoint, preexec_fn=few), ExitStack() as stack:
+        sum(path.stat().st_size for path in mountpoint.iterdir())
+        files = [stack.enter_context(open(mountpoint / str(number))) for number in range(850)]
+        refused = set()
+        for number in range(850, 1024):
+            try:
+                files.append(stack.enter_context(open(mountpoint / str(number))))
+            except OSError as error:
+                refused.add(error.errno)
+        assert refused == {errno.ENFILE}
+        assert [file.read() for file in files] == list(map(str, range(len(files))))
 
 
 def test_a_directory_of_100_000_entries_while_it_changes(shared_mount: tuple[Path, Path]) -> None:

@@ -1,0 +1,188 @@
+"""One file, two sides: what programs hold on to while others work on the same directory from beneath the mount.
+
+A plain directory that two processes share is the reference: what holds there holds on our mounts, in every cache mode.
+`tests/guest/test_sharing.py` has the same for guests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests import needs
+from tests.mounts.server import mounted
+
+Sides = tuple[Path, Path]
+"""A directory as one side has it, and as the other side has it."""
+SECONDS = 5.0
+
+
+@pytest.fixture(scope="module", params=["plain", "auto", "always", "never"])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
+    beneath, above = tmp_path_factory.mktemp("beneath"), tmp_path_factory.mktemp("above")
+    with contextlib.ExitStack() as stack:
+        if request.param == "plain":
+            above = beneath
+        else:
+            stack.enter_context(mounted(beneath, above, f"cache={request.param}"))
+        yield beneath, above
+
+
+@pytest.fixture
+def sides(both: Sides, request: pytest.FixtureRequest) -> Sides:
+    """A new directory for each test."""
+    name = request.node.originalname
+    (both[0] / name).mkdir()
+    return both[0] / name, both[1] / name
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def replace(path: Path, content: str) -> None:
+    """As an editor saves."""
+    path.with_name("next").write_text(content)
+    path.with_name("next").rename(path)
+
+
+def test_an_editors_save(sides: Sides) -> None:
+    """Who has the former file open keeps it: to read, to look at, to change."""
+    beneath, above = sides
+    (beneath / "file").write_text("old")
+    with (above / "file").open("r+") as file:
+        replace(beneath / "file", "newer")
+        assert os.fstat(file.fileno()).st_size == 3
+        os.fchmod(file.fileno(), 0o600)
+        assert os.fstat(file.fileno()).st_mode & 0o777 == 0o600
+        assert file.read() == "old"
+        assert (beneath / "file").stat().st_mode & 0o777 != 0o600
+
+
+def test_a_rotated_log(sides: Sides) -> None:
+    beneath, above = sides
+    (beneath / "log").touch()
+    with (above / "log").open("a") as log:
+        for number in range(20):
+            (beneath / "log").rename(beneath / f"log.{number}")
+            (beneath / "log").touch()
+            print(number, file=log, flush=True)
+    assert (beneath / "log.0").read_text() == "".join(f"{number}\n" for number in range(20))
+
+
+def test_a_file_that_is_removed(sides: Sides) -> None:
+    beneath, above = sides
+    (beneath / "file").write_text("content")
+    with (above / "file").open("r+") as file:
+        (beneath / "file").unlink()
+        assert file.read() == "content"
+        file.write(" and more")
+        file.flush()
+        assert os.fstat(file.fileno()).st_size == 16
+        file.seek(0)
+        assert file.read() == "content and more"
+
+
+def test_an_upgrade_of_a_running_program(sides: Sides) -> None:
+    beneath, above = sides
+    program = Path(needs.program("sleep"))
+    (beneath / "program").write_bytes(program.read_bytes())
+    (beneath / "program").chmod(0o755)
+    with subprocess.Popen([above / "program", "1000"]) as process:
+        replace(beneath / "program", "another")
+        time.sleep(0.1)
+        assert process.poll() is None
+        process.terminate()
+    assert process.returncode == -15
+
+
+def test_a_mapping_of_a_file_that_is_replaced(sides: Sides) -> None:
+    beneath, above = sides
+    (beneath / "file").write_bytes(b"old" * 4096)
+    with (above / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ) as mapping:
+        replace(beneath / "file", "new")
+        assert mapping[:] == b"old" * 4096
+
+
+def test_a_current_directory(sides: Sides) -> None:
+    beneath, above = sides
+    (beneath / "directory").mkdir()
+    words = ["sh", "-c", "echo ready; read -r _; echo x >file"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=above / "directory", text=True, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == "ready\n"
+        (beneath / "directory").rename(beneath / "moved")
+        process.communicate("\n", timeout=SECONDS)
+    assert process.returncode == 0
+    assert (beneath / "moved" / "file").read_text() == "x\n"
+
+
+def test_a_mail_spool_by_dotlock(sides: Sides) -> None:
+    """Both sides make the lock, one at a time."""
+    locks = [side / "spool.lock" for side in sides]
+    for mine, theirs in (locks, locks[::-1]):
+        os.close(os.open(mine, os.O_CREAT | os.O_EXCL))
+        with pytest.raises(FileExistsError):
+            os.open(theirs, os.O_CREAT | os.O_EXCL)
+        theirs.unlink()
+
+
+def test_git_on_both_sides(sides: Sides, request: pytest.FixtureRequest) -> None:
+    """Branches are switched beneath, and a commit is made above."""
+    if "always" in request.node.callspec.id:
+        return  # nothing of what happens beneath need be seen
+    beneath, above = sides
+    git = [needs.program("git"), "-c", "user.name=x", "-c", "user.email=x@y", "-c", "safe.directory=*"]
+
+    def run(side: Path, *words: str) -> str:
+        return subprocess.run([*git, "-C", side, *words], check=True, capture_output=True, text=True).stdout
+
+    run(beneath, "init", "-q", "-b", "main")
+    (beneath / "file").write_text("main\n")
+    run(beneath, "add", "file")
+    run(beneath, "commit", "-qm", "one")
+    run(beneath, "checkout", "-qb", "other")
+    (beneath / "file").write_text("other\n")
+    run(beneath, "commit", "-qam", "two")
+    for branch in ("main", "other", "main"):
+        run(beneath, "checkout", "-q", branch)
+        assert soon(lambda branch=branch: (above / "file").read_text() == f"{branch}\n")  # type: ignore[misc]
+        assert soon(lambda: run(above, "status", "--short") == "")
+    (above / "file").write_text("above\n")
+    run(above, "commit", "-qam", "three")
+    assert soon(lambda: run(beneath, "log", "--format=%s").split() == ["three", "one"])
+    run(beneath, "fsck", "--strict")
+
+
+def test_writing_in_place(sides: Sides, request: pytest.FixtureRequest) -> None:
+    """As `rsync --inplace` and torrents do: blocks anywhere in the file, which a reader has open."""
+    if "always" in request.node.callspec.id:
+        return
+    beneath, above = sides
+    random = Random(0)
+    (beneath / "file").write_bytes(random.randbytes(300_000))
+    with (above / "file").open("rb") as reader, (beneath / "file").open("r+b") as writer:
+        assert reader.read() == (beneath / "file").read_bytes()
+        for _ in range(20):
+            writer.seek(random.randrange(290_000))
+            writer.write(random.randbytes(random.randrange(1, 10_000)))
+        writer.flush()
+
+        def again() -> bool:
+            reader.seek(0)
+            return reader.read() == (beneath / "file").read_bytes()
+
+        assert soon(again)
