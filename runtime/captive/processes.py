@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from runtime.captive.streams import CommandInput, CommandOutput
-from runtime.host.compiled import compiled
+from runtime.host.compiled import compiled, install
 from runtime.machine.control import Job
 from runtime.machine.machine import Machine
 from umlfs.errors import UmlError, UsageError
@@ -18,6 +18,8 @@ from umlfs.errors import UmlError, UsageError
 log = logging.getLogger(__name__)
 
 SOURCES: Final = [Path(__file__).with_name("stand_in.c")]
+NAME: Final = "stand_in"
+WHAT: Final = "the guest's stand-in for a process"
 START_SECONDS: Final = 30.0
 LINE_MAX: Final = 64
 HOOK_SECONDS: Final = 30.0
@@ -25,6 +27,11 @@ HOOK_SECONDS: Final = 30.0
 STOP, CONT = 19, 18
 
 Hook = Callable[[int], Awaitable[object]]
+
+
+def install_stand_in() -> None:
+    """Compile the stand-in for all users of this installation. UmlError, OSError."""
+    install(NAME, SOURCES, WHAT)
 
 
 class VirtualProcess:
@@ -74,7 +81,7 @@ class Processes:
         """
         if not name or "\0" in name:
             raise UsageError(f"{name!r}: not the name of a process", "give it one")
-        program = await trio.to_thread.run_sync(compiled, "stand_in", SOURCES, "the guest's stand-in for a process")
+        program = await trio.to_thread.run_sync(compiled, NAME, SOURCES, WHAT)
         stdin, stdout = CommandInput(), CommandOutput()
         job = self._machine.start_program(program, stdin=stdin, stdout=stdout, arguments=[name])
         lines = _Lines(stdout)

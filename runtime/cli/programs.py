@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from runtime.appliance.program import install_program
+from runtime.captive.processes import install_stand_in
 from runtime.jail.launch import install_launcher
 from umlfs.errors import UmlError, described
 
@@ -17,6 +18,7 @@ def main() -> int:
     try:
         install_launcher()
         install_program()
+        install_stand_in()
     except UmlError as error:
         print(error.details, error, sep="\n", file=sys.stderr)
         return 1
