@@ -123,6 +123,7 @@ async def plan(options: Options, command: Sequence[str]) -> list[str]:
         f"root     {root.full}, {'changes go through' if options.writable else 'changes go to memory'}",
         *(f"mount    {it.place} = {it.source.full}{' (read-only)' * it.read_only}" for it in options.mounts),
         *(f"disk     {spec.name} = {spec}" for spec in options.ubds),
+        *(f"network  eth{unit} on {it.described}" for unit, it in enumerate(options.networks)),
         f"start    {shlex.join(start)}",
         f"command  {shlex.join(command) if command else 'an interactive shell'}",
     ]

@@ -88,7 +88,17 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         init=Init("" if it.init is None and it.boots_host else it.init, it.init_arguments, _environment(it)),
         name=it.umid,
         networks=_networks(it),
+        descriptors=[vector.inherited(word) for word in it.arguments if _is_inherited(word)],
     )
+
+
+def card_remarks(description: Description) -> list[str]:
+    """What the person should know of the cards that the kernel's own words name. UsageError."""
+    it = description
+    found = [_opened(word).remark for word in it.arguments if legacy.is_legacy(word) and _is_opened(it, word)]
+    vectors = [vector.parse(word, jailed=_is_jailed(it)) for word in it.arguments if vector.is_vector(word)]
+    found += [vector.remark(each, jailed=_is_jailed(it)) for each in vectors]
+    return [remark for remark in found if remark]
 
 
 def _networks(it: Description) -> list[Network]:
@@ -111,6 +121,10 @@ def _is_opened(it: Description, word: str) -> bool:
     if vector.is_vector(word):
         return vector.parse(word, jailed=_is_jailed(it)).transport == "tap" and _is_jailed(it)
     return legacy.is_legacy(word) and _is_jailed(it) and not it.initrd
+
+
+def _is_inherited(word: str) -> bool:
+    return vector.is_vector(word) and "transport=fd" in word.partition(":")[2].split(",")
 
 
 def _opened(word: str) -> Network:

@@ -26,7 +26,7 @@ from runtime.machines.control_wire import Message, ProtocolError, text
 from runtime.machines.description import Description, save
 from runtime.machines.hooks import Hooks
 from runtime.machines.machine_log import LogFile, logging_to
-from runtime.machines.options import console_specs, is_native, machine_options, xterm
+from runtime.machines.options import card_remarks, console_specs, is_native, machine_options, xterm
 from runtime.machines.placement import Placement
 from runtime.machines.power import ACTIONS, StuckError, shut_down
 from runtime.machines.pulse import Pulse
@@ -76,6 +76,7 @@ class Supervisor:
         """`booting`, `running`, `stopped`, `ending` or `restarting`."""
         self._specs = console_specs(self.description, on_terminal=on_terminal)
         machine_options(self.description)
+        self._card_remarks = card_remarks(self.description)
         self._placement = Placement.of(self.description)
         self._machine: Machine | None = None
         self._execution: Execution | None = None
@@ -93,7 +94,7 @@ class Supervisor:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the person should know of the description."""
-        return self._specs.notes
+        return (*self._specs.notes, *self._card_remarks)
 
     async def run(self, ready: Ready) -> int:
         """Boot, call `ready` when the machine answers, and return the kernel's exit status when it ends.
@@ -145,9 +146,10 @@ class Supervisor:
 
     async def _boot(self, directory: layout.MachineDirectory, consoles: Consoles, ready: Ready) -> Machine:
         """One boot, to the end of its kernel."""
+        options = machine_options(self.description, arguments=consoles.arguments, served=list(consoles.ends))
         options = replace(
-            machine_options(self.description, arguments=consoles.arguments, served=list(consoles.ends)),
-            descriptors=consoles.inherited,
+            options,
+            descriptors=[*options.descriptors, *consoles.inherited],
             on_notification=self._hear(directory),
             on_network=lambda line: self._tell(Event.NETWORK, line),
         )

@@ -49,6 +49,10 @@ class Attachment(Protocol):
         """Publish a port no longer; whether it was."""
 
     @property
+    def publishes(self) -> bool:
+        """Whether it can publish ports."""
+
+    @property
     def gear(self) -> Gear: ...
 
     @property
@@ -79,6 +83,14 @@ class Network(Protocol):
         """Attach a card: on entry everything that stands behind it is under way, and it is gone at the exit.
         UmlError, UsageError if it cannot be."""
 
+    @property
+    def described(self) -> str:
+        """What it is, for a person."""
+
+    @property
+    def remark(self) -> str:
+        """What the person should know of it; empty for nothing."""
+
 
 @dataclass(slots=True)
 class Attachments:
@@ -87,17 +99,21 @@ class Attachments:
     each: list[Attachment] = field(default_factory=list)
 
     def _publisher(self) -> Attachment:
-        if not self.each:
-            raise UmlError("the machine has no network to publish a port on", "boot it with --net user")
-        return self.each[0]
+        for attachment in self.each:
+            if attachment.publishes:
+                return attachment
+        raise UmlError("the machine has no network to publish a port on", "boot it with --net user, or use uml forward")
 
     async def publish(self, published: Published) -> None:
-        """Publish a port on the first card. UmlError."""
+        """Publish a port on the first card that can. UmlError."""
         await self._publisher().publish(published)
 
     async def withdraw(self, host_port: int, protocol: str) -> bool:
         """Publish a port no longer; whether it was."""
-        return self.each != [] and await self.each[0].withdraw(host_port, protocol)
+        for attachment in self.each:
+            if await attachment.withdraw(host_port, protocol):
+                return True
+        return False
 
     @property
     def published(self) -> list[Published]:

@@ -31,6 +31,8 @@ from umlfs.errors import UmlError, UsageError
 from umlfs.wire import ethernet, names, pcap
 
 HELLO_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 2.0
+"""How often to look whether the network is still there."""
 CLIENTS_MAX: Final = 512
 CAPTURE_MAX: Final = 4096
 """Frames that wait for a capture that does not keep up; more are not in it, which its end tells."""
@@ -66,21 +68,30 @@ class Daemon:
             os.chmod(place, 0o600)
             listening.listen(64)
             listening.setblocking(False)
+            mine = _inode(place)
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._obey_signals)
+                    nursery.start_soon(self._end_with_directory, place, mine)
                     if not self.lab.internal:
                         engine = self._uplink(keeper)
                         nursery.start_soon(engine.run)
                         await engine.ready()
                     ready()
                     await self._accept(listening, nursery)
-            place.unlink(missing_ok=True)
+            if _inode(place) == mine:
+                place.unlink(missing_ok=True)
 
     async def _obey_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
                 self._scope.cancel()
+
+    async def _end_with_directory(self, place: Path, mine: int | None) -> None:
+        """End when somebody has removed the network's directory: nobody could reach this process any more."""
+        while _inode(place) == mine:  # noqa: ASYNC110 - a directory of any filesystem, and nothing that would tell
+            await trio.sleep(LOOK_SECONDS)
+        self._scope.cancel()
 
     async def _accept(self, listening: socket.socket, nursery: trio.Nursery) -> None:
         while True:
@@ -252,6 +263,13 @@ class Daemon:
             pass
         finally:
             self.switch.watchers.remove(watch)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def _described(port: Port) -> dict[str, Any]:

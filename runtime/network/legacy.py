@@ -37,6 +37,16 @@ class Daemon:
     mac: str = ""
     control: str = CONTROL
 
+    @property
+    def described(self) -> str:
+        """See `Network`."""
+        return f"the switch at {self.control}"
+
+    @property
+    def remark(self) -> str:
+        """See `Network`."""
+        return replaced(f"eth{self.number}=daemon")
+
     @contextlib.asynccontextmanager
     async def attached(self, place: Place) -> AsyncIterator[Attachment]:
         """See `Network`."""
@@ -70,6 +80,16 @@ class Tap:
     mac: str = ""
     mtu: int = 1500
 
+    @property
+    def described(self) -> str:
+        """See `Network`."""
+        return f"the tap device {self.device}"
+
+    @property
+    def remark(self) -> str:
+        """See `Network`."""
+        return replaced(f"{self.name}=tuntap") if self.name.startswith("eth") else ""
+
     @contextlib.asynccontextmanager
     async def attached(self, place: Place) -> AsyncIterator[Attachment]:
         """See `Network`."""
@@ -96,6 +116,10 @@ class Handed:
     options: str = "mtu=1500"
 
     @property
+    def publishes(self) -> bool:
+        return False
+
+    @property
     def gear(self) -> Gear:
         unit, mac = self.place.unit, self.mac or self.place.mac
         word = f"vec{unit}:transport=fd,fd={self.descriptor},{self.options},mac={mac}"
@@ -120,6 +144,11 @@ class Handed:
         return ()
 
 
+def replaced(word: str) -> str:
+    """What to say of a card of old."""
+    return f"{word}: a card of old, which the guest has as a vec card of that name"
+
+
 def is_legacy(word: str) -> bool:
     """Whether it is such a word."""
     return re.match(r"eth\d+=", word) is not None
@@ -141,7 +170,7 @@ def parse(word: str) -> Network:
             raise UsageError(f"{word}: no tap device", "name one; or use --net user, which needs none")
         return Tap(f"eth{number}", fields[0], fields[1])
     if transport == "slirp":
-        return slirp.Slirp(mac=fields[0])
+        return slirp.Slirp(mac=fields[0], remark=replaced(f"eth{number}=slirp"))
     raise UsageError(f"{word}: {transport} needs this host's network, and the kernel is jailed", REPLACEMENT)
 
 

@@ -29,6 +29,17 @@ class Member:
     vlan: int = 0
     impairment: Impairment = field(default_factory=Impairment)
 
+    @property
+    def described(self) -> str:
+        """See `Network`."""
+        more = [f"mac={self.mac}"] * bool(self.mac) + [f"ip={self.ip}"] * bool(self.ip)
+        return " ".join([f"network {self.name}", *more, *([f"vlan={self.vlan}"] if self.vlan else [])])
+
+    @property
+    def remark(self) -> str:
+        """See `Network`."""
+        return ""
+
     @contextlib.asynccontextmanager
     async def attached(self, place: Place) -> AsyncIterator[MemberAttachment]:
         """See `Network`."""
@@ -57,6 +68,10 @@ class MemberAttachment:
     place: Place
     connection: socket.socket
     given: dict[str, Any]
+
+    @property
+    def publishes(self) -> bool:
+        return False
 
     @property
     def gear(self) -> Gear:

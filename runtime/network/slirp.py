@@ -69,6 +69,12 @@ class Slirp:
     mac: str = ""
     published: Sequence[Published] = ()
     mtu: int = MTU
+    remark: str = field(default="", compare=False)
+
+    @property
+    def described(self) -> str:
+        """See `Network`."""
+        return f"the internet, by {PROGRAM}"
 
     @contextlib.asynccontextmanager
     async def attached(self, place: Place) -> AsyncIterator[SlirpAttachment]:
@@ -108,6 +114,10 @@ class SlirpAttachment:
             lost=self.place.reconnect,
             tell=self.place.tell,
         )
+
+    @property
+    def publishes(self) -> bool:
+        return True
 
     @property
     def gear(self) -> Gear:

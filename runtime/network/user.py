@@ -21,6 +21,17 @@ class User:
     mac: str = ""
     published: Sequence[Published] = ()
 
+    @property
+    def described(self) -> str:
+        """See `Network`."""
+        host = [", with this host's loopback"] if self.host else []
+        return "".join(["the internet", *host, *(f", publishes {each}" for each in self.published)])
+
+    @property
+    def remark(self) -> str:
+        """See `Network`."""
+        return ""
+
     @contextlib.asynccontextmanager
     async def attached(self, place: Place) -> AsyncIterator[Attachment]:
         """See `Network`."""

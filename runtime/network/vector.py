@@ -5,6 +5,7 @@ The kernel drops in silence what it does not know, and finds out only when a car
 
 from __future__ import annotations
 
+import fcntl
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ TRANSPORTS: Final[dict[str, frozenset[str]]] = {
 }
 NEEDS_HOST: Final = frozenset({"raw", "hybrid", "gre", "l2tpv3", "vde"})
 """Transports that open something of the host's network, which a jailed kernel has none of."""
+FIRST_DESCRIPTOR: Final = 3
+"""Those before are the standard streams."""
 CARDS: Final = Path("/sys/class/net")
 
 
@@ -95,6 +98,23 @@ def _check_card(word: str, transport: str, options: dict[str, str]) -> None:
             else "'ip link' lists those there are"
         )
         raise UsageError(f"{word}: this host has no interface {name}", mend)
+
+
+def inherited(word: str) -> int:
+    """The descriptor of a `transport=fd` word. UsageError unless whoever started this process left it open."""
+    text = parse(word, jailed=False).options.get("fd", "")
+    way_out = "leave a socket of datagrams open for it; in Python: pass_fds"
+    if not text.isdigit() or int(text) < FIRST_DESCRIPTOR:
+        raise UsageError(f"{word}: fd={text} is not a descriptor of {FIRST_DESCRIPTOR} or more", way_out)
+    number = int(text)
+    try:
+        # What this process has opened by itself is closed at an exec; what it was given is not.
+        is_given = not fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    except (OSError, OverflowError):
+        is_given = False
+    if not is_given:
+        raise UsageError(f"{word}: descriptor {number} was not given to this command", way_out)
+    return number
 
 
 def remark(vector: Vector, *, jailed: bool) -> str:

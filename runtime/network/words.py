@@ -127,7 +127,9 @@ def _publish(found: list[Network], ports: list[Published]) -> None:
         if isinstance(network, user.User):
             found[number] = replace(network, published=ports)
             return
-    raise UsageError(f"--publish {ports[0]}: the machine has no network for it", "add --net user")
+    others = " and ".join(network.described for network in found)
+    why = f"{others} publishes no ports" if others else "the machine has no network for it"
+    raise UsageError(f"--publish {ports[0]}: {why}", "add --net user")
 
 
 def _check_ports(ports: Sequence[Published]) -> None:

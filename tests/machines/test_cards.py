@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 
 import pytest
@@ -20,7 +21,9 @@ def test_on_a_switch_of_old(me: Household, whose: str) -> None:
     control = me.home / "ctl"
     with switch(OURS if whose == "ours" else [needs.program("uml_switch")], control):
         for number, name in enumerate(("one", "two"), 1):
-            me.ok("boot", "-d", "--name", name, "--init", "", "mem=64M", f"eth0=daemon,,unix,{control}")
+            done = me.uml("boot", "-d", "--name", name, "--init", "", "mem=64M", f"eth0=daemon,,unix,{control}")
+            said = b"uml: eth0=daemon: a card of old, which the guest has as a vec card of that name\n"
+            assert (done.returncode, done.stderr) == (0, said)
             me.ok("exec", name, "--", "sh", "-c", f"ip addr add 10.5.0.{number}/24 dev eth0; ip link set eth0 up")
         assert reaches(me, "one", "10.5.0.2")
         for name in ("one", "two"):
@@ -53,3 +56,29 @@ def test_a_tap_device(me: Household) -> None:
         me.ok("halt", "it")
     finally:
         subprocess.run([ip, "netns", "del", namespace], check=True)
+
+
+def test_a_descriptor_of_the_callers(me: Household) -> None:
+    """The kernel has the socket that `uml boot` was started with: a frame of the guest's comes out of it."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    word = f"vec0:transport=fd,fd={far.fileno()}"
+    with near, far:
+        assert me.error("boot", "-d", "--init", "", word)[1].startswith(
+            f"{word}: descriptor {far.fileno()} was not given to this command; leave a socket"
+        )
+        words = me.command("boot", "-d", "--name", "it", "--init", "", "mem=64M", word)
+        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, pass_fds=[far.fileno()], stdout=subprocess.DEVNULL)
+        me.ok("exec", "it", "--", "ip", "link", "set", "vec0", "up", "address", "02:00:00:00:00:07")
+        me.ok(
+            "exec",
+            "it",
+            "--",
+            "sh",
+            "-c",
+            "ip addr add 10.7.0.1/24 dev vec0; ! busybox arping -I vec0 -c 1 -w 1 10.7.0.2 >/dev",
+        )
+        near.settimeout(30)
+        while bytes.fromhex("0806") != (frame := near.recv(2048))[12:14]:
+            pass
+        assert frame[6:12] == bytes.fromhex("020000000007")
+        me.ok("halt", "it")

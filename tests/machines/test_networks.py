@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from runtime.network import lab
 from tests import needs
 from tests.machines.household import BOUND, Household
 
@@ -126,3 +129,36 @@ def test_a_switch_that_was_killed_starts_again(me: Household) -> None:
             if f"{uml.home}/.uml-net/lab".encode() in words:
                 subprocess.run(["kill", "-9", entry.name], check=False)
     uml.ok("net", "rm", "lab")
+
+
+def test_a_switch_ends_when_its_directory_vanishes(me: Household) -> None:
+    me.ok("net", "create", "lab", "--internal")
+    me.ok("run", "--net", "lab", "--mem", "64M", "--", "true")
+    path = me.home / ".uml-net" / "lab"
+    assert lab.is_running(path)
+    with open(path / lab.LOCK, "rb") as lock:
+        shutil.rmtree(path)
+        assert eventually(lambda: can_lock(lock.fileno()))
+
+
+def can_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_dry_run_shows_networks(me: Household) -> None:
+    me.ok("net", "create", "lab", "--internal")
+    words = ("--net", "lab:vlan=3", "--net", "user:host=yes", "-p", "127.0.0.1:8080:80")
+    told = me.ok("run", "--dry-run", *words, "--", "true").splitlines()
+    assert [line for line in told if line.startswith("network")] == [
+        "network  eth0 on network lab vlan=3",
+        "network  eth1 on the internet, with this host's loopback, publishes 127.0.0.1:8080:80/tcp",
+    ]
+    assert not lab.is_running(me.home / ".uml-net" / "lab")
+    assert me.error("run", "--net", "lab", "-p", "8080:80", "--", "true")[1].endswith(
+        "network lab publishes no ports; add --net user"
+    )
+    me.ok("net", "rm", "lab")

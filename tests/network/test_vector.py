@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import pytest
 
+from runtime.machines.description import Description
+from runtime.machines.options import card_remarks
 from runtime.network import legacy, vector
 from runtime.network.legacy import Daemon, Tap
 from runtime.network.slirp import Slirp
@@ -68,3 +73,37 @@ def test_cards_of_old(word: str, network: object) -> None:
 def test_cards_that_cannot_be(word: str) -> None:
     with pytest.raises(UsageError):
         legacy.parse(word)
+
+
+@pytest.mark.parametrize(
+    ("word", "jailed", "remark"),
+    [
+        ("vec0:transport=tap,ifname=lo", False, "vec0: without gro=1 what comes from this host stalls; add it"),
+        ("vec0:transport=tap,ifname=lo,gro=1", False, ""),
+        ("vec0:transport=tap,ifname=lo", True, ""),
+        ("vec3:transport=raw,ifname=lo", False, "vec3: without gro=1 what comes from this host stalls; add it"),
+    ],
+)
+def test_a_missing_gro_is_told(word: str, jailed: bool, remark: str) -> None:
+    jail = "auto" if jailed else "off"
+    described = Description(umid="it", arguments=(word,), jail=jail)
+    assert card_remarks(described) == [remark] * bool(remark)
+
+
+def test_a_card_of_old_is_told_once() -> None:
+    assert card_remarks(Description(umid="it", arguments=("eth0=daemon",))) == [
+        "eth0=daemon: a card of old, which the guest has as a vec card of that name"
+    ]
+
+
+def test_a_descriptor_must_have_been_given() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        number = far.fileno()
+        with pytest.raises(UsageError, match=f"descriptor {number} was not given"):
+            vector.inherited(f"vec0:transport=fd,fd={number}")
+        os.set_inheritable(number, True)
+        assert vector.inherited(f"vec0:transport=fd,fd={number}") == number
+    for text in ("0", "2", "x", "99999999999999999999"):
+        with pytest.raises(UsageError):
+            vector.inherited(f"vec0:transport=fd,fd={text}")
