@@ -61,6 +61,13 @@ class _Boot(click.Command):
 )
 @equipment.networks
 @equipment.publish
+@click.option(
+    "--pass-fd",
+    "descriptors",
+    multiple=True,
+    metavar="N[-M]",
+    help="Descriptors of this command that the kernel inherits: for cards that come while it runs.",
+)
 @equipment.ubds
 @click.option(
     "--ubd-driver",

@@ -65,6 +65,8 @@ class Description:
     """`user`, `none`, `NAME[:OPTIONS]` each; empty for `user` where this host has an engine for it."""
     publish: tuple[str, ...] = ()
     """`[ADDR:]PORT:GUEST[/udp]` each."""
+    descriptors: tuple[str, ...] = ()
+    """`N` or `N-M` each: what the kernel inherits besides, for cards that come while it runs."""
     consoles: tuple[str, ...] = ()
     """`con0=CHANNEL`, `ssl=CHANNEL` each."""
     xterm: str = ""

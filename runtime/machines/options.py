@@ -88,7 +88,7 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         init=Init("" if it.init is None and it.boots_host else it.init, it.init_arguments, _environment(it)),
         name=it.umid,
         networks=_networks(it),
-        descriptors=[vector.inherited(word) for word in it.arguments if _is_inherited(word)],
+        descriptors=_descriptors(it),
     )
 
 
@@ -125,6 +125,12 @@ def _is_opened(it: Description, word: str) -> bool:
 
 def _is_inherited(word: str) -> bool:
     return vector.is_vector(word) and "transport=fd" in word.partition(":")[2].split(",")
+
+
+def _descriptors(it: Description) -> list[int]:
+    """What the kernel inherits of the caller's. UsageError."""
+    found = [vector.inherited(word) for word in it.arguments if _is_inherited(word)]
+    return [*dict.fromkeys([*found, *(number for text in it.descriptors for number in vector.inherited_range(text))])]
 
 
 def _opened(word: str) -> Network:

@@ -20,7 +20,7 @@ from runtime.machines.power import ACTIONS
 from runtime.mconsole.client import Client
 from runtime.mconsole.server import Handler
 from runtime.mconsole.wire import Reply
-from runtime.network import published
+from runtime.network import published, vector
 from umlfs import ubd
 from umlfs.errors import UmlError, UsageError
 
@@ -74,6 +74,7 @@ class Requests:
             "remove ubd": self._remove,
             "config hostfs": self._plug,
             "remove hostfs": self._unplug,
+            "config vec": self._add_card,
             "config publish": self._publish,
             "remove publish": self._withdraw,
             "devices": self._devices,
@@ -167,6 +168,18 @@ class Requests:
         self._require_running()
         await self._machine.slots.unplug(_place(argument.rstrip()))
         return Reply(0, "")
+
+    async def _add_card(self, argument: str) -> Reply:
+        """A card for the running guest, by the kernel's own words, which it would not check."""
+        if vector.is_vector(argument):
+            jailed = self._machine.layers.present
+            card = vector.parse(argument, jailed=bool(jailed))
+            if jailed and not vector.can_come_late(card, self._machine.options.descriptors):
+                raise UmlError(
+                    f"vec{card.unit}: the kernel's jail does not show it what it was not booted with",
+                    "name it at boot, or boot with --jail=off",
+                )
+        return await self._kernel.request(f"config {argument}")
 
     async def _publish(self, argument: str) -> Reply:
         """A port of the host for one of the running guest."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -102,10 +103,27 @@ def _check_card(word: str, transport: str, options: dict[str, str]) -> None:
 
 def inherited(word: str) -> int:
     """The descriptor of a `transport=fd` word. UsageError unless whoever started this process left it open."""
-    text = parse(word, jailed=False).options.get("fd", "")
+    return _inherited(word, parse(word, jailed=False).options.get("fd", ""))
+
+
+def inherited_range(text: str) -> range:
+    """The descriptors of `--pass-fd N[-M]`, likewise. UsageError."""
+    first, dash, last = text.partition("-")
+    word = f"--pass-fd {text}"
+    for end in (first, last) if dash else (first,):
+        _inherited(word, end)
+    found = range(int(first), int(last or first) + 1)
+    if not found:
+        raise UsageError(f"{word}: the last is before the first", f"write {last}-{first}")
+    for number in found:
+        _inherited(word, str(number))
+    return found
+
+
+def _inherited(word: str, text: str) -> int:
     way_out = "leave a socket of datagrams open for it; in Python: pass_fds"
     if not text.isdigit() or int(text) < FIRST_DESCRIPTOR:
-        raise UsageError(f"{word}: fd={text} is not a descriptor of {FIRST_DESCRIPTOR} or more", way_out)
+        raise UsageError(f"{word}: '{text}' is not a descriptor of {FIRST_DESCRIPTOR} or more", way_out)
     number = int(text)
     try:
         # What this process has opened by itself is closed at an exec; what it was given is not.
@@ -115,6 +133,11 @@ def inherited(word: str) -> int:
     if not is_given:
         raise UsageError(f"{word}: descriptor {number} was not given to this command", way_out)
     return number
+
+
+def can_come_late(vector: Vector, descriptors: Sequence[int]) -> bool:
+    """Whether a jailed kernel that inherited `descriptors` can have it after the boot."""
+    return vector.transport == "fd" and vector.options.get("fd", "") in map(str, descriptors)
 
 
 def remark(vector: Vector, *, jailed: bool) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 
 import pytest
 
+from runtime.mconsole.blocking import ask
 from tests import needs
 from tests.interop.test_uml_switch import OURS, switch
 from tests.machines.household import Household
@@ -75,10 +77,39 @@ def test_a_descriptor_of_the_callers(me: Household) -> None:
             "--",
             "sh",
             "-c",
-            "ip addr add 10.7.0.1/24 dev vec0; ! busybox arping -I vec0 -c 1 -w 1 10.7.0.2 >/dev",
+            "ip addr add 10.7.0.1/24 dev vec0; ! busybox arping -I vec0 -c 1 -w 1 10.7.0.2 >/dev/null",
         )
         near.settimeout(30)
         while bytes.fromhex("0806") != (frame := near.recv(2048))[12:14]:
             pass
         assert frame[6:12] == bytes.fromhex("020000000007")
+        me.ok("halt", "it")
+
+
+def test_128_cards(me: Household) -> None:
+    """96 on the command line, the others while the machine runs; one goes and comes again."""
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(128)]
+        for near, far in pairs:
+            stack.enter_context(near)
+            stack.enter_context(far)
+        numbers = [far.fileno() for _, far in pairs]
+        cards = [f"vec{unit}:transport=fd,fd={number}" for unit, number in enumerate(numbers)]
+        late = [word for number in numbers[96:] for word in ("--pass-fd", str(number))]
+        words = me.command("boot", "-d", "--name", "it", "--init", "", "mem=64M", *late, *cards[:96])
+        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, pass_fds=numbers, stdout=subprocess.DEVNULL)
+        socket_path = me.machines / "it" / "mconsole"
+        for card in cards[96:]:
+            assert ask(socket_path, f"config {card}") == (0, "")
+        assert me.ok("exec", "it", "--", "sh", "-c", "ls -d /sys/class/net/vec* | wc -l") == "128\n"
+        assert ask(socket_path, "remove vec127").err == 0
+        assert ask(socket_path, f"config {cards[127]}") == (0, "")
+        for word, what in (
+            ("vec200:transport=fd,fd=9999", "the kernel's jail does not show it what it was not booted with"),
+            ("vec200:transport=bess,dst=/tmp/x", "the kernel's jail does not show it"),
+            ("vec200:transport=fd,fd=9,src_port=1", "no option 'src_port'"),
+        ):
+            reply = ask(socket_path, f"config {word}")
+            assert reply.err
+            assert what in reply.text
         me.ok("halt", "it")
