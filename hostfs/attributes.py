@@ -25,9 +25,13 @@ HOST_ATTRIBUTES = (b"system.posix_acl_", b"security.selinux", b"security.apparmo
 would neither obey nor keep them; told that there is no such thing here, `ls -l` asks once and not for each file."""
 
 
-def _check_shared(name: bytes) -> None:
+HOST_LABELS = tuple(name for name in HOST_ATTRIBUTES if name.startswith(b"security."))
+"""Those of the host's security modules, which mean nothing elsewhere."""
+
+
+def _check_shared(name: bytes, kept: tuple[bytes, ...]) -> None:
     """EOPNOTSUPP for an extended attribute that stays with the host."""
-    if name.startswith(HOST_ATTRIBUTES):
+    if name.startswith(kept):
         raise failure(errno.EOPNOTSUPP)
 
 
@@ -51,6 +55,8 @@ class Attributes:
         self._entries = entries
         self._opener = opener
         self._handles = handles
+        self.kept_names: tuple[bytes, ...] = HOST_ATTRIBUTES
+        """How names of extended attributes begin that are not shown."""
         self._nodes = resolver.table.nodes
 
     async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
@@ -122,21 +128,21 @@ class Attributes:
         return proc_path(inode.fd if inode.fd >= 0 else await self._resolver.reach(inode))
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
-        _check_shared(name)
+        _check_shared(name, self.kept_names)
         return os.getxattr(await self._reach_attributes(ino), name)
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
         self._settings.check_writable()
-        _check_shared(name)
+        _check_shared(name, self.kept_names)
         os.setxattr(await self._reach_attributes(ino), name, value, flags)
 
     async def listxattr(self, ino: int) -> list[bytes]:
         found = map(os.fsencode, os.listxattr(await self._reach_attributes(ino)))
-        return [name for name in found if not name.startswith(HOST_ATTRIBUTES)]
+        return [name for name in found if not name.startswith(self.kept_names)]
 
     async def removexattr(self, ino: int, name: bytes) -> None:
         self._settings.check_writable()
-        _check_shared(name)
+        _check_shared(name, self.kept_names)
         os.removexattr(await self._reach_attributes(ino), name)
 
     # The whole --------------------------------------------------------------------------------

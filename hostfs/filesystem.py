@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hostfs.aside import SetAside
-from hostfs.attributes import Attributes
+from hostfs.attributes import HOST_LABELS, Attributes
 from hostfs.coherence import Coherent
 from hostfs.directories import Directories
 from hostfs.entries import Entries
@@ -115,6 +115,10 @@ class HostFilesystem(Filesystem):
     def made_up(self) -> bool:
         """The root lies on a filesystem such as proc, without storage behind it, and is shown empty."""
         return self.resolver.root.pseudo
+
+    def show_access_lists(self) -> None:
+        """Give out, and take, the lists by which the host judges access: for what copies and compares files."""
+        self._attributes.kept_names = HOST_LABELS
 
     def leave_aside(self, paths: Iterable[Path]) -> None:
         """Never touch these directories of the host: mount points whose servers may be waiting for us.

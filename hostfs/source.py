@@ -44,6 +44,8 @@ class HostKind(SourceKind):
             await filesystem.close()
             raise UsageError(f"{argument}: the host's kernel makes it up", "a guest mounts its own")
         filesystem.leave_aside(options.aside)
+        if options.snapshot:
+            filesystem.show_access_lists()
         shown = view.applied(filesystem)
         return OneFile(shown, os.fsencode(name)) if name else shown
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 def command(words: tuple[str, ...], target: str, recursive: bool, force: bool, owner: str | None) -> int:
     """Copy files between this host and the inside of images and trees, or from one to another.
 
-    FROM and TO are SRC:PATH or SRC:PART:PATH, or else paths of this host. Owners, modes, times, links and holes are
-    kept where TO can keep them. What cannot be made there (devices, for an ordinary user) is left out and told.
+    FROM and TO are SRC:PATH or SRC:PART:PATH, or else paths of this host. Owners, modes, times, links, holes, access
+    lists and other extended attributes are kept where TO can keep them; what it cannot keep is told. What cannot be
+    made there (devices for an ordinary user, names that FAT has not) is left out and told.
 
     \b
     Example:
@@ -47,6 +48,8 @@ def command(words: tuple[str, ...], target: str, recursive: bool, force: bool, o
         print(f"uml: {printable(line)}: left out", file=sys.stderr)
     if report.owners_lost:
         print(f"uml: owners are lost: {target} cannot keep those of {report.owners_lost} files", file=sys.stderr)
+    for name, count in sorted(report.attributes_lost.items()):
+        print(f"uml: attributes are lost: {target} does not take '{printable(name)}' of {count} files", file=sys.stderr)
     return 1 if report.skipped else 0
 
 

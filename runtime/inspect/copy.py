@@ -24,6 +24,8 @@ _REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.
 """What a destination answers that cannot keep owners, devices or attributes."""
 _UNKEPT: Final = _REFUSED | {errno.ENODATA, errno.E2BIG, errno.ENOSPC, errno.ERANGE}
 """What extended attributes may fail with."""
+_UNNAMED: Final = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG})
+"""What a destination answers that cannot have a file of this name."""
 _SEEK_UNKNOWN: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF})
 T = TypeVar("T")
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
@@ -38,6 +40,8 @@ class Report:
     size: int = 0
     """Bytes of contents."""
     owners_lost: int = 0
+    attributes_lost: dict[str, int] = field(default_factory=dict)
+    """Extended attributes that the target did not take, by name: of how many files."""
     skipped: list[str] = field(default_factory=list)
     """Why each node that is missing at the destination is."""
 
@@ -68,6 +72,8 @@ class Copier:
         """Files with several names: the source's inode and the target's."""
         self._refused: set[int] = set()
         """Users to whom the target gives nothing."""
+        self._top = (0, b"")
+        """The name that is copied to: that it is there already is an error."""
 
     async def copy(self, node: Node, parent: int, name: bytes) -> None:
         """Copy `node`, and if it is a directory all below it, to `name` in the target's directory `parent`.
@@ -75,6 +81,7 @@ class Copier:
         If it fails in the middle, what it made is removed. OSError; FileExistsError for what is there already.
         """
         existed = await self._existing(parent, name) is not None
+        self._top = (parent, name)
         try:
             await self._copy(node, parent, name, ())
         except BaseException:
@@ -110,7 +117,9 @@ class Copier:
             raise failure(errno.EEXIST, name)
         caller = self._caller(node.attr)
         if present is None:  # private until all is in it
-            entry = await self._target.mkdir(parent, name, 0o700, 0, caller)
+            entry = await self._new(node, parent, name, self._target.mkdir(parent, name, 0o700, 0, caller))
+            if entry is None:
+                return
             present = Node(name, entry.ino, entry.attr)
         ino = present.ino
         below = await children(self._source, node)
@@ -155,12 +164,22 @@ class Copier:
             await self._make_room(node, parent, name)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         caller = self._caller(node.attr)
-        entry, opened = await self._naming(name, self._target.create(parent, name, 0o600, flags, 0, caller))
+        created = await self._new(node, parent, name, self._target.create(parent, name, 0o600, flags, 0, caller))
+        if created is None:
+            return
+        entry, opened = created
         made = Node(name, entry.ino, entry.attr)
         try:
-            await self._contents(node, made, opened.handle)
-        finally:
-            await self._flush(made, opened.handle)
+            try:
+                await self._contents(node, made, opened.handle)
+            finally:
+                await self._flush(made, opened.handle)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            await self._target.unlink(parent, name)
+            self._skip(node, os.strerror(errno.EFBIG))
+            return
         await self._attributes(node, made.ino, made.attr)
         if node.attr.nlink > 1:
             self._links[node.ino] = made.ino
@@ -184,14 +203,36 @@ class Copier:
         try:
             entry = await make()
         except OSError as error:
-            if error.errno not in _REFUSED:
+            if error.errno not in _REFUSED and self._why_unnamed(error, parent, name) is None:
                 raise failure(error.errno or errno.EIO, name) from None
-            self.report.skipped.append(f"{os.fsdecode(node.path)}: {os.strerror(error.errno or 0)}")
+            self._skip(node, self._why_unnamed(error, parent, name) or os.strerror(error.errno or 0))
             return
         await self._attributes(node, entry.ino, entry.attr)
         if node.attr.nlink > 1 and not node.is_directory:
             self._links.setdefault(node.ino, entry.ino)
         self._count()
+
+    async def _new(self, node: Node, parent: int, name: bytes, making: Awaitable[T]) -> T | None:
+        """What `making` makes; None for a name that the target cannot have, which is left out and reported."""
+        try:
+            return await making
+        except OSError as error:
+            why = self._why_unnamed(error, parent, name)
+            if why is None:
+                raise failure(error.errno or errno.EIO, name) from None
+            self._skip(node, why)
+            return None
+
+    def _why_unnamed(self, error: OSError, parent: int, name: bytes) -> str | None:
+        """Why the target cannot have a file of this name; None if the error is another."""
+        if error.errno in _UNNAMED:
+            return f"no name for a file there ({os.strerror(error.errno or 0)})"
+        if error.errno == errno.EEXIST and not self._replace and (parent, name) != self._top:
+            return "another name beside it is the same there"
+        return None
+
+    def _skip(self, node: Node, why: str) -> None:
+        self.report.skipped.append(f"{os.fsdecode(node.path)}: {why}")
 
     async def _make_room(self, node: Node, parent: int, name: bytes) -> None:
         """Remove what `node` replaces. EISDIR for a directory."""
@@ -331,12 +372,14 @@ class Copier:
             return []
 
     async def _extended(self, node: Node, ino: int, names: list[bytes]) -> None:
-        try:
-            for name in names:
+        for name in names:
+            try:
                 await self._target.setxattr(ino, name, await self._source.getxattr(node.ino, name))
-        except OSError as error:
-            if error.errno not in _UNKEPT:
-                raise
+            except OSError as error:
+                if error.errno not in _UNKEPT:
+                    raise
+                lost = self.report.attributes_lost
+                lost[os.fsdecode(name)] = lost.get(os.fsdecode(name), 0) + 1
 
     def _count(self) -> None:
         self.report.copied += 1
@@ -346,6 +389,13 @@ class Copier:
         if self._progress is not None:
             self._progress(self.report)
 
+    @staticmethod
+    async def _naming(name: bytes, operation: Awaitable[T]) -> T:
+        try:
+            return await operation
+        except OSError as error:
+            raise failure(error.errno or errno.EIO, name) from None
+
     # Details ----------------------------------------------------------------------------------
 
     def _owner_of(self, attr: Attr) -> tuple[int, int]:
@@ -353,13 +403,6 @@ class Copier:
 
     def _caller(self, attr: Attr) -> Caller:
         return Caller(*self._owner_of(attr))
-
-    @staticmethod
-    async def _naming(name: bytes, operation: Awaitable[T]) -> T:
-        try:
-            return await operation
-        except OSError as error:
-            raise failure(error.errno or errno.EIO, name) from None
 
 
 async def remove(filesystem: Filesystem, parent: int, name: bytes) -> None:

@@ -170,6 +170,43 @@ async def test_filesystems_that_few_know(kind: str, words: tuple[str, ...], tmp_
     assert await changes(tmp_path / "new", f"{image}:/new") == []
 
 
+async def test_access_lists_and_capabilities_go_along(tmp_path: Path) -> None:
+    """From a directory of this host into an image and back; a filesystem that has none is told to lose them."""
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "ping").write_bytes(b"program")
+    run("setcap", "cap_net_raw+ep", tree / "ping")
+    os.setxattr(tree / "ping", "user.note", b"mine")
+    run("setfacl", "-m", "u:77:r,g:78:rw", tree / "ping")
+    run("setfacl", "-d", "-m", "u:77:rwx", tree / "sub")
+    before = {name: attributes_of(tree / name) for name in ("ping", "sub")}
+    assert len(before["ping"]) == 3
+    image = make("ext4", tmp_path / "image")
+    for source, target in ((str(tree), f"{image}:/tree"), (f"{image}:/tree", str(tmp_path / "back"))):
+        report = await copy([source], target, recursive=True)
+        assert (report.skipped, report.owners_lost, report.attributes_lost) == ([], 0, {})
+    assert {name: attributes_of(tmp_path / "back" / name) for name in before} == before
+    assert await changes(tree, f"{image}:/tree") == []
+    report = await copy([str(tree)], f"{make('vfat', tmp_path / 'fat')}:/tree", recursive=True)
+    assert report.attributes_lost.keys() >= {"security.capability", "user.note", "system.posix_acl_access"}
+
+
+def attributes_of(path: Path) -> dict[str, bytes]:
+    return {name: os.getxattr(path, name) for name in os.listxattr(path)}
+
+
+async def test_names_that_the_target_has_not(tmp_path: Path) -> None:
+    """They are left out and told; everything else is copied."""
+    for name in ("good", "a:b", "dir?/inside", "sub/good", "sub/GOOD"):
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_bytes(b"contents")
+    image = make("vfat", tmp_path / "image")
+    report = await copy([str(tmp_path / "tree")], f"{image}:/tree", recursive=True)
+    assert sorted(line.partition(": ")[0].lower() for line in report.skipped) == ["/a:b", "/dir?", "/sub/good"]
+    left = await changes(tmp_path / "tree", f"{image}:/tree")
+    assert not [line for line in left if line.endswith("/tree/good") or "added" in line], left
+
+
 @pytest.mark.parametrize("kind", ["squashfs", "iso9660", "erofs"])
 async def test_filesystems_that_are_only_read(kind: str, tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree")
