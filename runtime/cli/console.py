@@ -9,7 +9,8 @@ import click
 @click.argument("umid")
 @click.argument("line", required=False)
 @click.option("--escape", default="^]", show_default=True, metavar="KEY", help="The key that leaves, ^X or none.")
-def command(umid: str, line: str | None, escape: str) -> int:
+@click.option("--list", "lists", is_flag=True, help="Say what lines there are, and where each is on this host.")
+def command(umid: str, line: str | None, escape: str, lists: bool) -> int:
     """Attach to LINE (con0 to con15, ssl0 to ssl63) of the machine UMID, by default its first console.
 
     What was said last is shown first. Ctrl-] leaves, and so does `~.` at the beginning of a line; the machine goes on.
@@ -18,6 +19,7 @@ def command(umid: str, line: str | None, escape: str) -> int:
     \b
     Example:
       uml console debian
+      uml console --list debian
       uml console debian con0 </dev/null | grep -m 1 'login:'
     """
     import trio
@@ -26,5 +28,19 @@ def command(umid: str, line: str | None, escape: str) -> int:
     from runtime.consoles.escape import Escape, parse_key
     from runtime.consoles.spec import Line
 
+    if lists:
+        return _list(umid)
     name = str(Line.parse(line)) if line else None
     return trio.run(attach, find_socket(umid), name, Escape(parse_key(escape)))
+
+
+def _list(umid: str) -> int:
+    import trio
+
+    from runtime.cli.printing import printable
+    from runtime.machines import client
+
+    lines = dict(trio.run(client.state, client.find(umid)).get("lines", {}))
+    for line, place in lines.items():
+        click.echo(printable(f"{line}  {place}"))
+    return 0

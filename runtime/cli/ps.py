@@ -1,47 +1,73 @@
-"""`uml ps`: the machines that run."""
+"""`uml ps`: the machines that run, and those that have ended."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
-from runtime.cli.printing import printable
-
-_ENDLESS = 1 << 14
-"""The width of what is no terminal: a line for each machine, whatever is in it."""
+from runtime.cli.printing import print_table, printable
 
 
 @click.command("ps")
+@click.option("-a", "--all", "with_ended", is_flag=True, help="Those that have ended, too.")
 @click.option("--json", "as_json", is_flag=True, help="List them as JSON.")
 @click.option("--uml-dir", metavar="DIR", help="Where their directories are.  [~/.uml]")
-def command(as_json: bool, uml_dir: str | None) -> None:
-    """List the machines of this user that run.
+@click.argument("umid", required=False)
+def command(with_ended: bool, as_json: bool, uml_dir: str | None, umid: str | None) -> None:
+    """List the machines of this user that run; with UMID that one, and where its consoles are.
 
     MEMORY is what the kernel takes of this host's, and what the guest has; CPU is the time of processors that it has
-    used.
+    used. With -a those that have ended come last, with the kernel's exit status and the last line of their log:
+    'uml logs' shows all of it, and 'uml rm' forgets them.
 
     \b
     Example:
       uml ps
+      uml ps -a
       uml ps --json | jq -r '.[].umid'
     """
+    from runtime.machines.directory import machines_directory
+
+    machines = machines_directory(uml_dir)
+    if as_json:
+        click.echo(json.dumps(_messages(machines, with_ended, umid), indent=2))
+    else:
+        _show(machines, with_ended, umid)
+
+
+def _messages(machines: Path, with_ended: bool, umid: str | None) -> list[dict[str, object]]:
     from dataclasses import asdict
 
     import trio
 
-    from runtime.machines.directory import machines_directory
+    from runtime.machines.ended import all_ended
+    from runtime.machines.listing import listing
+
+    running = [asdict(each) for each in trio.run(listing, machines)]
+    ended = [{"state": "ended", **asdict(each)} for each in all_ended(machines)] if with_ended else []
+    return [each for each in (*running, *ended) if umid in (None, each["umid"])]
+
+
+def _show(machines: Path, with_ended: bool, umid: str | None) -> None:
+    from time import time
+
+    import trio
+
+    from runtime.machines.ended import all_ended, shown
     from runtime.machines.listing import HEADINGS, listing
+    from umlfs.errors import UmlError
 
-    found = trio.run(listing, machines_directory(uml_dir))
-    if as_json:
-        click.echo(json.dumps([asdict(each) for each in found], indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*HEADINGS, box=None, pad_edge=False)
-    for each in found:
-        table.add_row(*(Text(printable(cell), overflow="fold") for cell in each.cells()))
-    Console(width=None if Console().is_terminal else _ENDLESS).print(table)
+    running = trio.run(listing, machines)
+    rows = [each.cells() for each in running]
+    if with_ended:
+        blank = [""] * 4
+        rows += [[it.umid, "", shown(it, time()), it.root, *blank, it.last_words] for it in all_ended(machines)]
+    if umid is not None:
+        rows = [row for row in rows if row[0] == umid]
+        if not rows:
+            raise UmlError(f"{umid}: no such machine is running", "'uml ps -a' lists those that have ended, too")
+    print_table((*HEADINGS, "LAST WORDS") if with_ended else HEADINGS, rows)
+    for line, place in next((each.lines for each in running if each.umid == umid), {}).items():
+        click.echo(printable(f"{line}  {place}"))

@@ -5,7 +5,7 @@
     control         commands to the supervisor
     lines           the consoles
     events          what happens to the machine
-    log             what the kernel said since the machine was started
+    log             what the kernel said since the machine was started; kept when it ends, see `ended`
     machine.toml    the machine's description
 
 A directory whose lock nobody holds is stale: the next machine of that name takes it over.
@@ -68,8 +68,6 @@ class MachineDirectory:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
-        self.keep_log = False
-        """The log is to stay when the machine is gone: it tells why."""
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -80,14 +78,8 @@ class MachineDirectory:
         os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
 
     def _close(self) -> None:
-        """Remove what is there, but for a log that is wanted; then the name is free."""
-        if self.keep_log:
-            for entry in self.path.iterdir():
-                if entry.name not in (LOG, PID):
-                    _remove(entry)
-            (self.path / PID).unlink(missing_ok=True)
-        else:
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what is there; then the name is free."""
+        shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 

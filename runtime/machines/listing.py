@@ -46,6 +46,8 @@ class Listed:
     """What its devices have done, see `runtime.machines.statistics`."""
     jail: Message = field(default_factory=dict)
     """What keeps its kernel process from the host, see `runtime.jail.layers`."""
+    lines: dict[str, str] = field(default_factory=dict)
+    """Where each console and serial line is on the host, as `con1`: `pts:/dev/pts/3`."""
 
     def cells(self) -> list[str]:
         """For a person to read."""
@@ -56,7 +58,7 @@ class Listed:
             self.root,
             f"{self.used >> 20}M/{self.memory >> 20}M" if self.memory else f"{self.used >> 20}M",
             f"{self.cpu:.1f}s",
-            _duration(self.uptime),
+            duration(self.uptime),
             ", ".join(self.devices),
         ]
 
@@ -104,6 +106,7 @@ async def _looked_after(path: Path) -> Listed:
             [str(each) for each in told["devices"]],
             [dict(each) for each in told.get("statistics", [])],
             dict(told.get("jail", {})),
+            {str(line): str(place) for line, place in dict(told.get("lines", {})).items()},
         )
     except (UmlError, KeyError, TypeError, ValueError):
         return Listed(path.name, layout.read_pid(path), None, "no answer")
@@ -134,7 +137,8 @@ def _cost(kernel: int) -> tuple[int, float]:
     return used, seconds
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for a person: the two greatest units."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -8,7 +8,7 @@ import random
 import signal
 import string
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +20,7 @@ from runtime.consoles.spec import BOOT_CONSOLE, LineKind
 from runtime.jail.layers import OPEN
 from runtime.machine.machine import Machine
 from runtime.machines import directory as layout
-from runtime.machines import service, statistics
+from runtime.machines import ended, service, statistics
 from runtime.machines.channel import ControlChannel
 from runtime.machines.control_wire import Message, ProtocolError, text
 from runtime.machines.description import Description, save
@@ -84,11 +84,16 @@ class Supervisor:
         self._pulse: Pulse | None = None
         self._since = time.time()
         self._boots = 0
+        self._status: int | None = None
+        """The kernel's exit status, once it has ended; 128 + N after signal N."""
+        self._how = ended.NEVER_UP
+        """Why the machine ended, if not well."""
         self._asked: str | None = None
         """`halt` or `reboot`, if the kernel was told to do that without a word of its own."""
         self._ending = False
         """No more boots."""
         self._events: Publisher | None = None
+        self._lines: Consoles | None = None
         self._scope = trio.CancelScope()
 
     @property
@@ -105,15 +110,33 @@ class Supervisor:
         parent = layout.machines_directory(self.description.uml_dir)
         with layout.claimed(parent, self.description.umid) as directory:
             save(self.description, directory / layout.DESCRIPTION)
-            with contextlib.closing(LogFile(directory / layout.LOG)) as log, logging_to(log):
+            log = LogFile(directory / layout.LOG)
+            with self._remembered(directory), contextlib.closing(log), logging_to(log):
                 return await self._live(directory, log, ready)
+
+    @contextlib.contextmanager
+    def _remembered(self, directory: layout.MachineDirectory) -> Iterator[None]:
+        """Keeps the log, and how the machine ended, for `uml ps -a` and `uml logs`."""
+        try:
+            yield
+        finally:
+            how = ended.Ended(
+                self.description.umid,
+                self._status,
+                self._how,
+                root_of(self.description),
+                self._since,
+                time.time(),
+            )
+            with contextlib.suppress(OSError):
+                ended.keep(directory.path, how)
 
     # One life ---------------------------------------------------------------------------------
 
     async def _live(self, directory: layout.MachineDirectory, log: LogFile, ready: Ready) -> int:
         status = 1
         async with contextlib.AsyncExitStack() as stack:
-            consoles = await stack.enter_async_context(self._consoles(directory))
+            self._lines = consoles = await stack.enter_async_context(self._consoles(directory))
             self._events = await stack.enter_async_context(publishing(directory / layout.EVENTS, self.description.umid))
             stack.enter_context(self._placement.applied(self.description.umid))
             nursery = await stack.enter_async_context(trio.open_nursery())
@@ -165,6 +188,7 @@ class Supervisor:
                 served = mconsole.serving(public, machine.mconsole, requests.handlers(), HELP, machine.replies)
                 async with served, self._pulse.felt():
                     self._boots += 1
+                    self._how = ended.BY_FORCE
                     self.state = "running"
                     ready()
                     await machine.ended()
@@ -188,12 +212,14 @@ class Supervisor:
         """The exit status of a kernel that ended well. UmlError for one that did not."""
         status = machine.returncode or 0
         self._tell(Event.EXIT, f"the kernel's exit status was {status}")
+        self._status = status if status >= 0 else 128 - status
         if status >= 0 or self._asked == "kill":
+            self._how = "" if self._asked != "kill" else ended.BY_FORCE
             return max(status, 0)
-        directory.keep_log = True
-        what = "the guest panicked" if machine.panicked else machine.ending
+        self._how = what = "the guest panicked" if machine.panicked else machine.ending
         error = machine.failure(what)
-        raise UmlError(what, f"its log is in {directory / layout.LOG}", details=error.details)
+        log = ended.log_of(directory.path)
+        raise UmlError(what, f"its log is in {log}, 'uml logs {directory.path.name}' shows it", details=error.details)
 
     # What it says -----------------------------------------------------------------------------
 
@@ -267,6 +293,7 @@ class Supervisor:
             "boots": self._boots,
             "devices": self._devices(),
             "consoles": [str(line) for line in self._specs.served() if line.kind in LineKind],
+            "lines": {str(line): self._lines.describe(line) for line in self._lines.ends} if self._lines else {},
             "jail": (self._machine.layers if self._machine else OPEN).message(),
             "placement": asdict(self._placement),
             "statistics": statistics.messages(self._machine.stores if self._machine else ()),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.machines.directory import is_locked, read_pid
+from runtime.machines.ended import ENDED
 from runtime.process.processes import MARK
 from tests.guest.caller import eventually
 from tests.ordinary import ROOT, OrdinaryUser
@@ -84,9 +85,9 @@ class Household:
                 viewer.kill()
 
     def left(self) -> list[str]:
-        """What is there of machines, but for logs that were kept."""
+        """What is there of machines, but for the logs of those that have ended."""
         found = [str(path) for path in (self.home / "run").iterdir()]
-        found += [str(path) for path in self.machines.glob("*/*") if path.name != "log"]
+        found += [str(path) for path in self.machines.glob("*/*") if path.parent.name != ENDED]
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if f"{MARK}={self.home}/run".encode() in (entry / "environ").read_bytes():

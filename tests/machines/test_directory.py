@@ -50,17 +50,6 @@ def test_a_kernel_started_by_hand_is_respected(tmp_path: Path) -> None:
         kernel.kill()
 
 
-def test_a_log_is_kept(tmp_path: Path) -> None:
-    with claimed(tmp_path, "it") as directory:
-        (directory / "log").write_text("why")
-        (directory / "mconsole").touch()
-        directory.keep_log = True
-    assert [path.name for path in (tmp_path / "it").iterdir()] == ["log"]
-    with claimed(tmp_path, "it"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_places_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UmlError, match="too long"), claimed(tmp_path / ("x" * 100), "it"):
         pass

@@ -16,6 +16,7 @@ import pytest
 
 from runtime.guest.initramfs import build, find_busybox
 from runtime.kernels.kernel import find_kernel
+from runtime.machines.ended import ENDED
 from runtime.mconsole.wire import NoticeKind, decode_notification
 from tests import needs
 from tests.guest.test_interactive import CTRL_C, on_terminal
@@ -52,11 +53,24 @@ def test_a_life(ordinary: Household) -> None:
     restart(uml)
     assert uml.ok("halt", "it") == ""
     assert uml.ps() == []
-    assert list(uml.machines.iterdir()) == []
+    assert [path.name for path in uml.machines.iterdir()] == [ENDED]
+    look_back(uml)
     assert uml.error("exec", "it", "--", "true") == (
         125,
         "it: no such machine is running; 'uml ps' lists those that run",
     )
+
+
+def look_back(uml: Household) -> None:
+    """How the machine ended, and what it said, until it is forgotten."""
+    (found,) = json.loads(uml.ok("ps", "-a", "--json"))
+    assert (found["umid"], found["state"], found["status"], found["how"]) == ("it", "ended", 0, "")
+    assert "ended (0) " in uml.ok("ps", "-a")
+    assert "Linux version" in uml.ok("logs", "-f", "it")
+    assert found["last_words"] in uml.ok("logs", "--tail", "3", "it")
+    assert uml.ok("rm", "it") == ""
+    assert json.loads(uml.ok("ps", "-a", "--json")) == []
+    assert uml.error("rm", "it") == (1, "it: no such machine has ended; 'uml ps -a' lists those that have")
 
 
 def run_commands(uml: Household) -> None:
@@ -330,7 +344,7 @@ def test_panic(me: Household) -> None:
     assert eventually(lambda: me.ps() == [] and (me.home / "panicked").exists())
     assert eventually(lambda: "bad panic sysrq triggered crash" in (me.home / "panicked").read_text())
     assert int((me.home / "processors").read_text()) == len(os.sched_getaffinity(0))
-    assert "Kernel panic" in (me.machines / "bad/log").read_text()
+    assert "Kernel panic" in (me.machines / ENDED / "bad/log").read_text()
     with heard:
         told = [decode_notification(heard.recv(4096)) for _ in range(2)]
     assert [each.kind for each in told] == [NoticeKind.BOOT, NoticeKind.PANIC]
@@ -338,7 +352,7 @@ def test_panic(me: Household) -> None:
     # The name is free again.
     me.ok("boot", "-d", "umid=bad", "mem=64M")
     me.ok("halt", "--now", "bad")
-    assert list(me.machines.iterdir()) == []
+    assert [path.name for path in me.machines.iterdir()] == [ENDED]
 
 
 def test_killed(me: Household) -> None:
@@ -346,14 +360,17 @@ def test_killed(me: Household) -> None:
     me.ok("boot", "-d", "umid=it", "mem=64M", "--hang-after", "1", "--on-hang", 'echo "$UML_TEXT" >hung')
     (found,) = me.ps()
     hang(me, found["kernel"])
+    assert me.error("rm", "it") == (1, "it: is running; 'uml halt it' ends it")
     os.kill(found["pid"], signal.SIGKILL)
     assert eventually(lambda: not os.path.exists(f"/proc/{found['kernel']}"))
     assert me.ps() == []
+    assert [each["how"] for each in json.loads(me.ok("ps", "-a", "--json"))] == ["killed"]
+    assert "Linux version" in me.ok("logs", "it")
     me.ok("boot", "-d", "umid=it", "mem=64M")
     (found,) = me.ps()
     os.kill(found["pid"], signal.SIGTERM)
     assert eventually(lambda: not os.path.exists(f"/proc/{found['pid']}"))
-    assert list(me.machines.iterdir()) == []
+    assert [path.name for path in me.machines.iterdir()] == [ENDED]
 
 
 def hang(uml: Household, kernel: int) -> None:
