@@ -28,7 +28,6 @@ LAST_BYTES: Final = 4096
 UNKNOWN: Final = "killed"
 """How a machine ended whose supervisor could not say."""
 BY_FORCE: Final = "ended by force"
-NEVER_UP: Final = "did not come up"
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class Supervisor:
         self._boots = 0
         self._status: int | None = None
         """The kernel's exit status, once it has ended; 128 + N after signal N."""
-        self._how = ended.NEVER_UP
+        self._how = ended.BY_FORCE
         """Why the machine ended, if not well."""
         self._asked: str | None = None
         """`halt` or `reboot`, if the kernel was told to do that without a word of its own."""
@@ -116,7 +116,8 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _remembered(self, directory: layout.MachineDirectory) -> Iterator[None]:
-        """Keeps the log, and how the machine ended, for `uml ps -a` and `uml logs`."""
+        """Keeps the log, and how the machine ended, for `uml ps -a` and `uml logs`. Of one that never came up nothing is
+        kept: whoever started it is told why."""
         try:
             yield
         finally:
@@ -128,8 +129,9 @@ class Supervisor:
                 self._since,
                 time.time(),
             )
-            with contextlib.suppress(OSError):
-                ended.keep(directory.path, how)
+            if self._boots:
+                with contextlib.suppress(OSError):
+                    ended.keep(directory.path, how)
 
     # One life ---------------------------------------------------------------------------------
 
@@ -188,7 +190,6 @@ class Supervisor:
                 served = mconsole.serving(public, machine.mconsole, requests.handlers(), HELP, machine.replies)
                 async with served, self._pulse.felt():
                     self._boots += 1
-                    self._how = ended.BY_FORCE
                     self.state = "running"
                     ready()
                     await machine.ended()
