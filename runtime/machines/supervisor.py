@@ -116,8 +116,8 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _remembered(self, directory: layout.MachineDirectory) -> Iterator[None]:
-        """Keeps the log, and how the machine ended, for `uml ps -a` and `uml logs`. Of one that never came up nothing is
-        kept: whoever started it is told why."""
+        """Keeps the log, and how the machine ended, for `uml ps -a` and `uml logs`. Nothing is kept of one that never
+        came up: whoever started it is told why."""
         try:
             yield
         finally:
