@@ -119,7 +119,6 @@ def capture(name: str, file: str | None, written: str | None) -> None:
     if place is None:
         raise UsageError("no file", "name one, or -w - for standard output")
     path, _ = lab.find(name)
-    lab.start(path)
     try:
         with click.open_file(place, "wb") as target:
             _capture(name, target)
@@ -134,7 +133,7 @@ def _capture(name: str, target: IO[bytes]) -> None:
     from umlfs.wire import pcap
 
     path, _ = lab.find(name)
-    with lab.connect(path) as connection:
+    with lab.join(path) as connection:
         lab.request(connection, {"do": "capture"})
         connection.settimeout(None)
         target.write(pcap.header())

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ DESCRIPTION: Final = "network.json"
 NAME_FORM: Final = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 RESERVED: Final = frozenset({"none", "user"})
 MESSAGE_MAX: Final = 1 << 16
+JOIN_SECONDS: Final = 5.0
+"""How long a switch that does not answer may be starting or ending."""
 FIRST: Final = 100
 """The number of the first address that machines are given. Those below are slirp4netns's: it answers DHCP, too."""
 GATEWAY: Final = 2
@@ -185,6 +188,20 @@ def start(path: Path) -> None:
     if done.returncode and not is_running(path):
         said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
         raise UmlError(f"{path.name}: its switch does not start: {said[-1] if said else 'it said nothing'}")
+
+
+def join(path: Path) -> socket.socket:
+    """A connection to the switch, which is started if it does not run. One that is just starting or ending, since nobody
+    is left on it, is waited for. UmlError. Blocks."""
+    limit = time.monotonic() + JOIN_SECONDS
+    while True:
+        start(path)
+        try:
+            return connect(path)
+        except UmlError:
+            if time.monotonic() > limit:
+                raise
+        time.sleep(0.05)
 
 
 def connect(path: Path) -> socket.socket:

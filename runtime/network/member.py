@@ -44,8 +44,7 @@ class Member:
     async def attached(self, place: Place) -> AsyncIterator[MemberAttachment]:
         """See `Network`."""
         path, _ = labs.find(self.name)
-        await trio.to_thread.run_sync(labs.start, path)
-        with labs.connect(path) as connection:
+        with await trio.to_thread.run_sync(labs.join, path) as connection:
             it = self.impairment
             hello = {
                 "do": "attach",
