@@ -118,7 +118,7 @@ def capture(name: str, file: str | None, written: str | None) -> None:
     place = written or file
     if place is None:
         raise UsageError("no file", "name one, or -w - for standard output")
-    path, _ = lab.find(name)
+    lab.find(name)
     try:
         with click.open_file(place, "wb") as target:
             _capture(name, target)

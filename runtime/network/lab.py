@@ -191,8 +191,10 @@ def start(path: Path) -> None:
 
 
 def join(path: Path) -> socket.socket:
-    """A connection to the switch, which is started if it does not run. One that is just starting or ending, since nobody
-    is left on it, is waited for. UmlError. Blocks."""
+    """A connection to the switch, which is started if it does not run. Blocks. UmlError.
+
+    A switch that is just starting, or ending since nobody is left on it, is waited for.
+    """
     limit = time.monotonic() + JOIN_SECONDS
     while True:
         start(path)
