@@ -36,7 +36,7 @@ class SqlKind(TreeKind):
             return _CLAIM if file.read(len(_MAGIC)) == _MAGIC else 0
 
     def files(self, argument: str) -> Sequence[str]:
-        return () if argument.startswith(_POSTGRES) else (file_of(argument),)
+        return () if "://" in argument else (file_of(argument),)
 
     def plant(self, words: Words) -> Plant:
         from umlfs.externfs.sql.nodes import Root
