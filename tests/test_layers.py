@@ -132,6 +132,7 @@ OF_OUR_GROUP = {
     "runtime/process/background.py": "makes a session",
     "runtime/standby/server.py": "makes a session",
     "runtime/host/suite.py": "the tests, which Ctrl-C is for",
+    "runtime/inspect/editing.py": "an editor, which the terminal is for",
 }
 """Modules that start processes without saying which group they are in, and why that is well."""
 

@@ -15,8 +15,11 @@ networks = click.option(
     "--net",
     "networks",
     multiple=True,
-    metavar="KIND[:OPTION,...]",
-    help="A network card: user (the internet, through this host), one that uml net has made, or none.",
+    is_flag=False,
+    flag_value="user",
+    metavar="[KIND[:OPTION,...]]",
+    help="A network card: user (the internet, through this host), which is meant where nothing is said, one that "
+    "uml net has made, or none.",
 )
 publish = click.option(
     "-p",

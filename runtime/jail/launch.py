@@ -151,7 +151,7 @@ class Launch:
     def _unusable(self) -> str:
         """Why somebody who owns nothing could not use what is given."""
         it = self._grants
-        wanted = ((self._programs, 5), (it.read, 4), (it.sockets, 2), (it.write, 6))
+        wanted = (([self._kernel, *it.execute], 5), (self._programs, 4), (it.read, 4), (it.sockets, 2), (it.write, 6))
         shut = next(filter(None, (kept_from(paths, bits) for paths, bits in wanted)), None)
         return f"only its owner may open {shut}" if shut else ""
 

@@ -8,12 +8,14 @@ import pytest
 
 from runtime.appliance.program import program
 from runtime.guest.initramfs import _complaint
+from runtime.host import compiled
 from umlfs.errors import UmlError
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "INSTALLED", tmp_path / "nothing installed")
     return tmp_path / "umlfs"
 
 

@@ -94,7 +94,9 @@ async def test_files_and_sockets(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.send(b"hello")
-        assert await read(Descriptor(theirs.fileno(), write=False), 10) == b"hello"
+        stream = Descriptor(theirs.fileno(), write=False)
+        assert await read(stream, 10) == b"hello"
+        stream.close()
 
 
 async def test_a_full_disk() -> None:
