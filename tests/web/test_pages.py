@@ -69,6 +69,7 @@ def test_of_two_viewers_of_a_console_one_types(person: Person, browser: Browser,
 
 def test_the_management_console_answers(person: Person, site: Site) -> None:
     person.page.goto(f"{site.origin}/#/mconsole/web")
+    expect(person.page.get_by_label("Request")).to_be_focused()
     person.page.keyboard.type("version")
     person.page.keyboard.press("Enter")
     expect(person.page.locator("pre")).to_contain_text("Linux")
