@@ -17,6 +17,8 @@ from runtime.cli.historical.frame import WrongUsage, complain
 
 CONTROL = "/tmp/uml.ctl"
 DATA = "/tmp/uml.data"
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end it."""
 USAGE = """\
 Usage : {0} [ -unix control-socket ] [ -hub ] [ -tap tap-device ]
 or : {0} -compat-v0 [ -unix control-socket data-socket ] [ -hub ] [ -tap tap-device ]
@@ -76,6 +78,8 @@ def run(words: Words, ready: Callable[[], None]) -> int:
     from umlfs.errors import UmlError
     from umlfs.host.listening import unix_listener
 
+    # One that comes early must not leave the socket behind.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     with ExitStack() as stack:
         try:
             control = stack.enter_context(unix_listener(words.control))
@@ -122,7 +126,8 @@ async def _obey(scope: object) -> None:
             token.run_sync_soon(scope.cancel)
 
         threading.Thread(target=wait, daemon=True).start()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*ENDING) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         async for _ in signals:
             scope.cancel()
             return
