@@ -68,6 +68,8 @@ class Apt:
             if not _SUITE.match(suite):
                 raise UsageError(f"{suite}: not a suite of Debian", "name one such as trixie, testing or sid")
         here = debian()
+        if not mirror and not here.uri:
+            raise UmlError("this host's apt has no mirror of Debian", "name one by --mirror")
         self.source = Source(mirror or here.uri, tuple(suites), keyring or here.signed_by)
         self._say = say
         root = cache.directory()

@@ -14,8 +14,6 @@ KEYRINGS: Final = (
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
 )
 """Debian's own keys, as its package debian-archive-keyring has them, on every Debian and in other distributions."""
-DEBIAN: Final = "http://deb.debian.org/debian"
-"""For hosts whose apt knows no mirror of Debian."""
 _MIRROR: Final = re.compile(r"(?:https?|file|mirror\+\w+|ftp|copy):.*/debian/?\Z")
 
 _ONE_LINE: Final = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<rest>.*)\Z")
@@ -43,11 +41,12 @@ def sources(etc: Path = ETC) -> list[Source]:
 
 
 def debian(etc: Path = ETC) -> Source:
-    """The mirror of Debian's main archive that this host uses, with the keys to check it by."""
+    """The mirror of Debian's main archive that this host uses, with the keys to check it by. Its address is empty
+    where apt knows none."""
     for source in sources(etc):
         if _MIRROR.match(source.uri):
             return Source(source.uri.rstrip("/"), source.suites, source.signed_by or _keyring())
-    return Source(DEBIAN, (), _keyring())
+    return Source("", (), _keyring())
 
 
 def _keyring() -> str:

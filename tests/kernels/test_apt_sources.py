@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.kernels.apt_sources import DEBIAN, Source, debian, sources
+from runtime.kernels.apt_sources import Source, debian, sources
 
 STANZAS = """\
 # a remark
@@ -55,10 +55,10 @@ def test_both_forms(tmp_path: Path) -> None:
     ("line", "uri"),
     [
         ("deb http://a.example/debian/ x main", "http://a.example/debian"),
-        ("deb http://a.example/debian-security x main", DEBIAN),
-        ("deb http://archive.ubuntu.com/ubuntu noble main", DEBIAN),
-        ("deb cdrom:[Debian]/debian x main", DEBIAN),
-        ("", DEBIAN),
+        ("deb http://a.example/debian-security x main", ""),
+        ("deb http://mirror.example/ubuntu noble main", ""),
+        ("deb cdrom:[Debian]/debian x main", ""),
+        ("", ""),
     ],
 )
 def test_which_is_debian_s(tmp_path: Path, line: str, uri: str) -> None:
