@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,7 @@ from umlfs.errors import UmlError, UsageError
 PACKAGE: Final = re.compile(r"linux-source(-\d+\.\d+)?\Z")
 ROOM: Final = 4 << 30
 """Bytes for a tree and what is built of it."""
+SCRATCH: Final = ".unpack-"
 
 
 def workshop() -> Path:
@@ -92,9 +95,25 @@ def _unpacked(archive: Path, key: str, say: Say) -> Path:
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
-    place = workshop() / f".unpack-{os.getpid()}"
-    place.mkdir()
+    """A new directory of the workshop, gone afterwards. Those of killed processes go first: nobody locks them."""
+    with contextlib.ExitStack() as held:
+        with _locked(workshop()):
+            for left in workshop().glob(SCRATCH + "*"):
+                with contextlib.suppress(OSError), _locked(left, fcntl.LOCK_NB):
+                    shutil.rmtree(left, ignore_errors=True)
+            place = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=workshop()))
+            held.enter_context(_locked(place))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, how: int = 0) -> Iterator[None]:
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield place
+        fcntl.flock(number, fcntl.LOCK_EX | how)
+        yield
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        os.close(number)

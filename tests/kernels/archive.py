@@ -8,6 +8,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -157,3 +158,19 @@ def _copy_modules(kernel: Kernel, place: Path) -> None:
         lines.append(f"{name}: {' '.join(wanted)}\n")
     (place / "modules.dep").write_text("".join(lines))
     shutil.copy(kernel.modules / "modules.builtin", place / "modules.builtin")
+
+
+def make_source_package(place: Path, tree: Path, version: str) -> Path:
+    """A package with the source of a kernel, which is what `tree` holds."""
+    packed = place / f"package-{version}"
+    (packed / "usr/src").mkdir(parents=True)
+    (packed / "DEBIAN").mkdir()
+    (packed / "DEBIAN/control").write_text(
+        f"Package: linux-source-{version}\nVersion: {version}-1\nArchitecture: amd64\n"
+        "Maintainer: nobody <n@example.org>\nDescription: a source\n"
+    )
+    with tarfile.open(packed / f"usr/src/linux-source-{version}.tar.xz", "w:xz") as file:
+        file.add(tree, f"linux-source-{version}")
+    built = place / f"linux-source-{version}.deb"
+    subprocess.run(["dpkg-deb", "-b", packed, built], capture_output=True, check=True)
+    return built

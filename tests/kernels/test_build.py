@@ -12,8 +12,9 @@ from runtime.kernels import store
 from runtime.kernels.build import Plan, build, dry_run, first_error, lacking
 from runtime.kernels.flavours import FLAVOURS, check, fragment, parse, wanted
 from runtime.kernels.kernel import find_kernel, system_kernel
-from runtime.kernels.source_tree import source_tree
+from runtime.kernels.source_tree import SCRATCH, source_tree, workshop
 from tests import needs
+from tests.kernels.archive import make_source_package, served
 from umlfs.errors import UmlError, UsageError
 
 MAKEFILE = """\
@@ -109,6 +110,17 @@ def test_an_archive(tree: Path, tmp_path: Path) -> None:
     found = source_tree(str(archive), mirror=None, keyring=None, say=print)
     assert (found / "Kbuild").is_file()
     assert found == source_tree(str(archive), mirror=None, keyring=None, say=print)
+
+
+def test_a_package_of_debian(tree: Path, tmp_path: Path) -> None:
+    """It is unpacked twice, the package and the archive in it; what a killed process left there goes."""
+    left = workshop() / f"{SCRATCH}1"
+    left.mkdir()
+    with served(tmp_path) as archive:
+        archive.add("testing", make_source_package(tmp_path, tree, "9.1"))
+        found = source_tree(None, mirror=archive.url, keyring=str(archive.keyring), say=print)
+    assert (found / "Kbuild").is_file()
+    assert list(workshop().iterdir()) == [found]
 
 
 def test_dry_run(tree: Path) -> None:
