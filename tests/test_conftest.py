@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.host.suite import FAILED_CHECKS
+from runtime.host.suite import FAILED_CHECKS, side_by_side
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = """
@@ -75,3 +75,14 @@ def test_a_check_that_failed_before_fails_the_run(outcomes: Path) -> None:
     assert status == 1
     assert re.search(r"failed before the tests =+\nmypy --strict\n", out)
     assert re.fullmatch(r"=+ 1 passed, \d+ deselected in .* =+", out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("arguments", [["-s"], ["--pdb", "-x"], ["tests/cli/test_help.py::test_x"], ["-n4"], ["--co"]])
+def test_one_process_where_it_must_be(arguments: list[str]) -> None:
+    assert side_by_side(arguments, 2) == []
+
+
+def test_side_by_side() -> None:
+    assert side_by_side(["tests/cli", "-x"], 2) == ["--numprocesses=2", "--dist=loadfile"]
+    assert side_by_side([], 64) == ["--numprocesses=4", "--dist=loadfile"]
+    assert side_by_side([], 1) == []

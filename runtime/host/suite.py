@@ -16,6 +16,12 @@ FAILED_CHECKS = "UML_TEST_FAILED_CHECKS"
 """Environment variable that tells tests/conftest.py which checks failed before pytest: it then fails the run. Whoever
 calls `run` may name some in it (.ci/run does)."""
 
+WORKERS_MAX = 4
+"""How many processes run tests at most. Each boots guests, of some 100 MB and two busy processes."""
+
+ALONE = frozenset(["-s", "--capture", "--pdb", "--trace", "--collect-only", "--co", "--numprocesses"])
+"""Options of pytest that want one process."""
+
 WHY_ROOT = "pytest runs as root, by sudo: tests mount, and make the ordinary users whose part they play"
 ROOTS_CACHE = "/root/.cache/umlfs/tests"
 USERS_OWN = frozenset(
@@ -38,12 +44,22 @@ def run(pytest_args: Sequence[str], *, style: bool = True) -> NoReturn:
     os.environ[FAILED_CHECKS] = ", ".join([before, *failed] if before else failed)
     # Peers such as mke2fs and modinfo lie where the PATH of an ordinary user does not lead.
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    pytest = [sys.executable, "-m", "pytest"]
+    pytest = [sys.executable, "-m", "pytest", *side_by_side(pytest_args, len(os.sched_getaffinity(0)))]
     if may_be_root():
         print(f"uml: {WHY_ROOT}", file=sys.stderr, flush=True)
         os.execvp("sudo", [*as_root(os.environ), *pytest, "-o", f"cache_dir={ROOTS_CACHE}/pytest", *pytest_args])
     cache = [] if keeps else ["-p", "no:cacheprovider"]
     os.execv(sys.executable, [*pytest, *cache, *pytest_args])
+
+
+def side_by_side(pytest_args: Sequence[str], processors: int) -> list[str]:
+    """The options that let test files run side by side: one for each processor, up to WORKERS_MAX.
+    None where `pytest_args` want one process, or name files."""
+    names = {each.split("=")[0] for each in pytest_args}
+    chosen = any(".py" in each for each in pytest_args)
+    if processors < 2 or chosen or names & ALONE or any(each.startswith("-n") for each in pytest_args):
+        return []
+    return [f"--numprocesses={min(processors, WORKERS_MAX)}", "--dist=loadfile"]
 
 
 def may_be_root() -> bool:

@@ -29,6 +29,7 @@ def became(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(os, "execv", execv)
     monkeypatch.setattr(os, "execvp", execv)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     monkeypatch.setattr(suite, "may_be_root", lambda: False)
     monkeypatch.setenv(suite.FAILED_CHECKS, "")
     monkeypatch.setenv("PATH", "/usr/bin")
