@@ -282,6 +282,9 @@ class Equipment:
                 self.arguments.append(native_word(spec) if self.look_only else await native_argument(spec))
                 if not self.look_only:
                     self.grants.add_files(native_files(spec))
+                if spec.shared and not self.look_only:
+                    # The driver locks nothing then. What we hold keeps out those who do not share it.
+                    stack.push_async_callback(_close, await open_ubd(spec))
                 self.raid = True  # who knows what it holds
                 self._found[spec.name] = spec.name, None
                 self.writes_disks |= not spec.read_only

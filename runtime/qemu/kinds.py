@@ -36,8 +36,8 @@ class QemuKind(SourceKind):
         if not path:
             raise UsageError(f"{self.format}: no file given", f"write {self.format}:FILE")
         refuse_options(f"{self.format}:{path}", options)
-        if not options.lock:
-            raise UsageError(f"{path}: qemu locks its images", "leave out flag c")
+        if options.shared:
+            raise UsageError(f"{path}: an image that qemu serves cannot be shared", "share a raw image")
         # The file's own errors in our own words: qemu's are for what is in it.
         access = os.O_RDONLY if options.read_only else os.O_RDWR
         os.close(os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY))

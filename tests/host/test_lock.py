@@ -42,9 +42,9 @@ def image(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def held(path: Path, mode: str) -> Iterator[int]:
-    """Another process that has a POSIX lock on all of the file."""
-    command = [sys.executable, "-c", HOLDER, str(path), mode]
+def held(path: Path, mode: str, program: str = HOLDER) -> Iterator[int]:
+    """Another process that has a lock on the file: by default a POSIX lock on all of it."""
+    command = [sys.executable, "-c", program, str(path), mode]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "held\n"
@@ -91,6 +91,42 @@ def test_closing_the_file_elsewhere_does_not_let_others_in(image: Path) -> None:
     assert seen_by_others(image) != "free"
     assert holder(file.fileno(), exclusive=True) is None, "we are in nobody's way who has this very descriptor"
     file.close()
+
+
+SHARER = """
+import sys
+from umlfs.blocks.raw import open_file
+file = open_file(sys.argv[1], shared=True, read_only=sys.argv[2] == "r")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("mode", ["w", "r"])
+def test_processes_share(image: Path, mode: str) -> None:
+    """Writers who share a file exclude all who do not; those who only read it, all other writers."""
+    with held(image, mode, SHARER) as pid:
+        open_file(image, shared=True).close()
+        open_file(image, shared=True, read_only=True).close()
+        assert f"(pid {pid})" in refused(image)
+        assert seen_by_others(image) == str(pid)
+        if mode == "w":
+            assert "flag c" in refused(image, read_only=True)
+        else:
+            open_file(image, read_only=True).close()
+    with held(image, "w"), pytest.raises(UmlError, match="in use by python"):
+        open_file(image, shared=True)
+
+
+def test_a_shared_lock_outlives_a_close_elsewhere(image: Path) -> None:
+    file = open_file(image, shared=True)
+    with image.open("rb"):
+        pass
+    assert seen_by_others(image) != "free"
+    open_file(image, lock=False).close()
+    assert seen_by_others(image) == str(os.getpid())
+    file.close()
+    assert seen_by_others(image) == "free"
 
 
 def test_without_locks(image: Path) -> None:

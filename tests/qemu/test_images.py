@@ -119,7 +119,7 @@ async def test_missing_and_unknown(tmp_path: Path) -> None:
     image = make(tmp_path / "image", "qcow2")
     with pytest.raises(UsageError, match="unknown option 'colour'"):
         await parse(str(image)).device(OpenOptions(extra={"colour": "blue"}))
-    with pytest.raises(UsageError, match="qemu locks its images"):
+    with pytest.raises(UsageError, match="an image that qemu serves cannot be shared"):
         await open_ubd(parse_ubd(f"ubd0c={image}"))
 
 

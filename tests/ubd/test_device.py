@@ -6,6 +6,7 @@ import errno
 import os
 import random
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -119,13 +120,64 @@ async def test_flag_d_takes_a_cow_file_as_it_is(tmp_path: Path) -> None:
     await device.close()
 
 
-async def test_flag_c_takes_no_locks(image: Path) -> None:
-    first = await opened(f"ubd0={image}")
-    second = await opened(f"ubd1c={image}")
-    await second.close()
+async def test_flag_c_shares_with_those_who_do_so_too(image: Path) -> None:
+    first, second = await opened(f"ubd1c={image}"), await opened(f"ubd2c={image}")
+    await first.write_from(0, [memoryview(b"one".ljust(512))])
+    assert (await read(second, 0, 3)) == b"one"
+    reader = await opened(f"ubd3cr={image}")
+    for alone in (f"ubd0={image}", f"ubd0r={image}", f"ubd0={image}.cow,{image}"):
+        with pytest.raises(UmlError, match="already in use"):
+            await opened(alone)
+    for device in (first, second, reader):
+        await device.close()
+    only = await opened(f"ubd0={image}")
     with pytest.raises(UmlError, match="already in use"):
-        await opened(f"ubd2={image}")
-    await first.close()
+        await opened(f"ubd1c={image}")
+    await only.close()
+
+
+@pytest.mark.parametrize(
+    ("holds", "refused"),
+    [
+        ("ext4", "holds ext4"),
+        ("vfat", "holds vfat"),
+        ("ocfs2", ""),
+        ("gfs2", ""),
+        ("partition", r"image:1: holds swap"),
+        ("cow", "a COW file cannot be shared"),
+    ],
+)
+async def test_what_flag_c_refuses(tmp_path: Path, holds: str, refused: str) -> None:
+    image = tmp_path / "image"
+    content = bytearray(4 << 20)
+    for at, magic in CONTENTS.get(holds, {}).items():
+        content[at : at + len(magic)] = magic
+    image.write_bytes(content)
+    spec = f"ubd0c={image}"
+    if holds == "cow":
+        cow, _ = pair(tmp_path, SIZE)
+        spec = f"ubd0c={cow}"
+    if not refused:
+        await (await opened(spec)).close()
+        return
+    with pytest.raises(UmlError, match=refused):
+        await opened(spec)
+    await (await opened(spec.replace("0c", "0cd"))).close()
+    await (await opened(spec.replace("0c", "0"))).close()
+
+
+CONTENTS: Final = {
+    "ext4": {1080: b"\x53\xef"},
+    "vfat": {54: b"FAT12   ", 510: b"\x55\xaa"},
+    "ocfs2": {8192: b"OCFSV2"},
+    "gfs2": {65536: b"\x01\x16\x19\x70\0\0\0\1"},
+    "partition": {
+        446: bytes([0, 0, 0, 0, 0x82, 0, 0, 0]) + (2048).to_bytes(4, "little") + (4096).to_bytes(4, "little"),
+        510: b"\x55\xaa",
+        (1 << 20) + 4086: b"SWAPSPACE2",
+    },
+}
+"""Bytes at offsets, that make an image what it is."""
 
 
 async def test_flag_t_gives_nothing_back(image: Path) -> None:

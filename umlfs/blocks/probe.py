@@ -1,7 +1,8 @@
 """What a block device holds, told by its first bytes.
 
 Magic numbers as the kernel's own drivers check them: ext4 `fs/ext4/ext4.h`, XFS `fs/xfs/libxfs/xfs_format.h`, btrfs
-`include/uapi/linux/btrfs_tree.h`, squashfs, JFS and reiserfs likewise; GPT as in the UEFI specification.
+`include/uapi/linux/btrfs_tree.h`, squashfs, JFS and reiserfs likewise; ocfs2 `fs/ocfs2/ocfs2_fs.h`, gfs2
+`include/uapi/linux/gfs2_ondisk.h`; GPT as in the UEFI specification.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _MAGICS: Final = (
     ("ext4", 1080, b"\x53\xef"),
     ("xfs", 0, b"XFSB"),
     ("btrfs", 65600, b"_BHRfS_M"),
+    # In the third block, of 4 KiB or less.
+    *(("ocfs2", 2 * size, b"OCFSV2") for size in (4096, 2048, 1024, 512)),
+    ("gfs2", 65536, b"\x01\x16\x19\x70\0\0\0\1"),
     ("squashfs", 0, b"hsqs"),
     ("jfs", 32768, b"JFS1"),
     ("reiserfs", 65588, b"ReIsEr"),

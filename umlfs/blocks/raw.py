@@ -121,8 +121,11 @@ class LockedFile(HostFile):
         self._lock.close()
 
 
-def open_file(path: str | Path, *, read_only: bool = False, sync: bool = False, lock: bool = True) -> LockedFile:
-    """Open an image for reading, or for reading and writing, and lock it accordingly.
+def open_file(
+    path: str | Path, *, read_only: bool = False, sync: bool = False, lock: bool = True, shared: bool = False
+) -> LockedFile:
+    """Open an image for reading, or for reading and writing, and lock it accordingly; with `shared`, along with others
+    who do so.
 
     `sync` is O_SYNC. OSError if it cannot be opened; UmlError if it is in use, or not a file or block device.
     """
@@ -133,7 +136,7 @@ def open_file(path: str | Path, *, read_only: bool = False, sync: bool = False, 
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
             raise UmlError(f"{path}: neither a file nor a block device", "name an image")
-        return LockedFile(fd, Lock(fd, path, exclusive=not read_only) if lock else None, sync=sync)
+        return LockedFile(fd, Lock(fd, path, exclusive=not read_only, shared=shared) if lock else None, sync=sync)
     except BaseException:
         close(fd)
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Final
 
 from umlfs.block import BlockDevice
 from umlfs.blocks.raw import RawDevice, open_file
@@ -13,6 +14,8 @@ from umlfs.cow.open import open_cow
 from umlfs.cow.plain import PlainImage, begins_cow_file
 from umlfs.errors import UsageError
 from umlfs.sources import OpenOptions, SourceKind, refuse_options
+
+RAW: Final = "share a raw image"
 
 
 def _refuse(scheme: str, argument: str, options: OpenOptions) -> None:
@@ -45,7 +48,7 @@ class Raw(SourceKind):
         """Open the image; one that was only taken for raw does not get a COW header. OSError, UmlError."""
         _refuse("raw", argument, options)
         kind = PlainImage if options.detected else RawDevice
-        file = open_file(argument, read_only=options.read_only, sync=options.sync, lock=options.lock)
+        file = open_file(argument, read_only=options.read_only, sync=options.sync, shared=options.shared)
         return kind(file, file.size(), read_only=options.read_only, discard=options.discard)
 
 
@@ -64,13 +67,10 @@ class Cow(SourceKind):
         """Open the COW file over its backing file. OSError, UmlError."""
         _refuse("cow", argument, options)
         path, _, backing = argument.partition(",")
+        if options.shared:
+            raise UsageError(f"{path}: a COW file cannot be shared: each machine would know its own changes only", RAW)
         return await open_cow(
-            path,
-            backing or None,
-            read_only=options.read_only,
-            sync=options.sync,
-            lock=options.lock,
-            discard=options.discard,
+            path, backing or None, read_only=options.read_only, sync=options.sync, discard=options.discard
         )
 
 

@@ -32,8 +32,8 @@ class OpenOptions:
     answers. A kind that shows the host's own directories must not walk into them."""
     sync: bool = False
     """Every write is durable when it is answered. A kind that cannot refuses."""
-    lock: bool = True
-    """Exclude other writers. A kind that cannot leave that out refuses."""
+    shared: bool = False
+    """Others write it at the same time, who open it likewise; nobody else may. A kind that cannot refuses."""
     discard: bool = True
     """Give back to the host what is discarded."""
 

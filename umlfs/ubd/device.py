@@ -14,6 +14,7 @@ from umlfs.cow.header import READ_SIZE, BadHeader, NotCow, parse
 from umlfs.errors import UmlError
 from umlfs.sources import NOT_WRITABLE, OpenOptions, Source, Unopened, detect
 from umlfs.sources import parse as parse_source
+from umlfs.ubd.shared import require_shareable
 from umlfs.ubd.spec import Spec
 
 
@@ -59,8 +60,15 @@ def source_of(spec: Spec) -> Source:
 
 
 async def _open(spec: Spec) -> BlockDevice:
-    options = OpenOptions(read_only=spec.read_only, sync=spec.sync, lock=not spec.shared, discard=not spec.no_trim)
-    return await source_of(spec).device(options)
+    options = OpenOptions(read_only=spec.read_only, sync=spec.sync, shared=spec.shared, discard=not spec.no_trim)
+    device = await source_of(spec).device(options)
+    if spec.shared and not spec.plain:
+        try:
+            await require_shareable(device, spec.file)
+        except BaseException:
+            await device.close()
+            raise
+    return device
 
 
 def is_cow(path: str) -> bool:

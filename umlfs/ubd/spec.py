@@ -39,7 +39,7 @@ class Spec:
     plain: bool = False
     """`d`: no COW file, whatever it looks like."""
     shared: bool = False
-    """`c`: nothing is locked, for cluster filesystems."""
+    """`c`: others write it at the same time, for cluster filesystems."""
     no_trim: bool = False
     """`t`: nothing is given back to the host."""
 
