@@ -11,8 +11,9 @@ import click
 def command(word: str, editor: str) -> None:
     """Edit a file inside of an image, humfs tree or machine, with an editor of this host.
 
-    The new contents take the file's place at once, with its owner, mode and attributes; nothing is done if the editor
-    fails or changes nothing.
+    A new file takes the old one's place at once, with its owner, mode and attributes; a file with several names is
+    written where it is, and keeps them. Nothing is done if the editor fails or changes nothing. What you wrote, but
+    could not be put there, stays in a file of this host, which the error names.
 
     \b
     Example:

@@ -31,8 +31,6 @@ def command(target: str, word: str, symbolic: bool, force: bool) -> None:
     to = os.fsencode(target) if whole else changing.places((target, word))[0].inside
 
     async def work(tree: Tree) -> None:
-        if force:
-            await tree.remove(place.inside, force=True)
-        await (tree.symlink if symbolic else tree.link)(to, place.inside)
+        await (tree.symlink if symbolic else tree.link)(to, place.inside, replace=force)
 
     change([place], work)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from runtime.inspect import location
+from runtime.inspect.beside import beside, take_place
 from runtime.inspect.location import Location
 from runtime.inspect.paths import Node, failure, resolve
 from runtime.inspect.tree import open_tree
@@ -101,18 +102,28 @@ class Tree:
         with _named(target):
             await self.filesystem.rename(parent.ino, name, new_parent.ino, new_name)
 
-    async def link(self, path: bytes, target: bytes) -> None:
-        """Give what `path` leads to one more name."""
+    async def link(self, path: bytes, target: bytes, *, replace: bool = False) -> None:
+        """Give what `path` leads to one more name. With `replace` that takes the place of a file, at once."""
         node = await resolve(self.filesystem, path, follow=False)
-        parent, name = await self.parent_of(target)
-        with _named(target):
-            await self.filesystem.link(node.ino, parent.ino, name)
+        await self._new_name(target, replace, lambda parent, name: self.filesystem.link(node.ino, parent, name))
 
-    async def symlink(self, text: bytes, target: bytes) -> None:
-        """Make a symlink to `text`."""
+    async def symlink(self, text: bytes, target: bytes, *, replace: bool = False) -> None:
+        """Make a symlink to `text`. With `replace` it takes the place of a file, at once."""
+
+        def make(parent: int, name: bytes) -> Awaitable[object]:
+            return self.filesystem.symlink(parent, name, text, ROOT_OWNER)
+
+        await self._new_name(target, replace, make)
+
+    async def _new_name(self, target: bytes, replace: bool, make: Callable[[int, bytes], Awaitable[object]]) -> None:
         parent, name = await self.parent_of(target)
         with _named(target):
-            await self.filesystem.symlink(parent.ino, name, text, ROOT_OWNER)
+            if not replace or await self.find(target) is None:
+                await make(parent.ino, name)
+                return
+            draft = beside(name)
+            await make(parent.ino, draft)
+            await take_place(self.filesystem, parent, draft, name)
 
     async def change(self, path: bytes, changes: Callable[[Node], SetAttr | None], *, recursive: bool = False) -> None:
         """Change attributes of what `path` leads to, and with `recursive` of all below it; None leaves a node as it
@@ -169,8 +180,5 @@ async def writable(at: Location) -> AsyncIterator[Tree]:
         if tree.filesystem.traits.read_only:
             raise UmlError(f"{at.source}: can only be read", "'uml image convert' makes one that can be written")
         with tree.naming():
-            try:
-                yield Tree(tree.filesystem)
-            finally:
-                with contextlib.suppress(OSError):
-                    await tree.filesystem.syncfs()
+            yield Tree(tree.filesystem)
+        await tree.synchronize()

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import trio
 
 from runtime.inspect.contents import UNTOLD, close_file, each_piece, open_file
+from runtime.inspect.made import Made
 from runtime.inspect.paths import Node, failure
 from runtime.inspect.walk import DEPTH_MAX, children
 from umlfs.filesystem import NO_HANDLE, Attr, Caller, Entry, Filesystem, SetAttr
@@ -26,6 +27,7 @@ _UNKEPT: Final = _REFUSED | {errno.ENODATA, errno.E2BIG, errno.ENOSPC, errno.ERA
 """What extended attributes may fail with."""
 _UNNAMED: Final = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG})
 """What a destination answers that cannot have a file of this name."""
+_SAME_NAME: Final = "another that was copied has this name there"
 _SEEK_UNKNOWN: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF})
 T = TypeVar("T")
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
@@ -57,35 +59,41 @@ class Copier:
         replace: bool = False,
         owner: tuple[int, int] | None = None,
         report: Report | None = None,
+        made: Made | None = None,
         progress: Callable[[Report], None] | None = None,
     ) -> None:
         """`replace` lets files take the place of files, and directories be merged. With `owner`, a user and a group,
         everything belongs to them; else to whom it belongs at the source, where the target can keep that. `report` is
-        added to, and `progress` is told of it as the copy goes on."""
+        added to, and `progress` is told of it as the copy goes on. `made` is what copies before this one made, which it
+        does not replace."""
         self.report = report or Report()
         self._progress = progress
         self._source = source
         self._target = target
-        self._replace = replace
+        self.replaces = replace
         self._owner = owner
         self._links: dict[int, int] = {}
         """Files with several names: the source's inode and the target's."""
         self._refused: set[int] = set()
         """Users to whom the target gives nothing."""
+        self._own = made or Made(target, replacing=replace)
         self._top = (0, b"")
         """The name that is copied to: that it is there already is an error."""
 
     async def copy(self, node: Node, parent: int, name: bytes) -> None:
         """Copy `node`, and if it is a directory all below it, to `name` in the target's directory `parent`.
 
-        If it fails in the middle, what it made is removed. OSError; FileExistsError for what is there already.
+        If it fails in the middle, what it made is removed, but for what it put into a directory that was there.
+        OSError; FileExistsError for what is there already.
         """
-        existed = await self._existing(parent, name) is not None
+        existing = await self._existing(parent, name)
+        if existing is not None:
+            self._target.forget(existing.ino, 1)
         self._top = (parent, name)
         try:
             await self._copy(node, parent, name, ())
         except BaseException:
-            if not existed:
+            if existing is None:
                 with trio.CancelScope(shield=True):
                     await remove(self._target, parent, name)
             raise
@@ -101,7 +109,9 @@ class Copier:
         if node.is_directory:
             await self._directory(node, parent, name, trail)
         elif node.attr.nlink > 1 and node.ino in self._links:
-            await self._made(node, parent, name, lambda: self._target.link(self._links[node.ino], parent, name))
+            await self._without_contents(
+                node, parent, name, lambda: self._target.link(self._links[node.ino], parent, name)
+            )
         elif node.is_file:
             await self._file(node, parent, name)
         else:
@@ -112,15 +122,9 @@ class Copier:
     async def _directory(self, node: Node, parent: int, name: bytes, trail: tuple[int, ...]) -> None:
         if node.ino in trail or len(trail) > DEPTH_MAX:
             raise failure(errno.ELOOP, node.path)
-        present = await self._existing(parent, name)
-        if present is not None and not (self._replace and present.is_directory):
-            raise failure(errno.EEXIST, name)
-        caller = self._caller(node.attr)
-        if present is None:  # private until all is in it
-            entry = await self._new(node, parent, name, self._target.mkdir(parent, name, 0o700, 0, caller))
-            if entry is None:
-                return
-            present = Node(name, entry.ino, entry.attr)
+        present = await self._directory_for(node, parent, name)
+        if present is None:
+            return
         ino = present.ino
         below = await children(self._source, node)
         files = [each for each in below if not each.is_directory]
@@ -129,9 +133,30 @@ class Copier:
             if each.is_directory:
                 await self._copy(each, ino, each.name, (*trail, node.ino))
                 self._source.forget(each.ino, 1)
+        self._own.left(ino, frozenset(self._links.values()))
         await self._attributes(node, ino, present.attr)
-        self._target.forget(ino, 1)
+        self._own.done(parent, ino)
         self._count()
+
+    async def _directory_for(self, node: Node, parent: int, name: bytes) -> Node | None:
+        """A directory for what is in `node`: one that is merged, or a new one, private until all is in it. None for a
+        name that the target cannot have."""
+        async with self._own.taking_name():
+            present = await self._existing(parent, name) if self.replaces else None
+            if present is None:
+                mode = 0o700
+                entry = await self._new(
+                    node, parent, name, self._target.mkdir(parent, name, mode, 0, self._caller(node.attr))
+                )
+                present = Node(name, entry.ino, entry.attr) if entry is not None else None
+            elif self._own.has(parent, present.ino):
+                self._skip(node, _SAME_NAME)
+                return None
+            elif not present.is_directory:
+                raise failure(errno.EEXIST, name)
+            if present is not None:
+                self._own.add(parent, present.ino)
+            return present
 
     async def _at_once(self, nodes: list[Node], parent: int) -> None:
         """Copy nodes that are no directories, some at a time. Those with several names one after the other."""
@@ -160,48 +185,57 @@ class Copier:
             raise raised[0]
 
     async def _file(self, node: Node, parent: int, name: bytes) -> None:
-        if self._replace:
-            await self._make_room(node, parent, name)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         caller = self._caller(node.attr)
-        created = await self._new(node, parent, name, self._target.create(parent, name, 0o600, flags, 0, caller))
-        if created is None:
-            return
-        entry, opened = created
+        async with self._own.taking_name():
+            if not await self._make_room(node, parent, name):
+                return
+            created = await self._new(node, parent, name, self._target.create(parent, name, 0o600, flags, 0, caller))
+            if created is None:
+                return
+            entry, opened = created
+            self._own.add(parent, entry.ino)
         made = Node(name, entry.ino, entry.attr)
         try:
             try:
                 await self._contents(node, made, opened.handle)
             finally:
                 await self._flush(made, opened.handle)
-        except OSError as error:
-            if error.errno != errno.EFBIG:
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await remove(self._target, parent, name)
+            if not isinstance(error, OSError) or error.errno != errno.EFBIG:
                 raise
-            await self._target.unlink(parent, name)
             self._skip(node, os.strerror(errno.EFBIG))
             return
         await self._attributes(node, made.ino, made.attr)
         if node.attr.nlink > 1:
             self._links[node.ino] = made.ino
         else:
-            self._target.forget(made.ino, 1)
+            self._own.done(parent, made.ino)
         self._count()
 
     async def _special(self, node: Node, parent: int, name: bytes) -> None:
         attr, caller = node.attr, self._caller(node.attr)
-        if self._replace:
-            await self._make_room(node, parent, name)
         if node.is_link:
             target = await self._source.readlink(node.ino)
-            await self._made(node, parent, name, lambda: self._target.symlink(parent, name, target, caller))
+            await self._without_contents(node, parent, name, lambda: self._target.symlink(parent, name, target, caller))
             return
         mode = stat.S_IFMT(attr.mode) | 0o600
-        await self._made(node, parent, name, lambda: self._target.mknod(parent, name, mode, attr.rdev, 0, caller))
+        await self._without_contents(
+            node, parent, name, lambda: self._target.mknod(parent, name, mode, attr.rdev, 0, caller)
+        )
 
-    async def _made(self, node: Node, parent: int, name: bytes, make: Callable[[], Awaitable[Entry]]) -> None:
+    async def _without_contents(
+        self, node: Node, parent: int, name: bytes, make: Callable[[], Awaitable[Entry]]
+    ) -> None:
         """Make a node that has no contents. One that the target cannot have is left out, and reported."""
         try:
-            entry = await make()
+            async with self._own.taking_name():
+                if not await self._make_room(node, parent, name):
+                    return
+                entry = await make()
+                self._own.add(parent, entry.ino)
         except OSError as error:
             if error.errno not in _REFUSED and self._why_unnamed(error, parent, name) is None:
                 raise failure(error.errno or errno.EIO, name) from None
@@ -227,21 +261,29 @@ class Copier:
         """Why the target cannot have a file of this name; None if the error is another."""
         if error.errno in _UNNAMED:
             return f"no name for a file there ({os.strerror(error.errno or 0)})"
-        if error.errno == errno.EEXIST and not self._replace and (parent, name) != self._top:
-            return "another name beside it is the same there"
+        if error.errno == errno.EEXIST and (parent, name) != self._top:
+            return _SAME_NAME
         return None
 
     def _skip(self, node: Node, why: str) -> None:
         self.report.skipped.append(f"{os.fsdecode(node.path)}: {why}")
 
-    async def _make_room(self, node: Node, parent: int, name: bytes) -> None:
-        """Remove what `node` replaces. EISDIR for a directory."""
-        present = await self._existing(parent, name)
+    async def _make_room(self, node: Node, parent: int, name: bytes) -> bool:
+        """Remove what `node` replaces; False, and `node` is left out, if that is the copy's own. EISDIR for a
+        directory."""
+        present = await self._existing(parent, name) if self.replaces else None
         if present is None:
-            return
-        if present.is_directory:
-            raise failure(errno.EISDIR, name)
-        await self._target.unlink(parent, name)
+            return True
+        try:
+            if self._own.has(parent, present.ino):
+                self._skip(node, _SAME_NAME)
+                return False
+            if present.is_directory:
+                raise failure(errno.EISDIR, name)
+            await self._target.unlink(parent, name)
+            return True
+        finally:
+            self._target.forget(present.ino, 1)
 
     # What nodes hold --------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from runtime.inspect.copy import Copier, Report
 from runtime.inspect.location import Location
+from runtime.inspect.made import Made
 from runtime.inspect.paths import Node, resolve
 from runtime.inspect.place import destination, own_name, place_of
 from runtime.inspect.tree import OpenTree, open_tree
@@ -37,11 +38,13 @@ async def copy(
         raise UsageError(f"{to.source}: cannot be read and written at once", "copy by way of a directory")
     total = Report()
     async with contextlib.AsyncExitStack() as stack:
-        into = (await stack.enter_async_context(open_tree(to, writable=True))).filesystem
+        written = await stack.enter_async_context(open_tree(to, writable=True))
+        into = written.filesystem
         if into.traits.read_only:
             raise UmlError(f"{target}: can only be read", "copy to somewhere else")
         if len(words) > 1 and not await _is_directory(into, to):
             raise UsageError(f"{target}: not a directory", "several sources go into a directory that is there")
+        made = Made(into, replacing=replace)
         trees: dict[tuple[Source, int | None], OpenTree] = {}
         for word, place in zip(words, places, strict=True):
             key = (place.source, place.partition)
@@ -52,10 +55,9 @@ async def copy(
             if node.is_directory and not recursive:
                 raise UsageError(f"{word}: a directory", "copy it with --recursive")
             source = trees[key].filesystem
-            copier = Copier(source, into, replace=replace, owner=owner, report=total, progress=progress)
+            copier = Copier(source, into, replace=replace, owner=owner, report=total, made=made, progress=progress)
             await _copy(copier, into, node, to, word, target)
-        with contextlib.suppress(OSError):
-            await into.syncfs()
+        await written.synchronize()
     return total
 
 
@@ -84,5 +86,6 @@ async def _copy(copier: Copier, into: Filesystem, node: Node, to: Location, word
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             why = os.strerror(error.errno)
-            raise UmlError(f"{target}: {why}; nothing is left of the copy", "make room there") from None
+            left = "the copy is not whole" if copier.replaces else "nothing is left of the copy"
+            raise UmlError(f"{target}: {why}; {left}", "make room there") from None
         raise

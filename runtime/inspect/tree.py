@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 import trio
 
@@ -38,6 +40,19 @@ class OpenTree:
                 colon = "" if os.path.isdir(self.name) else ":"
                 error.filename = f"{self.name}{colon}{os.fsdecode(error.filename)}"
             raise
+
+    async def synchronize(self) -> None:
+        """Make all that was changed durable. UmlError where that fails: then not all that was written is there."""
+        try:
+            await self.filesystem.syncfs()
+        except OSError as error:
+            if error.errno == errno.ENOSYS:  # it has nothing to write back
+                return
+            why = os.strerror(error.errno or errno.EIO)
+            raise UmlError(f"{self.name}: {why}: not all that was written is there", _CHECK) from None
+
+
+_CHECK: Final = "see that its disk has room and is sound, and write again"
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from runtime.jail.layers import Mode
 from runtime.kernels.execution import SECCOMP
 from runtime.process.memory import DEFAULT, parse_size
 from umlfs.errors import UmlError, UsageError
+from umlfs.host.newfile import is_special, write_new
 
 SUFFIX: Final = ".toml"
 SIZE_MAX: Final = 1 << 20
@@ -114,7 +115,10 @@ class Description:
 def save(description: Description, path: Path) -> None:
     """Write the description to a file. UmlError if that cannot be."""
     try:
-        path.write_text(encode(description), "utf-8")
+        if is_special(str(path)):
+            path.write_text(encode(description), "utf-8")
+        else:
+            write_new(str(path), encode(description).encode())
     except OSError as error:
         raise UmlError(f"{path}: cannot be written: {error.strerror}", "name a file that you may write") from error
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from runtime.machines import directory as layout
 from runtime.machines.listing import duration
+from umlfs.host.newfile import sync_directory, write_new
 
 ENDED: Final = ".ended"
 RECORD: Final = "ended.json"
@@ -54,15 +55,25 @@ def log_of(path: Path) -> Path:
 
 
 def keep(path: Path, how: Ended) -> None:
-    """Keep the log in the machine's directory `path`, which its owner is about to remove, and how it ended. OSError."""
+    """Keep the log in the machine's directory `path`, which its owner is about to remove, and how it ended; durable on
+    return. OSError."""
     place = log_of(path).parent
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o700, parents=True)
     with contextlib.suppress(FileNotFoundError):
         os.rename(path / layout.LOG, place / layout.LOG)
-    (place / f"{RECORD}.new").write_text(json.dumps(asdict(how)))
-    os.rename(place / f"{RECORD}.new", place / RECORD)
+        _sync(place / layout.LOG)
+    write_new(str(place / RECORD), json.dumps(asdict(how)).encode(), 0o600)
+    sync_directory(str(place.parent))
     _forget_the_oldest(place.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _forget_the_oldest(parent: Path) -> None:

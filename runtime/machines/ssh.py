@@ -21,6 +21,7 @@ import trio
 from runtime.machine.script import BUSYBOX
 from runtime.machines.client import Run
 from umlfs.errors import UmlError
+from umlfs.host.newfile import write_new
 from umlfs.host.programs import run_program
 
 SUFFIX: Final = ".uml"
@@ -104,9 +105,7 @@ def _make_key(path: Path) -> None:
 
 
 def _put(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    os.rename(draft, path)
+    write_new(str(path), text.encode())
 
 
 async def prepare(machine: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from runtime.network.switch import Impairment
 from umlfs.errors import UmlError, UsageError
+from umlfs.host.newfile import write_new
 from umlfs.host.programs import run_program
 
 SOCKET: Final = "port"
@@ -102,9 +103,7 @@ def create(name: str, subnet: str | None, *, internal: bool, isolated: bool, mtu
         raise UsageError("--internal and --isolated: its machines could reach nobody", "leave out one of them")
     lab = Lab(name, _subnet(subnet), internal, isolated, _mtu(mtu))
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path / f".{os.getpid()}"
-    draft.write_text(json.dumps(asdict(lab)))
-    os.rename(draft, path / DESCRIPTION)
+    write_new(str(path / DESCRIPTION), json.dumps(asdict(lab)).encode())
     return lab
 
 

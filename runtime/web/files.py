@@ -111,7 +111,7 @@ async def upload(trees: OpenTrees, place: Location, name: str, body: AsyncIterat
                 await copier.copy(node, where.parent.ino, where.name)
             except FileExistsError:
                 raise UmlError(f"{name}: is there already", "choose to replace it, or another name") from None
-            await into.filesystem.syncfs()
+            await into.synchronize()
     return size
 
 

@@ -16,6 +16,7 @@ import trio
 from runtime.appliance.client import end_kept, keep, prolong
 from runtime.inspect import location
 from runtime.inspect.comparing import compare
+from runtime.inspect.contents import read
 from runtime.inspect.copying import copy
 from runtime.inspect.diff import Change
 from runtime.inspect.info import image_info
@@ -205,6 +206,16 @@ async def test_names_that_the_target_has_not(tmp_path: Path) -> None:
     assert sorted(line.partition(": ")[0].lower() for line in report.skipped) == ["/a:b", "/dir?", "/sub/good"]
     left = await changes(tmp_path / "tree", f"{image}:/tree")
     assert not [line for line in left if line.endswith("/tree/good") or "added" in line], left
+    (tmp_path / "tree/SUB").mkdir()
+    (tmp_path / "tree/SUB/good").write_bytes(b"others")
+    for _ in range(2):
+        report = await copy([str(tmp_path / "tree")], f"{image}:/", recursive=True, replace=True)
+        names = [line.partition(": ")[0] for line in report.skipped]
+        kept, pair = ("sub", ["/sub/good"]) if "/SUB" in names else ("SUB", [])
+        assert sorted(name.lower() for name in names) == ["/a:b", "/dir?", "/sub", *pair]
+        async with open_tree(location.parse(f"{image}:/")) as found:
+            node = await resolve(found.filesystem, f"/tree/{kept}/good".encode())
+            assert await read(found.filesystem, node, 100) == (tmp_path / "tree" / kept / "good").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["squashfs", "iso9660", "erofs"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from hostfs import HostFilesystem
 from runtime.cli import invoke
 from runtime.inspect.modes import applied, check
 from tests import needs
@@ -109,6 +111,62 @@ def test_edit(tree: Path) -> None:
     assert (tree / "etc/link").is_symlink()
     assert stat.S_IMODE((tree / "etc/conf").stat().st_mode) == 0o640
     assert sorted(os.listdir(tree / "etc")) == ["conf", "link"]
+
+
+def test_an_edited_file_stays_the_same_one(tree: Path) -> None:
+    """It keeps its names, owner, mode and attributes, and what has a name like ours keeps that."""
+    conf = tree / "etc/conf"
+    os.link(conf, tree / "home/conf")
+    os.chown(conf, *((12, 34) if os.getuid() == 0 else (-1, -1)))
+    conf.chmod(0o4750)
+    os.setxattr(conf, "user.note", b"mine")
+    owner = conf.stat().st_uid, conf.stat().st_gid
+    (tree / "etc/conf.uml-edit").write_text("another's")
+    for count in (2, 1):
+        ok("edit", "--editor", "sed -i s/1/11/", "tree:/etc/conf")
+        found = conf.stat()
+        assert (found.st_nlink, stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)) == (count, 0o4750, owner)
+        assert os.getxattr(conf, "user.note") == b"mine"
+        if count == 2:
+            assert (tree / "home/conf").read_text() == "a = 11\n"
+            (tree / "home/conf").unlink()
+    assert conf.read_text() == "a = 111\n"
+    assert (tree / "etc/conf.uml-edit").read_text() == "another's"
+    assert sorted(os.listdir(tree / "etc")) == ["conf", "conf.uml-edit", "link"]
+
+
+def test_what_was_written_is_not_lost(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where another changed the file meanwhile, both texts are kept."""
+    editor = tmp_path / "editor"
+    editor.write_text(f'#!/bin/sh\necho mine >"$1"\necho "another\'s" >{tree}/etc/conf\n')
+    editor.chmod(0o755)
+    status, line = error(capsys, "edit", "--editor", str(editor), "tree:/etc/conf")
+    what, _, draft = line.partition("; what you wrote is in ")
+    assert (status, what) == (1, "uml: tree:/etc/conf: changed by another meanwhile")
+    assert Path(draft).read_text() == "mine\n"
+    assert (tree / "etc/conf").read_text() == "another's\n"
+    shutil.rmtree(Path(draft).parent)
+
+
+def test_a_link_takes_a_place_at_once(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is never a moment without the name, and if it fails the old one stays."""
+
+    async def unlink(*_: object) -> None:
+        raise AssertionError("the name was gone")
+
+    monkeypatch.setattr(HostFilesystem, "unlink", unlink)
+    ok("ln", "-sf", "elsewhere", "tree:/etc/link")
+    ok("ln", "-f", "tree:/home/me/x", "tree:/etc/conf")
+    assert (os.readlink(tree / "etc/link"), (tree / "etc/conf").read_text()) == ("elsewhere", "x")
+    monkeypatch.undo()
+    os.chdir(tree.parent)
+    ok("ln", "-f", "tree:/home/me/x", "tree:/etc/conf")  # they are one file: rename does nothing
+    assert error(capsys, "ln", "-sf", "to", "tree:/home")[0] == 1
+    assert error(capsys, "ln", "-f", "tree:/none", "tree:/etc/conf")[0] == 1
+    assert sorted(os.listdir(tree / "etc")) == ["conf", "link"]
+    assert sorted(os.listdir(tree)) == ["empty", "etc", "home"]
 
 
 @pytest.mark.guest

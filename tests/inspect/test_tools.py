@@ -133,6 +133,19 @@ def test_diff(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert error(capsys, "diff", "tree", "tree:/none")[0] == 2
 
 
+def test_cp_does_not_replace_its_own(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two places copied to one name: the first stays, the second is told. What was there before is replaced, also by
+    links."""
+    (tmp_path / "conf").write_text("another")
+    os.link(tree / "home/me/x.txt", tree / "home/me/y.txt")
+    (tmp_path / "to").mkdir()
+    for _ in range(2):
+        assert invoke(["cp", "--force", "-r", "tree/etc/conf", "conf", "tree/home", "to"]) == 1
+        assert capsys.readouterr().err == "uml: conf: another that was copied has this name there: left out\n"
+        assert (tmp_path / "to/conf").read_text() == FILES["etc/conf"]
+        assert (tmp_path / "to/home/me/x.txt").samefile(tmp_path / "to/home/me/y.txt")
+
+
 def test_cp(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tree / "etc/conf").chmod(0o640)
     os.utime(tree / "etc/conf", ns=(1, 1_234_567_890_123_456_789))

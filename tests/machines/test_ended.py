@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 import trio
 
 from runtime.machines.directory import claimed
@@ -31,6 +33,24 @@ def test_the_log_and_the_status_are_kept(tmp_path: Path) -> None:
     assert remove(tmp_path, "it")
     assert not remove(tmp_path, "it")
     assert all_ended(tmp_path) == []
+
+
+def test_it_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log, the record and the names of both are on the disk before the machine's own directory goes."""
+    synced = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    end(tmp_path, "it")
+    ended = tmp_path / ".ended"
+    log, record, *directories = synced
+    assert log == str(ended / "it/log")
+    assert record.startswith(str(ended / "it/"))
+    assert directories == [str(ended / "it"), str(ended)]
 
 
 def test_only_so_many_are_kept(tmp_path: Path) -> None:

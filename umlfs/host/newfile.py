@@ -35,7 +35,7 @@ def new_file(path: str, mode: int = 0o644, *, replace: bool = False) -> Iterator
         yield fd
         os.fsync(fd)
         _appear(fd, temporary, path, replace)
-        _sync_directory(directory)
+        sync_directory(directory)
 
 
 @contextmanager
@@ -107,7 +107,8 @@ def _link(source: str, target: str, directory: int | None = None) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
 
 
-def _sync_directory(directory: str) -> None:
+def sync_directory(directory: str) -> None:
+    """The names in `directory` are durable on return. OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -116,6 +117,14 @@ def _sync_directory(directory: str) -> None:
             raise
     finally:
         os.close(fd)
+
+
+def write_new(path: str, content: bytes, mode: int = 0o644) -> None:
+    """Make the file `path`, or let a new one take its place: after a power cut it has the old content or the new."""
+    with new_file(path, mode, replace=True) as fd:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
 
 
 def is_special(path: str) -> bool:
