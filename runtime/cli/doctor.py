@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from runtime.cli.printing import printable
-from runtime.doctor.check import Check
-from runtime.doctor.checks import can_run, diagnose
+
+if TYPE_CHECKING:
+    from runtime.doctor.check import Check
 
 
 @click.command("doctor")
@@ -28,6 +30,8 @@ def command(kernel: str | None, as_json: bool, fix: bool) -> int:
       uml doctor --fix
       uml doctor --json | jq '.checks[] | select(.ok | not)'
     """
+    from runtime.doctor.checks import can_run, diagnose
+
     checks = diagnose(kernel)
     if fix and _mend(checks):
         checks = diagnose(kernel)

@@ -6,11 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import click
-import trio
 
-from runtime.process.open_files import raise_limit
-from runtime.serve import sockets
-from umlfs import sources
 from umlfs.errors import UmlError, UsageError
 
 _path = click.Path(path_type=Path, dir_okay=False)
@@ -32,6 +28,8 @@ def command() -> None:
       uml serve virtiofs ./project --socket /tmp/project.sock
       uml serve virtioblk disk.img --socket /tmp/disk.sock
     """
+    from runtime.process.open_files import raise_limit
+
     raise_limit()
 
 
@@ -52,6 +50,11 @@ def nbd(source: str, socket_path: Path | None, port: int | None, address: str, r
       uml serve nbd disk.img --socket /tmp/disk.sock
       qemu-img convert 'nbd+unix:///?socket=/tmp/disk.sock' copy.qcow2
     """
+    import trio
+
+    from runtime.serve import sockets
+    from umlfs import sources
+
     where = socket_path if port is None else (address, port)
     if where is None or (socket_path is not None and port is not None):
         raise UsageError("say where to listen", "either --socket PATH or --port N")
@@ -73,6 +76,11 @@ def virtiofs(source: str, socket_path: Path | None, tag: str, read_only: bool) -
     Example:
       uml serve virtiofs ./project --socket /tmp/project.sock --tag project
     """
+    import trio
+
+    from runtime.serve import sockets
+    from umlfs import sources
+
     if socket_path is None:
         raise UsageError("say where to listen", "--socket PATH")
     trio.run(
@@ -94,6 +102,11 @@ def virtioblk(source: str, socket_path: Path | None, serial: str, read_only: boo
     Example:
       uml serve virtioblk cow:disk.cow --socket /tmp/disk.sock --serial root
     """
+    import trio
+
+    from runtime.serve import sockets
+    from umlfs import sources
+
     if socket_path is None:
         raise UsageError("say where to listen", "--socket PATH")
     trio.run(
@@ -118,6 +131,8 @@ def web(sites: Path, bind: str) -> None:
       uml serve web sites.toml
       uml serve web sites.toml --bind 0.0.0.0:80
     """
+    import trio
+
     from runtime.process import processes
     from runtime.sites import config
     from runtime.tty.interrupts import until_interrupted

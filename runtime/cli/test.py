@@ -6,8 +6,6 @@ import os
 
 import click
 
-from runtime.host.suite import run
-
 
 @click.command("test", context_settings={"ignore_unknown_options": True})
 @click.option("--kernel", metavar="FILE|NAME", help="The kernel that guests are booted from.  [the distribution's own]")
@@ -28,4 +26,6 @@ def command(kernel: str | None, pytest_args: tuple[str, ...]) -> None:
         from runtime.kernels.kernel import find_kernel
 
         os.environ["UML_KERNEL"] = str(find_kernel(kernel).path)
+    from runtime.host.suite import run
+
     run(pytest_args, style=kernel is None)

@@ -17,12 +17,12 @@ BAD = Check("busybox", False, True, "not there", "the first program", "apt-get i
 def test_exit_status_says_whether_guests_can_run(
     monkeypatch: pytest.MonkeyPatch, checks: list[Check], status: int, options: list[str]
 ) -> None:
-    monkeypatch.setattr("runtime.cli.doctor.diagnose", lambda kernel: checks)
+    monkeypatch.setattr("runtime.doctor.checks.diagnose", lambda kernel: checks)
     assert cli.invoke(["doctor", *options]) == status
 
 
 def test_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("runtime.cli.doctor.diagnose", lambda kernel: [GOOD, NICE])
+    monkeypatch.setattr("runtime.doctor.checks.diagnose", lambda kernel: [GOOD, NICE])
     cli.invoke(["doctor"])
     assert capsys.readouterr().out == (
         "ok       kernel       /usr/bin/linux.uml; for guests\n"
@@ -31,7 +31,7 @@ def test_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("runtime.cli.doctor.diagnose", lambda kernel: [NICE, BAD])
+    monkeypatch.setattr("runtime.doctor.checks.diagnose", lambda kernel: [NICE, BAD])
     cli.invoke(["doctor", "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] is False

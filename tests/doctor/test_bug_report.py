@@ -26,7 +26,7 @@ def test_who_and_where_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_mending_needs_somebody_to_ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lacking = [Check("x", False, True, "nothing", "tests", "touch /nowhere/x")]
-    monkeypatch.setattr("runtime.cli.doctor.diagnose", lambda kernel: lacking)
+    monkeypatch.setattr("runtime.doctor.checks.diagnose", lambda kernel: lacking)
     status = invoke(["doctor", "--fix"])
     captured = capsys.readouterr()
     assert status == 2
