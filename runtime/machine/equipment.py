@@ -173,9 +173,12 @@ class Equipment:
         """Those that it may come to need."""
         return (BLOCK_MODULE,) if self.disk_slots else ()
 
-    def add_filesystem(self, tag: str, filesystem: Filesystem, *, read_only: bool = False) -> None:
-        """One more virtio-fs device."""
-        self._add(virtio_fs.VirtioFs(tag, filesystem, read_only=read_only), virtio_fs.DEVICE_ID)
+    def add_filesystem(
+        self, tag: str, filesystem: Filesystem, *, read_only: bool = False, lower_layer: bool = False
+    ) -> None:
+        """One more virtio-fs device; the guest has an overlay over a `lower_layer`."""
+        device = virtio_fs.VirtioFs(tag, filesystem, read_only=read_only, lower_layer=lower_layer)
+        self._add(device, virtio_fs.DEVICE_ID)
 
     def add_slots(self, count: int) -> None:
         """More virtio-fs devices, for filesystems that come later."""
@@ -223,7 +226,7 @@ class Equipment:
         """Open the source of the root, to be mounted with `flags`. UmlError, UsageError."""
         opened = await self._open(stack, source, OpenOptions(read_only=not writable, snapshot=not writable))
         if isinstance(opened, Filesystem):
-            self.add_filesystem("root", opened, read_only=not writable)
+            self.add_filesystem("root", opened, read_only=not writable, lower_layer=not writable)
             self.root = guest.Mount("root", "/", options=flags or ("rw" if writable else "ro"))
             return
         self.root = await self._mount_of(stack, opened, "/", source, read_only=not writable)

@@ -122,6 +122,31 @@ async def test_attributes_of_kernels_old_and_new(offered: int) -> None:
     assert filesystem.calls == [("setxattr", (FILE, b"user.a", b"value", 1))]
 
 
+async def test_a_lower_layer_has_no_marks_of_overlays() -> None:
+    """Whoever asks for what an overlay leaves in its layers, or for access lists nobody enforces, bothers nobody."""
+
+    class Marked(OneFile):
+        async def getxattr(self, ino: int, name: bytes) -> bytes:
+            return b"value"
+
+        async def listxattr(self, ino: int) -> list[bytes]:
+            return [b"user.a", b"trusted.overlay.opaque", b"system.posix_acl_access"]
+
+    client = FuseClient(Direct(Session(Marked(), lower_layer=True)))
+    await client.mount()
+    assert await client.getxattr(FILE, b"user.a") == b"value"
+    assert await client.listxattr(FILE) == [b"user.a"]
+    for name, code in ((b"trusted.overlay.metacopy", errno.ENODATA), (b"system.posix_acl_access", errno.EOPNOTSUPP)):
+        with failing(code):
+            await client.getxattr(FILE, name)
+    lists = Marked()
+    lists.traits = Traits(posix_acl=True)
+    client = FuseClient(Direct(Session(lists, lower_layer=True)))
+    await client.mount()
+    assert await client.listxattr(FILE) == [b"user.a", b"system.posix_acl_access"]
+    assert await client.getxattr(FILE, b"system.posix_acl_access") == b"value"
+
+
 @pytest.mark.parametrize(
     ("traits", "flags"),
     [

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Final
 
 from umlfs.filesystem import ACL_KILL_SGID, NAME_MAX, NO_HANDLE, Filesystem
 from umlfs.fuse.request import Handler, caller
 from umlfs.wire import fuse as wire
 from umlfs.wire.fuse import Opcode
 
+OVERLAY_NAMES: Final = b"trusted.overlay."
+"""How the names begin of the marks that an overlay leaves in its layers."""
+ACCESS_LISTS: Final = b"system.posix_acl_"
+
 
 class AttributeRequests:
     """Those of one session."""
 
-    def __init__(self, filesystem: Filesystem) -> None:
+    def __init__(self, filesystem: Filesystem, *, lower_layer: bool = False) -> None:
+        """With `lower_layer` the consumer has an overlay over it: see `Session`."""
         self._filesystem = filesystem
+        self._layer_names = (OVERLAY_NAMES,) if lower_layer else ()
+        self._no_lists = lower_layer and not filesystem.traits.posix_acl
         self.setxattr_in = wire.SETXATTR_IN
         """The layout that was agreed on for SETXATTR."""
 
@@ -49,12 +57,20 @@ class AttributeRequests:
     async def getxattr(self, header: wire.Header, body: bytes) -> bytes:
         size, _ = wire.fields(wire.GETXATTR_IN, body)
         name = self._attribute(body, wire.GETXATTR_IN.size)
+        if name.startswith(self._layer_names):  # most of what an overlay asks: nobody else need be asked
+            raise OSError(errno.ENODATA, "no mark of an overlay")
+        if self._no_lists and name.startswith(ACCESS_LISTS):
+            raise OSError(errno.EOPNOTSUPP, "no access lists")
         return self._sized(await self._filesystem.getxattr(header.node, name), size)
 
     async def listxattr(self, header: wire.Header, body: bytes) -> bytes:
         size, _ = wire.fields(wire.GETXATTR_IN, body)
         found = await self._filesystem.listxattr(header.node)
+        found = [name for name in found if not self._is_hidden(name)]
         return self._sized(b"".join(name + b"\0" for name in found), size)
+
+    def _is_hidden(self, name: bytes) -> bool:
+        return name.startswith(self._layer_names) or (self._no_lists and name.startswith(ACCESS_LISTS))
 
     @staticmethod
     def _sized(value: bytes, size: int) -> bytes:

@@ -67,16 +67,26 @@ class Session:
     """The server's side of one mount of `filesystem`."""
 
     def __init__(
-        self, filesystem: Filesystem, *, read_only: bool = False, statistics: Statistics | None = None
+        self,
+        filesystem: Filesystem,
+        *,
+        read_only: bool = False,
+        lower_layer: bool = False,
+        statistics: Statistics | None = None,
     ) -> None:
-        """With `read_only` every change is answered EROFS, whatever the filesystem would do."""
+        """With `read_only` every change is answered EROFS, whatever the filesystem would do.
+
+        With `lower_layer` the consumer mounts an overlay over it. The marks of other overlays in it are not that
+        one's, so there are none; nor are there access lists that nobody's kernel would enforce (`ls -l` then asks
+        once, and not for each file).
+        """
         self.filesystem = filesystem
         self.read_only = read_only or filesystem.traits.read_only
         self.statistics = Statistics() if statistics is None else statistics
         """The session counts bytes, whoever carries the requests counts these."""
         self.mounted = False
         """INIT was answered, and DESTROY did not follow."""
-        self._attributes = AttributeRequests(filesystem)
+        self._attributes = AttributeRequests(filesystem, lower_layer=lower_layer)
         self.locks = LockRequests(filesystem)
         files = FileRequests(filesystem, self.statistics, read_only=self.read_only)
         self._handlers: dict[int, Handler] = {
@@ -172,7 +182,6 @@ class Session:
             Init.ASYNC_READ
             | Init.BIG_WRITES
             | Init.DO_READDIRPLUS
-            | Init.READDIRPLUS_AUTO
             | Init.ASYNC_DIO
             | Init.PARALLEL_DIROPS
             | Init.MAX_PAGES

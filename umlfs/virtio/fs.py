@@ -30,13 +30,14 @@ class VirtioFs:
     features = 0
     queues = 2
 
-    def __init__(self, tag: str, filesystem: Filesystem, *, read_only: bool = False) -> None:
-        """`tag` is what the guest mounts: at most 36 bytes. UsageError if it is longer or empty."""
+    def __init__(self, tag: str, filesystem: Filesystem, *, read_only: bool = False, lower_layer: bool = False) -> None:
+        """`tag` is what the guest mounts: at most 36 bytes; `lower_layer` as for `Session`. UsageError if the tag is
+        longer or empty."""
         encoded = tag.encode()
         if not 0 < len(encoded) <= TAG_MAX or b"\0" in encoded:
             raise UsageError(f"virtio-fs tag '{tag}' is not of 1 to {TAG_MAX} bytes", "choose a shorter name")
         self.name = f"virtio-fs {tag}"
-        self.session = Session(filesystem, read_only=read_only)
+        self.session = Session(filesystem, read_only=read_only, lower_layer=lower_layer)
         self.statistics = self.session.statistics
         self.on_config_change: Callable[[], None] = unheard
         self._tag = encoded
