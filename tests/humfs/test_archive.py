@@ -188,7 +188,9 @@ async def test_an_archive_that_does_not_fit(tmp_path: Path) -> None:
         await import_archive(tmp_path / "fs", archive(tmp_path / "in.tar", (info("big"), bytes(2 << 20))))
 
 
-@pytest.mark.parametrize("data", [b"", b"no archive" * 100, gzip.compress(b"no archive" * 100)[:-4]])
+@pytest.mark.parametrize(
+    "data", [b"", b"no archive" * 100, gzip.compress(b"no archive" * 100)[:-4]], ids=["empty", "text", "cut"]
+)
 @pytest.mark.logs_warnings
 async def test_rubbish(root: Path, tmp_path: Path, data: bytes) -> None:
     (tmp_path / "in.tar").write_bytes(data)
