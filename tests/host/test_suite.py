@@ -79,7 +79,7 @@ def test_outside_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_the_command_hands_everything_to_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
-    monkeypatch.setattr("runtime.cli.test.run", lambda words, style: given.extend([*words, str(style)]))
+    monkeypatch.setattr("runtime.host.suite.run", lambda words, style: given.extend([*words, str(style)]))
     assert cli.invoke(["test", "--long", "-x", "tests/cli", "-k", "a b", "--", "c"]) == 0
     assert given == ["--long", "-x", "tests/cli", "-k", "a b", "c", "True"]
 
