@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.cli.printing import printable
-from runtime.cli.progress import progress_bar
+from runtime.cli.progress import progress_bar, progress_option
 from umlfs.errors import UmlError, UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def create_(cow: str, backing: str, force: bool) -> None:
 @click.option("-f", "--force", is_flag=True, help="Replace NEW if it is there.")
 @click.argument("cow", type=FILE)
 @click.argument("new", type=FILE, required=False)
+@progress_option
 def merge_(cow: str, new: str | None, backing: str | None, in_place: bool, force: bool) -> None:
     """Merge a COW file with its backing file, into the file NEW or in place.
 
@@ -199,6 +200,7 @@ def rebase_(cow: str, path: str, force_mtime: bool) -> None:
 @as_json
 @click.argument("a")
 @click.argument("b")
+@progress_option
 def diff_(a: str, b: str, as_json: bool) -> int:
     """List the ranges (offset, length) in which two images differ; any two sources, COW files or not.
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.cli.activity import activity
 from runtime.cli.printing import printable
+from runtime.cli.progress import activity, progress_option
 from runtime.cli.trees import run
 from umlfs.errors import UsageError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("-r", "--recursive", is_flag=True, help="Directories, with all that is in them.")
 @click.option("-f", "--force", is_flag=True, help="Replace files that are there.")
 @click.option("--owner", metavar="UID:GID", help="Whom the copies belong to.  [whom the originals do]")
+@progress_option
 def command(words: tuple[str, ...], target: str, recursive: bool, force: bool, owner: str | None) -> int:
     """Copy files between this host and the inside of images and trees, or from one to another.
 

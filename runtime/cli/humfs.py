@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.cli.activity import counter
 from runtime.cli.printing import print_table, printable
+from runtime.cli.progress import counter, progress_option
 
 if TYPE_CHECKING:
     from humfs.tools import Info
@@ -81,6 +81,7 @@ def set_(directory: Path, size: str | None, owner: str | None, acl: bool | None)
 @command.command("import")
 @click.argument("directory", type=DIRECTORY)
 @click.argument("archive")
+@progress_option
 def import_(directory: Path, archive: str) -> None:
     """Put ARCHIVE into the filesystem in DIRECTORY, over what it has.
 
@@ -107,6 +108,7 @@ def import_(directory: Path, archive: str) -> None:
 @command.command("export")
 @click.argument("directory", type=DIRECTORY)
 @click.argument("archive")
+@progress_option
 def export_(directory: Path, archive: str) -> None:
     """Write the filesystem in DIRECTORY as the tar file ARCHIVE, or - for standard output.
 
@@ -125,6 +127,7 @@ def export_(directory: Path, archive: str) -> None:
 @click.option("--to", "metadata", required=True, type=click.Choice(["sqlite", "shadow_fs"]), help="The new format.")
 @click.option("--lossy", is_flag=True, help="Give up what shadow_fs cannot hold.")
 @click.argument("directory", type=DIRECTORY)
+@progress_option
 def convert_(directory: Path, metadata: str, lossy: bool) -> None:
     """Convert the metadata of DIRECTORY to another format, in place.
 
@@ -221,6 +224,7 @@ def _cell(value: object) -> str:
 @click.option("--repair", is_flag=True, help="Mend what is found.")
 @as_json
 @click.argument("directory", type=DIRECTORY)
+@progress_option
 def check_(directory: Path, repair: bool, as_json: bool) -> int:
     """Compare files and metadata of the filesystem in DIRECTORY, which nobody may have open.
 

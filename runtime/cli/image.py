@@ -9,8 +9,8 @@ from typing import TextIO
 
 import click
 
-from runtime.cli.activity import activity
 from runtime.cli.printing import printable
+from runtime.cli.progress import activity, progress_option
 from runtime.cli.trees import as_json, run, show, show_json
 
 FORMATS = (
@@ -52,6 +52,7 @@ def command() -> None:
 @click.option("--no-modules", is_flag=True, help="Leave out the kernel's modules.")
 @force_option
 @click.argument("out", metavar="OUT")
+@progress_option
 def build_(
     out: str,
     suite: str,
@@ -109,6 +110,7 @@ def build_(
 @force_option
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
+@progress_option
 def convert_(source: str, destination: str, name: str | None, size: str | None, force: bool, strict: bool) -> None:
     """Make the image DST with the contents of SRC, which stays as it is.
 
@@ -145,6 +147,7 @@ def _epoch() -> int | None:
 @command.command("resize")
 @click.argument("file", metavar="FILE")
 @click.argument("size", metavar="SIZE")
+@progress_option
 def resize_(file: str, size: str) -> None:
     """Make the raw image FILE, and the filesystem in it, SIZE long.
 
@@ -165,6 +168,7 @@ def resize_(file: str, size: str) -> None:
 
 @command.command("compact")
 @click.argument("file", metavar="FILE")
+@progress_option
 def compact_(file: str) -> None:
     """Give back to the host what the filesystems in FILE do not use, and say how much that was.
 
@@ -209,6 +213,7 @@ def create_(file: str, size: str | None, name: str | None, backing: str | None, 
 @command.command("check")
 @click.option("--repair", is_flag=True, help="Mend what can be mended.")
 @click.argument("file", metavar="FILE")
+@progress_option
 def check_(file: str, repair: bool) -> int:
     """Check the image FILE, and say what is wrong with it; the exit status is 1 if anything is.
 

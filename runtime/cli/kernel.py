@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.cli.printing import printable
+from runtime.cli.progress import progress_bar, progress_option
 
 if TYPE_CHECKING:
     from runtime.kernels.store import Entry
@@ -108,6 +109,7 @@ def _tell(entry: Entry, what: str) -> None:
 @click.option("--keyring", metavar="FILE", help="The keys that sign what is there.  [Debian's]")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="How much at a time.  [one for each processor]")
 @click.option("--dry-run", is_flag=True, help="Show the commands, and run none of them.")
+@progress_option
 def build_(
     source: str | None,
     flavours: tuple[str, ...],
@@ -131,7 +133,6 @@ def build_(
     """
     from pathlib import Path
 
-    from runtime.cli.progress import progress_bar
     from runtime.command.trial import try_kernel
     from runtime.kernels import build, source_tree
     from runtime.kernels.flavours import BASE, wanted
@@ -145,7 +146,7 @@ def build_(
         return
     build.check_host()
     tree = source_tree.source_tree(source, mirror=mirror, keyring=keyring, say=say)
-    with progress_bar("compiling") as progress:
+    with progress_bar("compiling", "files") as progress:
         plan = build.Plan(tree, chosen, settings, name, **extra)
         entry = build.build(plan, edit=edit, trial=try_kernel, say=say, progress=progress)
     _tell(entry, "built")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _ENDLESS = 1 << 14
 """The width of what is no terminal: a line for each row, whatever is in it."""
@@ -21,14 +25,25 @@ def printable_lines(text: str) -> str:
 
 def print_table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
     """Print rows below their headings; on a terminal as wide as that is."""
-    from rich.console import Console
+    print_once(table(headings, rows))
+
+
+def table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> Table:
+    """Rows below their headings."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*headings, box=None, pad_edge=False)
+    made = Table(*headings, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
-    Console(width=None if Console().is_terminal else _ENDLESS).print(table)
+        made.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
+    return made
+
+
+def print_once(shown: Table) -> None:
+    """Print a table; on a terminal as wide as that is."""
+    from rich.console import Console
+
+    Console(width=None if Console().is_terminal else _ENDLESS).print(shown)
 
 
 def _escaped(character: str) -> str:

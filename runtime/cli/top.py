@@ -21,12 +21,8 @@ def command(lines: int, delay: float, once: bool, umid: str | None) -> None:
       uml top
       uml top web --once
     """
-    import sys
-
-    import trio
-
+    from runtime.cli.live import show
     from runtime.machines import client, top
 
     path = None if umid is None else client.find(umid)
-    watched = top.Watched(path, lines)
-    trio.run(top.print_once if once or not sys.stdout.isatty() else top.follow, watched, delay)
+    show(top.Watched(path, lines).look, None if once else delay)

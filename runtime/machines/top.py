@@ -7,18 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from runtime.machines.listing import Listed, listing
 from runtime.machines.processes import GuestProcess, processes
-from runtime.tty.interrupts import until_interrupted
 from umlfs.errors import UmlError
 
 HEADINGS = ("UMID", "PID", "USER", "S", "CPU%", "CPU", "MEMORY", "NAME")
-ENDLESS = 1 << 14
 
 
 @dataclass(slots=True)
@@ -95,24 +91,3 @@ async def _ask(path: Path, found: dict[str, list[GuestProcess] | UmlError]) -> N
         found[path.name] = await processes(path)
     except UmlError as error:
         found[path.name] = error
-
-
-async def print_once(watched: Watched, delay: float) -> None:
-    """Print one look."""
-    table = await watched.look()
-    Console(width=None if Console().is_terminal else ENDLESS).print(table)
-
-
-async def follow(watched: Watched, delay: float) -> None:
-    """Show looks, one after the other, until interrupted."""
-
-    async def work() -> None:
-        with Live(await watched.look(), auto_refresh=False, screen=True) as live:
-            while True:
-                await trio.sleep(delay)
-                live.update(await watched.look(), refresh=True)
-
-    try:
-        await until_interrupted(work)
-    except KeyboardInterrupt:
-        return

@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
 def _convert(user: str, group: str, size: str) -> int:
     from humfs.humfsify import humfsify
     from humfs.superblock import parse_size
-    from runtime.cli.activity import counter
+    from runtime.cli.progress import counter
 
     uid = _uid(user)
     if uid is None:
@@ -64,7 +64,7 @@ def _convert(user: str, group: str, size: str) -> int:
 
 def _restore() -> int:
     from humfs.humfsify import restore
-    from runtime.cli.activity import counter
+    from runtime.cli.progress import counter
 
     with counter("humfsify -r") as progress:
         restore(Path("."), progress)
