@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as Words
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
@@ -15,8 +14,7 @@ from umlfs.views.identity import ID_MAX, Identity, Mapping, Range
 KNOWN: Final = ("append", "cache", "gid", "hide", "map", "squash", "uid")
 
 
-@dataclass(frozen=True, slots=True)
-class ViewOptions:
+class ViewOptions(NamedTuple):
     """How a filesystem is to be shown."""
 
     mapping: Mapping | None = None

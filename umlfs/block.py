@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class ExtentKind(enum.Enum):
@@ -21,8 +21,7 @@ class ExtentKind(enum.Enum):
     """Reads as zeroes, with or without space allocated for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """A range of a device that is all of one kind; `depth` counts the layers below the top that hold it."""
 
     offset: int

@@ -23,7 +23,7 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 ROOT: Final = 1
 """The inode number of the root directory."""
@@ -120,8 +120,7 @@ class Opened:
     """The consumer may cache this listing as long as the directory's mtime stays."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(NamedTuple):
     """A lock of some bytes of a file."""
 
     kind: int
@@ -154,8 +153,7 @@ class Caller:
     pid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(NamedTuple):
     """What a filesystem lets its consumers do; fixed for its lifetime."""
 
     read_only: bool = False

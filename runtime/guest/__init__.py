@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.guest import cpio, network
 from runtime.guest.kernel_modules import KernelModules
@@ -26,8 +26,7 @@ DEVICE_LINKS = {
 """What every system has in its /dev but the kernel does not make."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """A line of a guest's fstab."""
 
     device: str
@@ -40,7 +39,7 @@ class Mount:
 
     def whole(self) -> Mount:
         """Where all of it is, for one whose single file is to be elsewhere."""
-        return replace(self, place=f"{HERE}/files/{self.device}", file="")
+        return self._replace(place=f"{HERE}/files/{self.device}", file="")
 
     def line(self, below: str = "") -> str:
         if self.file:
@@ -49,8 +48,7 @@ class Mount:
         return f"{_escape(self.device)} {_escape(below + self.place)} {self.kind} {self.options} 0 0\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A further name of a disk, and of its partitions."""
 
     name: str

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 MAGIC: Final = b"070701"
 TRAILER: Final = b"TRAILER!!!"
@@ -20,8 +19,7 @@ PATH_MAX: Final = 4096
 DATA_MAX: Final = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file, directory, symlink or device node of an archive, owned by root, with no time of its own."""
 
     name: bytes

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.guest.cpio import Entry
 
@@ -18,8 +17,7 @@ OPEN: Final = frozenset({"fuse", "net/tun"})
 """Devices for everybody, as udev has them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """A device whose first user has the kernel load its module."""
 
     name: str
@@ -34,8 +32,7 @@ class Node:
         return Entry(below + b"/" + self.name.encode(), self.kind | mode, device=self.number)
 
 
-@dataclass(frozen=True, slots=True)
-class KernelModules:
+class KernelModules(NamedTuple):
     """The modules that a guest finds."""
 
     version: str

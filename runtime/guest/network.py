@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.guest import cpio
 
 RESOLVER: Final = "/etc/resolv.conf"
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(NamedTuple):
     """A network card that is up, with its addresses, when the guest's first command starts."""
 
     kernel_name: str
@@ -57,8 +55,7 @@ class Card:
         return [f"{line} 2>/dev/null" for line in self.addressing()]
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(NamedTuple):
     """All cards of a guest, and whom it asks for names."""
 
     cards: Sequence[Card] = ()
@@ -84,11 +81,10 @@ class Network:
     def with_card(self, card: Card, servers: Sequence[str], search: Sequence[str]) -> Network:
         """The network with one more card."""
         if self.has_gateway:
-            card = replace(card, gateways=())
+            card = card._replace(gateways=())
         more = [server for server in servers if server not in self.servers]
         domains = [domain for domain in search if domain not in self.search]
-        return replace(
-            self,
+        return self._replace(
             cards=[*self.cards, card],
             servers=[*self.servers, *more],
             search=[*self.search, *domains],

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.jail import limits
 
@@ -32,8 +31,7 @@ class NoGroupError(Exception):
     """None can be made; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """A group that is there, with its limits."""
 
     path: Path

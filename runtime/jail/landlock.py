@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from dataclasses import dataclass
 from enum import IntFlag
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 _CREATE_RULESET: Final = 444
 _ABI_VERSION: Final = 1
@@ -46,8 +45,7 @@ _SIZES: Final = {1: 8, 4: 16, 6: 24}
 """Of the attributes, in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(NamedTuple):
     """What one version of Landlock refuses where no rule allows it."""
 
     abi: int

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.jail import landlock, limits, users
 from runtime.jail.grants import OWN, Grants
@@ -35,8 +34,7 @@ _MANAGE: Final = _CHANGE | Access.MAKE_REG | Access.MAKE_DIR | Access.MAKE_SOCK 
 _ALL: Final = _MANAGE | Access.MAKE_SYM | Access.MAKE_FIFO | Access.REFER
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What a machine's jail is made of."""
 
     directory: Path

@@ -7,9 +7,8 @@ import os
 import random
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 FIRST: Final = 0x7A000000
 """From here on numbers belong to nobody: behind those of systemd's containers, before 2^31."""
@@ -19,8 +18,7 @@ FALLBACK: Final = 65534
 """Where the caller's own user namespace has few numbers."""
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """Numbers of a user and a group."""
 
     uid: int

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from runtime.host import cache
 from runtime.kernels.kernel import Kernel, ask, configuration, identity
@@ -67,14 +67,13 @@ BENCHMARKS: Final = ("CONFIG_RAID6_PQ_BENCHMARK", "CONFIG_XOR_BLOCKS")
 _HEAD: Final = re.compile(r"([a-z][a-z_.-]*[a-z0-9]|[a-z][a-z_]*)", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(NamedTuple):
     """What one kernel can do."""
 
     version: str
     words: frozenset[str]
     """The words of its `--help`, without what follows them."""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = MappingProxyType({})
     """`y` or `m`, of those options of its configuration that somebody here asks for."""
 
     def has_option(self, name: str) -> bool:

@@ -9,9 +9,9 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from functools import cache as memoized
 from pathlib import Path
+from typing import NamedTuple
 
 from runtime.host import cache
 from runtime.kernels import store
@@ -39,8 +39,7 @@ _MARK = b"User Mode Linux"
 """What the guest reads as vendor_id in its /proc/cpuinfo: text that every UML kernel holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(NamedTuple):
     """A UML kernel on this host."""
 
     path: Path

@@ -7,9 +7,8 @@ import lzma
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.kernels.kernel import INSTALL, Kernel, configuration, other_versions
 from umlfs.errors import UmlError
@@ -34,8 +33,7 @@ MODULE_MAX: Final = 64 << 20
 """No module comes near it: a compressed file that yields more is broken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(NamedTuple):
     """A module that is a file of its own."""
 
     name: str

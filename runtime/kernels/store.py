@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.lock import Lock
@@ -51,8 +51,7 @@ class About:
     """Bytes on disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A kernel of the store."""
 
     name: str

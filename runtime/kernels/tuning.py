@@ -10,8 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from runtime.host import cache
 from runtime.kernels.features import Features, features
@@ -46,8 +45,7 @@ there, but a process each time) for every one of them: 0.1 s of a boot, and up t
 _CALIBRATED: Final = re.compile(rb"Calibrating delay loop\.\.\. *[0-9.]+ BogoMIPS \(lpj=([0-9]{1,10})\)")
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
+class Tuning(NamedTuple):
     """How a boot is made fast."""
 
     lpj: int | None = None

@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -110,8 +110,7 @@ class RootDisk:
     """How to mount it, besides `rw` or `ro`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """A device of the guest and where its back end listens."""
 
     device: VirtioDevice
@@ -231,7 +230,7 @@ class Equipment:
             return
         self.root = await self._mount_of(stack, opened, "/", source, read_only=not writable)
         if flags:
-            self.root = replace(self.root, options=flags)
+            self.root = self.root._replace(options=flags)
 
     def root_on(self, disk: RootDisk, *, read_only: bool) -> None:
         """Have the root on a ubd device that was opened. UsageError if it was not, or holds nothing to be mounted."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from umlfs.filesystem import Caller, Entry, Filesystem, Opened
 from umlfs.views.view import View
@@ -14,7 +13,7 @@ class Superuser(View):
 
     def __init__(self, inner: Filesystem) -> None:
         super().__init__(inner)
-        self.traits = replace(inner.traits, foreign=True)
+        self.traits = inner.traits._replace(foreign=True)
         self._uid = os.geteuid()
 
     def _as_root(self, caller: Caller) -> Caller:

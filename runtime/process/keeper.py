@@ -18,10 +18,9 @@ import signal
 import subprocess
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Protocol
+from typing import IO, Final, NamedTuple, Protocol
 
 import trio
 
@@ -85,8 +84,7 @@ GROUP_TIMEOUT: Final = 0.02
 """Seconds that a killed group gets before others are looked for: helpers that are no part of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """What a launcher has started: children of this process."""
 
     kernel: int
@@ -112,8 +110,7 @@ class Launcher(Protocol):
         """Wait until the kernel runs, or is sure not to."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Bonds:
+class _Bonds(NamedTuple):
     """What holds a kernel's processes together."""
 
     liveness: LivenessPipe

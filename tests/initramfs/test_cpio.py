@@ -95,7 +95,11 @@ names = st.lists(
     max_size=3,
 ).map(b"/".join)
 entries = st.builds(
-    Entry, names.filter(lambda name: name != b"TRAILER!!!"), st.just(stat.S_IFREG | 0o640), st.binary(max_size=99)
+    Entry,
+    names.filter(lambda name: name != b"TRAILER!!!"),
+    st.just(stat.S_IFREG | 0o640),
+    st.binary(max_size=99),
+    st.just(0),
 )
 
 

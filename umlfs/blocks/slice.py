@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 from umlfs.block import BlockDevice, Extent
 from umlfs.buffers import total
@@ -52,7 +51,7 @@ class Slice(BlockDevice):
 
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
         found = await self.device.extents(self._inside(offset, length), length)
-        return [replace(each, offset=each.offset - self.offset) for each in found]
+        return [each._replace(offset=each.offset - self.offset) for each in found]
 
     async def close(self) -> None:
         """Does nothing to the device."""

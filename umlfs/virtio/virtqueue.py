@@ -14,7 +14,7 @@ import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 DESC_NEXT: Final = 1
 DESC_WRITE: Final = 2
@@ -38,8 +38,7 @@ class RingError(Exception):
     """The guest broke the rules of the ring or of its memory; the queue must be stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """A piece of guest memory: `view` holds the bytes from guest address `start`."""
 
     start: int

@@ -10,7 +10,7 @@ import enum
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 HEADER: Final = struct.Struct("<III")
 """Request, flags, size of the payload."""
@@ -127,8 +127,7 @@ class Message:
         return layout.unpack(self.payload)
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryRegion:
+class MemoryRegion(NamedTuple):
     """A row of the memory table, in bytes."""
 
     guest_address: int
