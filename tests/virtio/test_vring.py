@@ -240,6 +240,20 @@ async def test_a_guest_that_missed_an_interrupt(poll_seconds: float, monkeypatch
         assert guest.interrupts == seen + 2
 
 
+async def test_what_nobody_waits_for_is_told_later() -> None:
+    """Forgets in a row are told of together: what has many, or is silent, hears of all."""
+    async with connected(VirtioFs("tag", OneFile())) as guest:
+        client = await mounted(guest)
+        await trio.testing.wait_all_tasks_blocked(cushion=0.01)
+        seen = guest.interrupts
+        many = guest.rings[0].size // 2
+        for _ in range(many):  # in two descriptors each
+            client.forget(FILE, 0)
+        await trio.testing.wait_all_tasks_blocked(cushion=0.01)
+        assert guest.interrupts - seen <= many // vring.UNTOLD_MAX + 2
+        assert len([queue for queue, _ in guest.answers if queue == 0]) == many
+
+
 async def test_a_guest_that_does_not_look() -> None:
     """The socket of the interrupts is full."""
     async with connected(VirtioFs("tag", OneFile())) as guest:

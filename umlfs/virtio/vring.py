@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from umlfs.host.loop_wait import LoopWait, Outcome
 from umlfs.host.waiting import noticing_waits
 from umlfs.virtio.device import VirtioDevice
 from umlfs.virtio.polling import Polling
@@ -31,6 +32,13 @@ VAIN_KICKS_MAX: Final = 64
 the leader looks for itself, but not many in a row."""
 VAIN_KICK_SECONDS: Final = 5e-3
 """How long each further one is left alone: a kick that never ends must not keep the processor busy."""
+
+PATIENCE_SECONDS: Final = 500e-6
+"""How long a leader waits for a kick by itself, while nobody else has anything to do."""
+
+UNTOLD_MAX: Final = 64
+"""Answers that nobody waits for until the guest is told of them, so that it can use their descriptors again; fewer
+where the ring is small."""
 
 REMIND_SECONDS: Final = 300e-6
 """How long a guest may be silent after an interrupt until it gets it again. An interrupt that comes just as the UML
@@ -66,8 +74,13 @@ class Vring:
         """The tasks of the running queue."""
         self._ended = trio.Event()
         self._polling = Polling()
+        self._wait = LoopWait()
+        self._resumed = True
+        """Trio has run the leader since it last let others run."""
         self._unsure = False
-        """Since the last interrupt the guest has not been heard of, and was not reminded of it."""
+        """Since the last answer the guest has not been heard of, and was not reminded of it."""
+        self._untold = 0
+        """Answers since the last interrupt."""
 
     @property
     def running(self) -> bool:
@@ -150,6 +163,7 @@ class Vring:
         kick = self._kick
         assert kick is not None
         vain = 0
+        self._resumed = True
         while True:
             before = ring.next_index
             if not await self._take_turn(ring):
@@ -164,11 +178,29 @@ class Vring:
     async def _kicked(self, kick: int) -> None:
         """Wait for a kick, and remind the guest once if none comes."""
         if self._unsure:
-            with trio.move_on_after(REMIND_SECONDS):
-                return await trio.lowlevel.wait_readable(kick)
+            if await self._came(kick, REMIND_SECONDS):
+                return
             self._interrupt()
             self._unsure = False
-        await trio.lowlevel.wait_readable(kick)
+        if not await self._came(kick, PATIENCE_SECONDS):
+            await trio.lowlevel.wait_readable(kick)
+            self._resumed = True
+
+    async def _came(self, kick: int, seconds: float) -> bool:
+        """Whether a kick comes within that time."""
+        ends = _clock() + seconds
+        while (left := ends - _clock()) > 0:
+            if self._resumed:  # let those run who were woken together with us
+                self._resumed = False
+                await trio.lowlevel.checkpoint()
+            outcome = self._wait.wait(kick, left)
+            if outcome is Outcome.READY:
+                return True
+            if outcome is Outcome.TIMEOUT:
+                return False
+            await trio.lowlevel.checkpoint()
+            self._resumed = True
+        return False
 
     async def _take_turn(self, ring: Virtqueue) -> bool:
         """Take requests until there are no more. False if the lead went to another task meanwhile."""
@@ -190,15 +222,15 @@ class Vring:
         while True:
             if now >= turn_ends:
                 await trio.lowlevel.checkpoint()
+                self._resumed = True
                 turn_ends = (now := _clock()) + TURN_SECONDS
             if (chain := ring.pop()) is not None:
                 if looking_until:
                     polling.found()
                     looking_until = 0.0
-                ring.push(chain.head, await noticing_waits(handle(index, chain), pass_on))
-                if ring.wants_interrupt():
-                    self._interrupt()
-                    self._unsure = True
+                written = await noticing_waits(handle(index, chain), pass_on)
+                ring.push(chain.head, written)
+                self._tell(ring, written)
                 taken, now = now, _clock()
                 took(now - taken)
                 if not leading:
@@ -222,8 +254,21 @@ class Vring:
                 ring.suppress_kicks()
                 now = _clock()
 
+    def _tell(self, ring: Virtqueue, written: int) -> None:
+        """Tell the guest of an answer. Nobody waits for one of no bytes: the guest hears of that with the next one,
+        when it is silent for a while, or when there are many."""
+        if not written:
+            self._untold += 1
+            self._unsure = True
+            if self._untold < min(UNTOLD_MAX, ring.size // 4):
+                return
+        if ring.wants_interrupt():
+            self._interrupt()
+            self._unsure = True
+
     def _interrupt(self) -> None:
         """Tell the guest that something was pushed. A full pipe means that it has not looked yet."""
+        self._untold = 0
         if self._call is not None:
             with contextlib.suppress(OSError):
                 os.write(self._call, b"\1\0\0\0\0\0\0\0")
