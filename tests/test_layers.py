@@ -22,7 +22,7 @@ ROOMS = {
     "umlfs": "errors sizes block filesystem buffers statistics lifetime host sources blocks views externfs cow ubd wire"
     " fuse virtio stream nbd mount entry",
     "runtime": "host archives process qemu jail tty standby kernels guest network mconsole machine command appliance"
-    " consoles machines inspect images doctor serve mounts web captive sites cli",
+    " consoles machines inspect images doctor serve mounts cluster web captive sites cli",
 }
 """The rooms of a package, each of which imports only those before it, for types too."""
 

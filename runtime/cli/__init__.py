@@ -25,6 +25,7 @@ COMMANDS = {
     "chmod": "runtime.cli.chmod",
     "chown": "runtime.cli.chown",
     "class": "runtime.cli.class_",
+    "cluster": "runtime.cli.cluster",
     "completion": "runtime.cli.completion",
     "config": "runtime.cli.config",
     "console": "runtime.cli.console",

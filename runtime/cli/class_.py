@@ -124,6 +124,8 @@ def exec_(name: str, words: tuple[str, ...], timeout: float) -> int:
     """
     from runtime.web import fleet
 
+    if words[0] == "--":
+        words = words[1:]
     return _do(name, lambda lesson: fleet.run_in_all(lesson, words, timeout))
 
 

@@ -74,6 +74,8 @@ class Description:
     """EMULATOR,TITLE-SWITCH,EXEC-SWITCH"""
     tty_log_dir: str = ""
     """Where a terminal log of each line goes; empty for none."""
+    common_log: str = ""
+    """A file to which what its kernel says is appended, each line with its name: that of several machines."""
     notify: str = ""
     """A socket of somebody's who wants to hear what the kernel tells."""
     reboot: bool = True

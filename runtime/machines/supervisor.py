@@ -22,6 +22,7 @@ from runtime.machine.machine import Machine
 from runtime.machines import directory as layout
 from runtime.machines import ended, service, statistics
 from runtime.machines.channel import ControlChannel
+from runtime.machines.common_log import CommonLog
 from runtime.machines.control_wire import Message, ProtocolError, text
 from runtime.machines.description import Description, save
 from runtime.machines.hooks import Hooks
@@ -144,7 +145,7 @@ class Supervisor:
             nursery = await stack.enter_async_context(trio.open_nursery())
             stack.callback(nursery.cancel_scope.cancel)
             await nursery.start(self._obey_signals, nursery)
-            nursery.start_soon(self._keep_log, consoles, log)
+            nursery.start_soon(self._keep_log, consoles, log, stack.enter_context(self._common_log()))
             await nursery.start(consoles.sharing().serve, directory / layout.LINES)
             await nursery.start(service.serve, directory / layout.CONTROL, self._requests())
             with self._scope:
@@ -224,10 +225,21 @@ class Supervisor:
 
     # What it says -----------------------------------------------------------------------------
 
-    async def _keep_log(self, consoles: Consoles, log: LogFile) -> None:
+    @contextlib.contextmanager
+    def _common_log(self) -> Iterator[CommonLog | None]:
+        it = self.description
+        if not it.common_log:
+            yield None
+            return
+        with contextlib.closing(CommonLog(Path(it.common_log), it.umid)) as log:
+            yield log
+
+    async def _keep_log(self, consoles: Consoles, log: LogFile, common: CommonLog | None) -> None:
         with consoles.attach(BOOT_CONSOLE) as reader:
             while data := await reader.read():
                 log.write(data)
+                if common is not None:
+                    common.write(data)
                 if self._machine is not None:
                     self._machine.hear(data)
 

@@ -9,10 +9,10 @@ from typing import Final
 import trio
 
 from runtime.machines import client
+from runtime.machines.capture import capture
+from runtime.machines.starting import start
 from runtime.web import classes
-from runtime.web.capture import capture
 from runtime.web.classes import Class
-from runtime.web.starting import start
 from umlfs.errors import UmlError, described, sole
 
 AT_ONCE: Final = 4

@@ -10,13 +10,13 @@ from starlette.routing import Route
 
 from runtime.machines import client
 from runtime.machines.directory import LOG, check_umid
+from runtime.machines.starting import start
 from runtime.mconsole.client import Client
 from runtime.mconsole.sockets import find_socket
 from runtime.process.memory import parse_size
 from runtime.web.answers import Forbidden, answer, answering, body, text, visitor
 from runtime.web.following import Machines
 from runtime.web.images import Images
-from runtime.web.starting import start
 from umlfs.errors import UmlError, UsageError
 
 HALT_SECONDS: Final = 60.0

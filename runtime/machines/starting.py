@@ -1,6 +1,7 @@
-"""Booting a machine that outlives the server: `python -m runtime.web.starting`, in a process of its own.
+"""Booting a machine that outlives its caller: `python -m runtime.machines.starting`, in a process of its own.
 
-A machine in the background is a fork of a process that has no thread and no event loop; a server has both.
+A machine in the background is a fork of a process that has no thread and no event loop; a server has both, and so
+has who boots several at a time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -20,15 +22,17 @@ from umlfs.errors import UmlError, sole
 ANSWER_MAX: Final = 1 << 20
 
 
-async def start(table: dict[str, Any]) -> str:
-    """Boot the machine that `table` describes (see `runtime.machines.description`); its umid when it runs. UmlError."""
+async def start(table: dict[str, Any], directory: Path | None = None) -> str:
+    """Boot the machine that `table` describes (see `runtime.machines.description`), by default in the directory of this
+    process; its umid when it runs. UmlError."""
     done = await trio.run_process(
-        [sys.executable, "-P", "-m", "umlfs.entry", "runtime.web.starting"],
+        [sys.executable, "-P", "-m", "umlfs.entry", "runtime.machines.starting"],
         stdin=json.dumps(table).encode(),
         capture_stdout=True,
         stderr=subprocess.DEVNULL,
         check=False,
         start_new_session=True,
+        cwd=directory,
     )
     try:
         answer = json.loads(done.stdout[:ANSWER_MAX])

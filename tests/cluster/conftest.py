@@ -1,0 +1,5 @@
+"""Users with clusters."""
+
+from tests.machines.conftest import me, ordinary
+
+__all__ = ["me", "ordinary"]
