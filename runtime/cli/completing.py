@@ -15,7 +15,7 @@ SECONDS: Final = 8.0
 """How long a shell may wait for names inside an image, for which an appliance boots."""
 KEPT_SECONDS: Final = 60
 """An appliance that was booted for a completion is kept so long for the next."""
-MACHINES: Final = frozenset({"umid", "machine", "machines"})
+MACHINES: Final = frozenset({"umid", "umids", "machine", "machines"})
 """Arguments that are machines, by their names in the code."""
 PLACES: Final = frozenset({"word", "words", "src", "source", "one", "other", "target", "image", "images", "a", "b"})
 """Arguments that are files, or places inside of them."""

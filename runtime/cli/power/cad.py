@@ -6,7 +6,7 @@ from runtime.cli.power import by_console
 
 command = by_console(
     "cad",
-    """Press Ctrl-Alt-Del in the machine UMID: its init restarts it in order, unless told otherwise.
+    """Press Ctrl-Alt-Del in each machine UMID: its init restarts it in order, unless told otherwise.
 
     \b
     Example:

@@ -6,7 +6,7 @@ from runtime.cli.power import by_console
 
 command = by_console(
     "go",
-    """Have the machine UMID go on after `uml stop`.
+    """Have each machine UMID go on after `uml stop`.
 
     \b
     Example:

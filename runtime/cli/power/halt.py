@@ -6,10 +6,11 @@ from runtime.cli.power import in_order
 
 command = in_order(
     "halt",
-    """Have the guest of the machine UMID shut down, and return when the machine is gone.
+    """Have the guests of the machines UMID shut down, and return when the machines are gone.
 
     \b
     Example:
       uml halt web
+      uml halt one two
     """,
 )

@@ -6,7 +6,7 @@ from runtime.cli.power import in_order
 
 command = in_order(
     "reboot",
-    """Have the guest of the machine UMID restart, and return when its kernel has ended.
+    """Have the guests of the machines UMID restart, and return when their kernels have ended.
 
     \b
     Example:

@@ -6,7 +6,7 @@ from runtime.cli.power import by_console
 
 command = by_console(
     "stop",
-    """Pause the machine UMID: its guest does nothing until `uml go`.
+    """Pause each machine UMID: its guest does nothing until `uml go`.
 
     \b
     Example:
