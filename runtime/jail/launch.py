@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from runtime.host.compiled import compiled, install, installed
-from runtime.jail import report, seccomp
+from runtime.jail import report, roots, seccomp, users
 from runtime.jail.cgroup import Group, NoGroupError
 from runtime.jail.grants import OWN, Grants
 from runtime.jail.layers import Layer, Layers, Mode
@@ -58,6 +58,20 @@ def _in_memory(name: str, content: bytes) -> int:
 def install_launcher() -> None:
     """Compile it for all users of this installation: no compiler is needed any more. UmlError, OSError."""
     install(NAME, [SOURCE], WHAT)
+
+
+def _shows_files() -> bool:
+    """Whether root shows a kernel what lies in directories of its own. Most kernels do not: only then it is asked."""
+    return users.shows_files() and (not roots.may_be_forbidden() or _replaces_roots())
+
+
+@memoized
+def _replaces_roots() -> bool:
+    program = launcher()
+    try:
+        return roots.can_be_replaced(program)
+    finally:
+        os.close(program)
 
 
 class Launch:
@@ -152,7 +166,7 @@ class Launch:
         """Why somebody who owns nothing could not use what is given."""
         it = self._grants
         wanted = (([self._kernel, *it.execute], 5), (self._programs, 4), (it.read, 4), (it.sockets, 2), (it.write, 6))
-        shut = next(filter(None, (kept_from(paths, bits) for paths, bits in wanted)), None)
+        shut = next(filter(None, (kept_from(paths, bits, _shows_files) for paths, bits in wanted)), None)
         return f"only its owner may open {shut}" if shut else ""
 
     def prepare(self) -> None:

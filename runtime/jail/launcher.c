@@ -182,10 +182,28 @@ static int do_map(char **words)
 	return write_file("/proc/self/gid_map", line);
 }
 
+static int go_to(int directory)
+{
+	return fchdir(directory) || chroot(".") ? -1 : 0;
+}
+
+/* Have no mount of ours seen in other namespaces. After a chroot that is asked of the namespace's own root. */
+static int make_private(void)
+{
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0)
+		return 0;
+	if (errno != EINVAL)
+		return -1;
+	int before = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), own = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	int failed = before < 0 || own < 0 || setns(own, CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+	/* The root becomes a mount, which pivot_root needs; `..` leads to what is mounted over it. */
+	return failed || go_to(before) || mount("/", "/", NULL, MS_BIND | MS_REC, NULL) || chdir("/..") || chroot(".") ? -1 : 0;
+}
+
 /* An empty root, at the directory that is named. */
 static int do_root(char **words)
 {
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	if (make_private() ||
 	    mount("jail", words[0], "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m,nr_inodes=4096"))
 		return -1;
 	base = words[0];

@@ -6,14 +6,14 @@ import contextlib
 import os
 import random
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 FIRST: Final = 0x7A000000
 """From here on numbers belong to nobody: behind those of systemd's containers, before 2^31."""
 COUNT: Final = 0x01000000
-_CAP_CHOWN, _CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 0, 6, 7, 21
+_CAP_CHOWN, _CAP_SETGID, _CAP_SETUID, _CAP_SYS_CHROOT, _CAP_SYS_ADMIN = 0, 6, 7, 18, 21
 FALLBACK: Final = 65534
 """Where the caller's own user namespace has few numbers."""
 
@@ -50,8 +50,14 @@ def _is_mapped(number: int, which: str) -> bool:
 
 
 def shows_files() -> bool:
-    """Whether root may give a process another root, which shows files whatever the directories above them allow."""
+    """Whether root has the capability to give a process another root, which shows files whatever the directories above
+    them allow. See also `roots.py`."""
     return _has(_CAP_SYS_ADMIN)
+
+
+def may_change_roots() -> bool:
+    """Whether this process has the capability that giving a process another root takes besides, in a chroot."""
+    return _has(_CAP_SYS_CHROOT)
 
 
 def may_become_another() -> bool:
@@ -67,15 +73,14 @@ def _has(capability: int) -> bool:
     return False
 
 
-def kept_from(paths: Iterable[Path], bits: int) -> Path | None:
-    """The first of `paths` that others than its owner may not use so (`bits` of a mode: 4 read, 2 write, 1 execute)."""
-    alone = shows_files()
+def kept_from(paths: Iterable[Path], bits: int, shown: Callable[[], bool]) -> Path | None:
+    """The first of `paths` that others than its owner may not use so (`bits` of a mode: 4 read, 2 write, 1 execute), by
+    its own mode or, unless the kernel is `shown` it in a root of its own, by those of the directories above it."""
     for path in paths:
         if not _allows(path, bits):
             return path
-        above = () if alone else path.parents
-        shut = next((each for each in above if not _allows(each, 1)), None)
-        if shut is not None:
+        shut = next((each for each in path.parents if not _allows(each, 1)), None)
+        if shut is not None and not shown():
             return shut
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.kernels.kernel import find_kernel
 from tests import needs
 from tests.ordinary import ROOT, OrdinaryUser
 
@@ -32,6 +34,21 @@ trio.run(main)
 """
 DOCKER = "chown dac_override fsetid fowner mknod net_raw setgid setuid setfcap setpcap net_bind_service sys_chroot kill"
 """The capabilities of a container's root."""
+ALL = "auto: limits, namespaces, root, privileges, user, landlock, seccomp"
+IN_CHROOT = """
+mount -t tmpfs none "$1" && mkdir "$1/root" && cd "$1/root"
+for each in /*; do
+    if [ -L "$each" ]; then cp -a "$each" .
+    elif [ -d "$each" ]; then mkdir ".$each" && mount --rbind "$each" ".$each"
+    fi
+done
+mounts() { grep -c . /proc/self/mountinfo; }
+before=$(mounts)
+shift
+chroot . "$@" || exit
+test "$before" = "$(mounts)" || echo "mounts are left"
+"""
+"""Runs a command in a chroot whose `/` is no mount, below the directory `$1`; mounts are seen by others."""
 WITHOUT_NAMESPACES = "without namespaces (this process may not make them: {}); without root (it needs namespaces)"
 
 
@@ -52,6 +69,7 @@ def namespace() -> Iterator[int]:
     with subprocess.Popen([needs.program("unshare"), "-U", "sleep", "1000"]) as process:
         ours = os.readlink("/proc/self/ns/user")
         while os.readlink(f"/proc/{process.pid}/ns/user") == ours:
+            assert process.poll() is None, "this host lets root make no user namespace"
             time.sleep(0.01)
         for name in ("uid_map", "gid_map"):
             Path(f"/proc/{process.pid}/{name}").write_text("0 0 65536")
@@ -68,6 +86,30 @@ def test_root_of_a_container() -> None:
     assert layers("setpriv", f"--bounding-set={kept}", "--inh-caps=-all") == (
         f"auto: limits, privileges, user, landlock, seccomp; {expected}"
     )
+
+
+def in_chroot(directory: Path) -> list[str]:
+    """The beginning of a command that runs the rest in a chroot."""
+    assert os.geteuid() == 0, "this test needs root"
+    return ["unshare", "--mount", "--propagation", "shared", "sh", "-c", IN_CHROOT, "sh", str(directory)]
+
+
+def test_root_in_a_chroot(tmp_path: Path) -> None:
+    assert layers(*in_chroot(tmp_path)) == ALL
+
+
+def test_root_that_may_not_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel lies where no other user comes: it stays root."""
+    kernel = tmp_path / "shut/linux"
+    kernel.parent.mkdir(mode=0o700)
+    shutil.copy(find_kernel().path, kernel)
+    monkeypatch.setenv("UML_KERNEL", str(kernel))
+    place = tmp_path / "root"
+    place.mkdir()
+    found = layers(*in_chroot(place), "setpriv", "--bounding-set=-sys_chroot")
+    assert found.startswith("auto: limits, namespaces, privileges, landlock, seccomp; without ")
+    assert "root (nothing can be mounted: Operation not permitted)" in found
+    assert "user (only its owner may open /" in found
 
 
 def test_root_without_capabilities() -> None:
