@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 from runtime.host.suite import FAILED_CHECKS
+from tests import real_root
 from tests.ordinary import OrdinaryUser, ordinary_user
 
 LOGGERS = ("umlfs", "hostfs", "humfs", "runtime")
@@ -27,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    real_root.enter()
     # Some open a thousand files, and so must servers that they start; logins often allow 1,024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 20000)), hard))

@@ -202,9 +202,12 @@ def _installed(need: str) -> str:
     return "\n".join([*lines, "Architecture: amd64", "Multi-Arch: same", "\n"])
 
 
+_UNKNOWN_KEY: Final = ("NO_PUBKEY", "Missing key")
+"""As gpgv says it, and sqv, which apt asks from Debian 13 on."""
 _REASONS: Final[Mapping[str, str]] = {
-    "NO_PUBKEY": "its signature is by a key that is not known here",
+    **dict.fromkeys(_UNKNOWN_KEY, "its signature is by a key that is not known here"),
     "BADSIG": "its signature is wrong",
+    "has been manipulated": "its signature is wrong",
     "is not signed": "it is not signed",
     "does not have a Release file": "there is no such suite",
     "Hash Sum mismatch": "what came is not what the archive says it has",
@@ -214,7 +217,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "is expired": "it is too old to be trusted",
 }
 _WAYS_OUT: Final[Mapping[str, str]] = {
-    "NO_PUBKEY": KEYS,
+    **dict.fromkeys(_UNKNOWN_KEY, KEYS),
     "does not have a Release file": "name one such as trixie, testing or sid",
     "Hash Sum mismatch": "try again later, or another --mirror",
     "No space left": "make some, or name another place in XDG_CACHE_HOME",

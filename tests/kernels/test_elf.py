@@ -16,15 +16,24 @@ def installed(name: str) -> bytes:
     return next(modules.rglob(f"{name}.ko")).read_bytes()
 
 
+def rows_of(module: bytes) -> list[tuple[int, ...]]:
+    """The table of its sections."""
+    table, count = struct.unpack_from("<Q", module, 40)[0], struct.unpack_from("<H", module, 60)[0]
+    return [struct.unpack_from("<IIQQQQIIQQ", module, table + 64 * index) for index in range(count)]
+
+
+def astray(module: bytes) -> int:
+    """How many sections do not lie where their alignment wants them: of some kernels' modules many."""
+    return sum(row[8] > 1 and row[1] != 8 and row[4] % row[8] != 0 for row in rows_of(module))
+
+
 def sections(module: bytes) -> dict[bytes, tuple[int, bytes]]:
     """By name: number and contents."""
-    table, count, names = struct.unpack_from("<Q", module, 40)[0], *struct.unpack_from("<HH", module, 60)
-    rows = [struct.unpack_from("<IIQQQQIIQQ", module, table + 64 * index) for index in range(count)]
+    names, rows = struct.unpack_from("<H", module, 62)[0], rows_of(module)
     found = {}
     for index, row in enumerate(rows):
         start = rows[names][4] + row[0]
         data = b"" if row[1] == 8 else module[row[4] : row[4] + row[5]]
-        assert row[8] < 2 or row[1] == 8 or row[4] % row[8] == 0
         found[module[start : module.index(b"\0", start)]] = index, data
     return found
 
@@ -38,6 +47,7 @@ def test_all_but_debugging_stays(name: str) -> None:
     kept = {key: value for key, value in before.items() if b"debug" not in key and key not in (b".comment", b"")}
     assert {key: value for key, value in after.items() if key in kept} == kept
     assert set(after) == {*kept, b""}
+    assert astray(stripped) <= astray(module)
 
 
 def test_twice_is_once() -> None:
