@@ -37,6 +37,7 @@ from runtime.process.event_loop import require_trio
 from runtime.process.keeper import Keeper
 from runtime.process.kernel_process import KernelProcess
 from runtime.process.memory import is_volatile, memory_directory
+from runtime.process.out_of_memory import Toll
 from runtime.process.processes import kill_group
 from runtime.process.processor import ProcessorChoice
 from runtime.tty.ptys import Ends, open_ends
@@ -89,6 +90,8 @@ class Machine:
         """A descriptor of the directory of the kernel's own that its jail shows it; None without a jail."""
         self.returncode: int | None = None
         """The exit status of a kernel that has ended; -N after signal N."""
+        self._killed_for = ""
+        """Why this host's kernel killed it; empty if it did not."""
         self._cut_off = False
         """The kernel was ended because it did not do so by itself after its guest had shut down."""
         self._control = ControlFilesystem()
@@ -333,7 +336,7 @@ class Machine:
             choice = ProcessorChoice(process.pid)
             stack.callback(choice.leave)
             nursery.start_soon(choice.keep)
-        nursery.start_soon(self._watch, keeper, process)
+        nursery.start_soon(self._watch, keeper, process, Toll.of(process.pid))
         if tuned.lpj is None:
             nursery.start_soon(self._learn, kernel)
 
@@ -399,6 +402,8 @@ class Machine:
         status, refused = self.returncode or 0, self.layers.refused
         if refused and status in (-signal.SIGKILL, -signal.SIGSYS):
             return f"the jail ended the kernel process, which made the system call {refused[-1]}"
+        if self._killed_for:
+            return f"this host's kernel killed it: {self._killed_for}"
         return f"the kernel died of signal {-status}" if status < 0 else f"the kernel's exit status was {status}"
 
     def _make_terminals(self, stack: contextlib.AsyncExitStack) -> dict[int, int]:
@@ -424,8 +429,10 @@ class Machine:
         await self._control.ready.wait()
         remember_lpj(kernel, b"\n".join(self._log.lines))
 
-    async def _watch(self, keeper: Keeper, process: KernelProcess) -> None:
+    async def _watch(self, keeper: Keeper, process: KernelProcess, toll: Toll | None) -> None:
         status = await keeper.wait(process)
+        if toll is not None and status == -signal.SIGKILL:
+            self._killed_for = toll.reason()
         with trio.move_on_after(LOG_SECONDS):
             await self._log.complete.wait()
         # Its guest has shut down in order: that a kernel does not end by itself then is its own fault.

@@ -13,6 +13,7 @@ from typing import Final
 from runtime.jail.cgroup import Group, NoGroupError
 from runtime.jail.confined import run_confined
 from runtime.jail.layers import Layer
+from runtime.process.out_of_memory import Toll
 
 MIB: Final = 1 << 20
 MOUNT: Final = Path("/sys/fs/cgroup")
@@ -37,6 +38,7 @@ def main() -> None:
     limited.mkdir()
     (limited / "cgroup.procs").write_text("0")
     print("limited already:", refusal())
+    print("killed:", *killed(limited))
     print("left:", sorted(path.name for path in MOUNT.rglob("umlfs-*")))
 
 
@@ -60,6 +62,29 @@ def tried() -> list[int]:
     return found
 
 
+def killed(group: Path) -> list[str]:
+    """What is said of processes that the host's kernel has killed: at the limit of their group, and at that of the one
+    above it; and of one that somebody else has."""
+    said = []
+    (group.parent / "memory.max").write_text(str(32 * MIB))
+    for limit in (str(16 * MIB), "max"):
+        (group / "memory.max").write_text(limit)
+        said.append(last_words(lambda: bytearray(64 * MIB)))
+    said.append(last_words(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    return said
+
+
+def last_words(work: Callable[[], object]) -> str:
+    toll = Toll.of(os.getpid())
+    assert toll is not None
+    child = os.fork()
+    if not child:
+        work()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    return repr(toll.reason())
+
+
 def within(group: Group, work: Callable[[], object]) -> int:
     """The error of `work` in the group; -N if signal N ended it."""
     child = os.fork()
@@ -73,6 +98,10 @@ def within(group: Group, work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def reason(limit: int) -> str:
+    return f"its control group may take {limit} MiB of this host's memory, and it wanted more"
+
+
 EXPECTED: Final = f"""\
 nothing is limited: {MOUNT} does not limit memory and pids of its groups
 the host's root group: {-signal.SIGKILL} {errno.EAGAIN}
@@ -80,6 +109,7 @@ delegated nothing: {MOUNT}/own does not limit memory and pids of its groups
 delegated: {-signal.SIGKILL} {errno.EAGAIN}
 a jail: True
 limited already: the machine has limits of its own: --memory-max, --cpu-quota
+killed: {reason(16)!r} {reason(32)!r} ''
 left: ['umlfs-machine']
 """
 
