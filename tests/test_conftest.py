@@ -34,7 +34,8 @@ def test_short(long): assert not long
 
 @pytest.fixture
 def outcomes(tmp_path: Path) -> Path:
-    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/needs.py", "tests/ordinary.py"):
+    ours = ("__init__", "conftest", "needs", "ordinary", "real_root")
+    for name in ("pyproject.toml", *(f"tests/{each}.py" for each in ours)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / "tests" / "test_x.py").write_text(TESTS)
