@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from humfs import superblock as superblocks
 from humfs.compression import LOOK, Forward, beginning, compression
 from humfs.export import Exporter
 from humfs.filesystem import HumFilesystem
@@ -19,15 +20,19 @@ from humfs.image import Description, add_image, check_layer, describe, find_imag
 from humfs.imagefiles import Files, Packed
 from humfs.importer import Importer
 from humfs.losses import Losses
+from humfs.superblock import SIZE_MAX
 from humfs.tarball import add_tar, plain
 from humfs.tarheader import BLOCK, DamagedError
 from humfs.tarreader import Reader
-from humfs.volume import Progress, Volume, no_progress
+from humfs.volume import Progress, Volume, create, no_progress
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.newfile import is_special, new_file
 
 STANDARD: Final = "-"
 """The name that means standard input, or output."""
+SPARE: Final = 1 << 30
+"""What a new humfs may grow by when nobody says otherwise: it takes nothing."""
+_MIB: Final = 1 << 20
 _BUFFER: Final = 1 << 20
 _LOOK: Final = 32 * BLOCK
 """How far to look for the first name."""
@@ -47,33 +52,46 @@ async def import_archive(
     losses: Losses | None = None,
     warn: Warn = no_warning,
     progress: Progress = no_progress,
+    is_new: bool = False,
 ) -> int:
     """Put an archive into the humfs `root`, over what it has; returns the number of members.
 
     An archive is a tar file (compressed or not), `-` for one on standard input, or an image: an OCI layout, packed
     or not, or what `docker save` writes; of several images in it the one called `tag`. What cannot be kept is added to
     `losses`, else told in one line for each kind. Broken off, what was imported stays, and the next open tells of it.
-    As with tar, the host has what was imported, but not yet on its disk. UmlError for what is no archive, is damaged,
-    or does not fit.
+    As with tar, the host has what was imported, but not yet on its disk. A humfs that `is_new` was just made and counts
+    only once it is complete: that is faster. UmlError for what is no archive, is damaged, or does not fit.
     """
     async with _opened(root, progress) as filesystem:
         with contextlib.ExitStack() as stack:
             image, stream = _open(archive, stack)
             try:
                 work = partial(_fill, image=image, stream=stream, tag=tag, progress=progress)
-                return await _put_in(filesystem, work, losses, warn, remark=warn)
+                return await _put_in(filesystem, work, losses, warn, remark=warn, is_new=is_new)
             except DamagedError as error:
                 raise UmlError(f"{_shown(archive, 'input')}: {error.what}", error.way_out) from error
 
 
-async def add_stream(
-    root: Path, stream: BinaryIO, losses: Losses, *, warn: Warn = no_warning, progress: Progress = no_progress
+async def fill_new(
+    root: Path,
+    stream: BinaryIO,
+    losses: Losses,
+    *,
+    size: int | None = None,
+    warn: Warn = no_warning,
+    progress: Progress = no_progress,
 ) -> int:
-    """Put a tar archive, compressed or not, into the humfs `root`, as `import_archive` does, but for the remark of one
-    that is broken off: what it leaves is of no use to who calls this."""
+    """Make the humfs `root` of a tar archive, compressed or not; returns the number of members. It has room for `size`
+    bytes, by default for `SPARE` more than it has. What is left of one that is broken off is of no use."""
+    create(root, size or SIZE_MAX, durable=False)
     async with _opened(root, progress) as filesystem:
         work = partial(_fill, image=None, stream=stream, tag=None, progress=progress)
-        return await _put_in(filesystem, work, losses, warn, remark=no_warning)
+        count = await _put_in(filesystem, work, losses, warn, remark=no_warning, is_new=True)
+        volume = filesystem.volume
+        if size is None:
+            volume.superblock.total = -(-(volume.used * 5 // 4 + SPARE) // _MIB) * _MIB
+            superblocks.write(root, volume.superblock, durable=False)
+        return count
 
 
 @contextlib.asynccontextmanager
@@ -100,12 +118,14 @@ async def _fill(importer: Importer, image: Files | None, stream: BinaryIO, tag: 
     return await add_tar(importer, stream, progress)
 
 
-async def _put_in(filesystem: HumFilesystem, work: Work, losses: Losses | None, warn: Warn, *, remark: Warn) -> int:
+async def _put_in(
+    filesystem: HumFilesystem, work: Work, losses: Losses | None, warn: Warn, *, remark: Warn, is_new: bool
+) -> int:
     """Import, noting that it is under way for as long as it is, if anything came of it. `remark` is told what stays of
     one that is broken off."""
     store = filesystem.store
     broken_off_before = store.meta["importing"]
-    importer = Importer(filesystem, warn, Losses() if losses is None else losses)
+    importer = Importer(filesystem, warn, Losses() if losses is None else losses, is_new=is_new)
     store.set_meta(importing=1)
     store.commit()
     try:

@@ -14,6 +14,7 @@ from humfs.files import Files
 from humfs.inodes import Inode
 from humfs.names import Names
 from humfs.volume import Progress, Volume
+from humfs.whole import Making, make_whole
 from umlfs.filesystem import (
     NO_HANDLE,
     ROOT,
@@ -80,6 +81,11 @@ class HumFilesystem(Filesystem):
         """Make a file of any type (`mode`), `target` being a symlink's. EEXIST. Also a descriptor, the caller's to
         close, of all but directories and symlinks; else -1."""
         return self._names.make(parent, name, mode, rdev, umask, caller, target)
+
+    def make_whole(self, parent: int, name: bytes, making: Making) -> int:
+        """Make a file with all that it has, of a filesystem that counts only once it is complete; returns its number.
+        EEXIST, ENOSPC: then nothing of it is left."""
+        return make_whole(self._core, parent, name, making)
 
     def measure(self, inode: Inode, found: os.stat_result) -> None:
         """Take over size and space from the host's file, which was written to."""

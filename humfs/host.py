@@ -78,6 +78,10 @@ class Directories:
             fd = self._enter(fd, number, name)
         return fd
 
+    def add(self, parent: int, ino: int, name: bytes) -> None:
+        """Know the directory `name`, just made, so that nobody has to look for it."""
+        self._enter(self.get(parent), ino, name)
+
     def _enter(self, fd: int, ino: int, name: bytes) -> int:
         below = os.open(name, _DIRECTORY, dir_fd=fd)
         self._held[ino] = below

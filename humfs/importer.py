@@ -9,11 +9,13 @@ image lie on each other. A symlink on the way to a name is followed within the g
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO, Final
 
 import trio
@@ -22,6 +24,7 @@ from humfs import acl
 from humfs.filesystem import HumFilesystem
 from humfs.inodes import Inode
 from humfs.losses import Losses
+from humfs.whole import Making
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT, Caller
 from umlfs.host.syscalls import failure
@@ -63,6 +66,8 @@ class Member:
 
 def split(path: bytes) -> Path:
     """The components of a path from an archive: always within the root, `..` taken literally as far as it goes."""
+    if b".." not in path and b"\0" not in path:
+        return tuple([part for part in path.split(b"/") if part and part != b"."])
     parts: list[bytes] = []
     for part in path.split(b"/"):
         if part == b"..":
@@ -86,6 +91,8 @@ class Importer:
     warn: Callable[[str], None] = lambda line: None
     losses: Losses = field(default_factory=Losses)
     """What could not be put in."""
+    is_new: bool = False
+    """The filesystem was just made, and counts only once it is complete."""
     members: int = 0
     """How many it was given."""
     _known: dict[Path, int] = field(default_factory=lambda: {(): ROOT})
@@ -93,6 +100,7 @@ class Importer:
 
     def __post_init__(self) -> None:
         self.filesystem.volume.mark()
+        self.filesystem.store.journaling = not self.is_new
 
     # Ways -------------------------------------------------------------------------------------
 
@@ -171,6 +179,9 @@ class Importer:
             return ROOT
         parent = self._parent(member.path, make=True)
         name = member.path[-1]
+        if self.is_new and not member.xattrs:
+            with contextlib.suppress(FileExistsError):
+                return self._make_whole(parent, name, member)
         inode: Inode | None = None
         fd = -1
         try:
@@ -194,12 +205,28 @@ class Importer:
         caller = Caller(member.uid, member.gid)
         return self.filesystem.make(parent, name, member.mode, member.rdev, 0, caller, member.target)
 
+    def _make_whole(self, parent: int, name: bytes, member: Member) -> int:
+        """What is not there yet, in a new filesystem."""
+        atime_ns = member.mtime_ns if member.atime_ns is None else member.atime_ns
+        making = Making(member.mode, member.uid, member.gid, member.rdev, atime_ns, member.mtime_ns, member.target)
+        if member.size and stat.S_ISREG(member.mode):
+            self._require_room(member)
+            making.fill = partial(_copy_contents, member=member)
+        ino = self.filesystem.make_whole(parent, name, making)
+        if stat.S_ISDIR(member.mode):
+            self._times[ino] = (member.atime_ns, member.mtime_ns)
+            self._known[member.path] = ino
+        return ino
+
+    def _require_room(self, member: Member) -> None:
+        size = member.size if member.ranges is None else sum(length for _, length in member.ranges)
+        if self.filesystem.volume.used + size > self.filesystem.volume.superblock.total:
+            raise failure(errno.ENOSPC)
+
     def _fill(self, inode: Inode, fd: int, member: Member) -> None:
         """Copy the contents."""
         fs = self.filesystem
-        size = member.size if member.ranges is None else sum(length for _, length in member.ranges)
-        if fs.volume.used + size > fs.volume.superblock.total:
-            raise failure(errno.ENOSPC)
+        self._require_room(member)
         try:
             _copy_contents(fd, member)
         finally:
@@ -283,12 +310,14 @@ class Importer:
             elif child in keep:
                 empty = False
             else:
-                await self.filesystem.unlink(ino, name)
+                await self._remove(ino, name, inode)
         return empty
 
     async def _remove(self, parent: int, name: bytes, inode: Inode) -> None:
         fs = self.filesystem
         if not inode.is_directory:
+            if stat.S_ISLNK(inode.mode):
+                self._known = {(): ROOT}  # it may have been on the way to what is known
             await fs.unlink(parent, name)
             return
         for below, child in list(self._names(inode.ino)):

@@ -208,6 +208,16 @@ class Store:
             except OSError:
                 self.commit()  # what the journal cannot hold, the database may
 
+    def add_whole(self, row: Sequence[int], parent: int, name: bytes) -> None:
+        """Add an inode (a `Row`) with its name, of a filesystem that counts only once it is complete: nothing of it is
+        in the journal, and the rows are written with many others."""
+        if not self.in_transaction:
+            self.begin()
+        queue = self._database.queue
+        queue(STATEMENTS[ADD_INODE], row)
+        queue(STATEMENTS[ADD_NAME], (parent, name, row[0]))
+        self.uncommitted = True
+
     def put_inodes(self, rows: Iterable[Sequence[Any]]) -> None:
         """Write what need not survive a kill to the journal's exactness: times and sizes (`PUT_INODE` parameters)."""
         self.begin()

@@ -30,7 +30,7 @@ LINE_MAX: Final = 63
 FILE_MAX: Final = 4096
 """More than any superblock is long."""
 
-_SIZE_MAX: Final = 1 << 62
+SIZE_MAX: Final = 1 << 62
 _KEYS: Final = ("version", "metadata", "used", "total")
 
 
@@ -71,7 +71,7 @@ def parse(text: str) -> Superblock:
 
 
 def _number(key: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) > _SIZE_MAX:
+    if not (text.isascii() and text.isdecimal()) or int(text) > SIZE_MAX:
         raise ValueError(f"{key} '{text}' is not a number of bytes")
     return int(text)
 
@@ -127,6 +127,6 @@ def parse_size(word: str) -> int:
     size = size_of(word)
     if size is None:
         raise UsageError(f"Bad filesystem size - '{word}'", "say bytes, or a number with K, M, G or T behind it")
-    if not 0 < size <= _SIZE_MAX:
+    if not 0 < size <= SIZE_MAX:
         raise UsageError(f"Bad filesystem size - '{word}'", "say more than 0 and less than 4194304T")
     return size

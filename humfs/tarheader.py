@@ -7,6 +7,7 @@ star's ustar (a prefix of 131 bytes), and the seventh edition's, which has no ma
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from umlfs.errors import UmlError
@@ -84,6 +85,7 @@ def _sums_up(block: bytes, checksum: int) -> bool:
     )
 
 
+@lru_cache(4096)  # owners, modes and days come again and again
 def number(field: bytes) -> int:
     """A number: octal digits, or GNU's binary one. ValueError."""
     if field[0] & 0x80:

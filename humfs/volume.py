@@ -290,10 +290,11 @@ def _require_data(root: Path) -> None:
         raise UmlError(f"{root / DATA}: no such directory", "a humfs directory has its files there")
 
 
-def create(root: Path, size: int, uid: int = 0, gid: int = 0, *, acl: bool = False) -> None:
+def create(root: Path, size: int, uid: int = 0, gid: int = 0, *, acl: bool = False, durable: bool = True) -> None:
     """Make a new, empty humfs directory with room for `size` bytes, owned by `uid` and `gid` in the guest.
 
-    With `acl` the guest has POSIX access control lists. UmlError if `root` is there and not empty.
+    With `acl` the guest has POSIX access control lists. If `durable`, it is on the disk on return.
+    UmlError if `root` is there and not empty.
     """
     try:
         is_new = not root.exists()
@@ -301,7 +302,7 @@ def create(root: Path, size: int, uid: int = 0, gid: int = 0, *, acl: bool = Fal
         if any(root.iterdir()):
             raise UmlError(f"{root}: not empty", "name a new directory, or run humfsify in one that has data/")
         try:
-            _fill(root, size, uid, gid, acl)
+            _fill(root, size, uid, gid, acl, durable)
         except BaseException:
             _empty(root, is_new)
             raise
@@ -309,7 +310,7 @@ def create(root: Path, size: int, uid: int = 0, gid: int = 0, *, acl: bool = Fal
         raise UmlError(f"{error.filename or root}: {error.strerror}", "name a directory that can be written") from error
 
 
-def _fill(root: Path, size: int, uid: int, gid: int, acl: bool) -> None:
+def _fill(root: Path, size: int, uid: int, gid: int, acl: bool, durable: bool) -> None:
     (root / DATA).mkdir(DIRECTORY_MODE)
     found = os.stat(root / DATA)
     store = Store(root)
@@ -321,10 +322,13 @@ def _fill(root: Path, size: int, uid: int, gid: int, acl: bool) -> None:
         store.apply((0, row))
         store.execute("UPDATE inode SET host_ctime_ns = ? WHERE ino = 1", (found.st_ctime_ns,))
         store.commit()
-        store.sync_log()
+        if durable:
+            store.sync_log()
+        else:
+            store.execute("PRAGMA synchronous = OFF")
     finally:
         store.close()
-    superblocks.write(root, Superblock(used=DIRECTORY_SIZE, total=size))
+    superblocks.write(root, Superblock(used=DIRECTORY_SIZE, total=size), durable=durable)
 
 
 def _empty(root: Path, is_new: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import trio
 
@@ -28,9 +28,6 @@ from runtime.images.size import Needs, needs
 from runtime.images.streams import convert_with_qemu, flatten, tar_stream
 from umlfs.blocks.raw import open_file
 from umlfs.errors import UmlError, UsageError, sole
-
-_HUMFS_SPARE: Final = 1 << 30
-"""What a humfs may grow by when nobody says otherwise: it takes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +149,7 @@ async def _convert_tree(
 
 async def _settings(source: Image, target: Image, writing: Writing) -> ext4.Settings:
     """What the filesystem is to be like; of what has none nothing is counted."""
-    if not (target.format.is_disk or target.format is Format.HUMFS) or writing.size is not None:
+    if not target.format.is_disk or writing.size is not None:
         return ext4.Settings(writing.size or 0, epoch=writing.epoch)
     if source.format.is_disk:
         found = await trio.to_thread.run_sync(_disk_size, source)
@@ -160,8 +157,7 @@ async def _settings(source: Image, target: Image, writing: Writing) -> ext4.Sett
     if source.format is Format.ARCHIVE:
         raise AssertionError("made a tar archive when it was prepared")
     counted: Needs = await trio.to_thread.run_sync(needs, source)
-    size = counted.size + (_HUMFS_SPARE if target.format is Format.HUMFS else 0)
-    return ext4.Settings(size, counted.inodes, epoch=writing.epoch)
+    return ext4.Settings(counted.size, counted.inodes, epoch=writing.epoch)
 
 
 def _disk_size(image: Image) -> int:
@@ -233,7 +229,7 @@ def _into_directory(
     target: Image, made: Path, settings: ext4.Settings, report: Report, about: Description | None
 ) -> Write:
     if target.format is Format.HUMFS:
-        return partial(writers.to_humfs, root=made, size=settings.size or _HUMFS_SPARE, report=report)
+        return partial(writers.to_humfs, root=made, size=settings.size or None, report=report)
     if target.format is Format.OCI:
         return partial(oci.to_oci, root=made, about=about, name=target.tag, report=report)
     return partial(writers.to_directory, root=made, report=report)

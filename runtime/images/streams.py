@@ -230,8 +230,8 @@ async def flatten(image: Image, root: Path, report: Report) -> None:
     path, losses, warn = str(image.path), report.losses, report.warn
 
     def work() -> None:
-        create(root, 1 << 50)
-        trio.run(lambda: import_archive(root, path, tag=image.tag, losses=losses, warn=warn))
+        create(root, 1 << 50, durable=False)
+        trio.run(lambda: import_archive(root, path, tag=image.tag, losses=losses, warn=warn, is_new=True))
 
     await trio.to_thread.run_sync(work)
 

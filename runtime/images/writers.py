@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, cast
 
 import trio
 
-from humfs.archive import add_stream
+from humfs.archive import fill_new
 from humfs.importer import Member
 from humfs.tarball import plain
 from humfs.tarcopy import pieces
@@ -44,16 +44,14 @@ def to_ext4(
         pour(stream, writer, report, check)
 
 
-def to_humfs(stream: BinaryIO, root: Path, size: int, report: Report) -> None:
-    """Into a new humfs at `root` that has room for `size` bytes."""
-    from humfs.volume import create
+def to_humfs(stream: BinaryIO, root: Path, size: int | None, report: Report) -> None:
+    """Into a new humfs at `root` that has room for `size` bytes; see `humfs.archive.fill_new`."""
 
     def progress(count: int) -> None:
         report.tick(count, "files")
 
     try:
-        create(root, size)
-        trio.run(lambda: add_stream(root, stream, report.losses, warn=report.warn, progress=progress))
+        trio.run(lambda: fill_new(root, stream, report.losses, size=size, warn=report.warn, progress=progress))
     except UmlError as error:
         if isinstance(error.__cause__, OSError):  # the host's fault, in a directory that nobody knows yet
             raise OSError(error.__cause__.errno, os.strerror(error.__cause__.errno or 0)) from error

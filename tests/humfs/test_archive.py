@@ -20,10 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from humfs.archive import export_archive, import_archive
+from humfs.archive import export_archive, fill_new, import_archive
 from humfs.check import check
 from humfs.filesystem import open_filesystem
 from humfs.findings import Kind
+from humfs.losses import Losses
 from humfs.tarpax import nanoseconds
 from humfs.volume import create
 from tests import needs
@@ -156,6 +157,34 @@ async def test_members_never_leave_the_tree(root: Path, tmp_path: Path) -> None:
     wrong = info("hard", tarfile.LNKTYPE, linkname="../../etc/passwd")
     with pytest.raises(UmlError, match="No such file"):
         await import_archive(root, archive(tmp_path / "hard.tar", (wrong, b"")))
+
+
+async def test_a_new_filesystem_is_as_one_that_was_added_to(root: Path, tmp_path: Path) -> None:
+    needs.root()
+    trees.make(tmp_path / "tree")
+    pack(tmp_path / "tree", tmp_path / "in.tar")
+    members = (
+        *((info(name, tarfile.DIRTYPE), b"") for name in (".", "usr", "usr/lib")),
+        (info("lib", tarfile.SYMTYPE, linkname="usr/lib"), b""),
+        (info("lib/a"), b"1"),
+        (info("lib/a"), b"22"),
+        (info("lib", tarfile.DIRTYPE), b""),
+        (info("lib/b"), b"3"),
+        (info("lib/c", tarfile.LNKTYPE, linkname="usr/lib/a"), b""),
+    )
+    for number, name in enumerate((str(tmp_path / "in.tar"), archive(tmp_path / "twice.tar", *members))):
+        old, new = tmp_path / f"old{number}", tmp_path / f"new{number}"
+        create(old, 1 << 30)
+        await import_archive(old, name)
+        with open(name, "rb") as stream:
+            await fill_new(new, stream, Losses())
+        assert check(new) == []
+        (tmp_path / f"o{number}").mkdir()
+        (tmp_path / f"n{number}").mkdir()
+        assert await exported(new, tmp_path / f"n{number}") == await exported(old, tmp_path / f"o{number}")
+    assert (new / "data/usr/lib/a").read_bytes() == b"22"
+    assert (new / "data/lib/b").read_bytes() == b"3"
+    assert not (new / "data/usr/lib/b").exists()
 
 
 async def test_what_is_there_is_replaced(root: Path, tmp_path: Path) -> None:
