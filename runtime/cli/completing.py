@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from typing import Final
 
 import click
 from click.shell_completion import CompletionItem, ShellComplete, add_completion_class, get_completion_class
+
+from runtime.host import own
 
 SECONDS: Final = 8.0
 """How long a shell may wait for names inside an image, for which an appliance boots."""
@@ -166,9 +167,8 @@ def _inside(source: str, rest: str) -> Iterator[CompletionItem]:
     if not slash:
         yield CompletionItem(f"{prefix}/") if not path else CompletionItem(prefix + path)
         return
-    program = "from umlfs.entry import uml; uml()"
     keep = ["--keep", str(KEPT_SECONDS)] if os.path.isfile(source) else []
-    command = [sys.executable, "-P", "-c", program, "ls", "-a", "--json", *keep, f"{prefix}{folder}/"]
+    command = own.uml("ls", "-a", "--json", *keep, f"{prefix}{folder}/")
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False, start_new_session=True

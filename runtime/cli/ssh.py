@@ -49,5 +49,7 @@ def _program() -> list[str]:
     import sys
     from pathlib import Path
 
+    from runtime.host import own
+
     beside = Path(sys.executable).with_name("uml")
-    return [str(beside)] if beside.exists() else [sys.executable, "-c", "from runtime.cli import main; main()"]
+    return [str(beside)] if beside.exists() else own.uml()

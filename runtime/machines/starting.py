@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import trio
 
+from runtime.host import own
 from runtime.machines import description
 from runtime.machines.control_wire import raise_failure
 from umlfs.errors import UmlError, sole
@@ -26,7 +27,7 @@ async def start(table: dict[str, Any], directory: Path | None = None) -> str:
     """Boot the machine that `table` describes (see `runtime.machines.description`), by default in the directory of this
     process; its umid when it runs. UmlError."""
     done = await trio.run_process(
-        [sys.executable, "-P", "-m", "umlfs.entry", "runtime.machines.starting"],
+        own.module("runtime.machines.starting"),
         stdin=json.dumps(table).encode(),
         capture_stdout=True,
         stderr=subprocess.DEVNULL,

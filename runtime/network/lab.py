@@ -10,13 +10,13 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from runtime.host import own
 from runtime.network.switch import Impairment
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.newfile import write_new
@@ -182,8 +182,7 @@ def start(path: Path) -> None:
     """Start the switch of the network at `path`, if it does not run. UmlError. Blocks for half a second."""
     if is_running(path):
         return
-    words = [sys.executable, "-m", "runtime.network.daemon", str(path)]
-    done = run_program(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = run_program(own.module("runtime.network.daemon", str(path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode and not is_running(path):
         said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
         raise UmlError(f"{path.name}: its switch does not start: {said[-1] if said else 'it said nothing'}")

@@ -16,6 +16,7 @@ import trio
 from runtime.consoles.channels.base import Surroundings, Tap, accept, ignoring_departure, is_ours, refuse
 from runtime.consoles.sharing import Connection
 from runtime.consoles.sharing_wire import Answer, ProtocolError
+from runtime.host import own
 from runtime.process.processor import free_to_choose
 from umlfs.errors import UmlError
 from umlfs.host.listening import unix_listener
@@ -55,7 +56,7 @@ class Window:
         listener = self._stack.enter_context(unix_listener(path))
         self._listener = trio.socket.from_stdlib_socket(listener)
         title = f"{line.kind.heading} #{line.number} ({surroundings.umid})"
-        program = [sys.executable, "-P", "-m", "umlfs.entry", "runtime.consoles.attach", str(path)]
+        program = own.module("runtime.consoles.attach", str(path))
         self._command = [xterm.emulator, xterm.title, title, xterm.execute, *program]
 
     def close(self) -> None:
