@@ -50,7 +50,10 @@ class _Boot(click.Command):
 
 
 @click.command("boot", cls=_Boot, context_settings={"allow_interspersed_args": True})
-@click.option("-d", "--detach", is_flag=True, help="Return when the machine answers; it goes on in the background.")
+@click.option(
+    "-d", "--detach", is_flag=True, help="Return when the machine takes commands; it goes on in the background."
+)
+@click.option("--wait", is_flag=True, help="With -d: return when its init has started all that it is to start.")
 @click.option("--name", "umid", metavar="UMID", help="Its name.  [made up]")
 @click.option("--root", metavar="SRC", help="The root, written through.  [a snapshot of this host's /, thrown away]")
 @click.option("--throwaway", is_flag=True, default=None, help="Keep changes to the root in memory, for this time only.")
@@ -116,6 +119,7 @@ class _Boot(click.Command):
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.toml] [KERNEL ARGUMENT]... [-- WORD...]")
 def command(
     detach: bool,
+    wait: bool,
     by_ssh: bool,
     mem: str | None,
     no_reboot: bool,
@@ -132,7 +136,7 @@ def command(
 
     \b
     Example:
-      uml boot -d --name web --root humfs:debian
+      uml boot -d --wait --name web --root humfs:debian
       uml boot mem=512M umid=debian ubd0=root.cow,root.img root=/dev/ubda con=null con1=fd:0,fd:1
       uml boot --root ./debian --save web.toml && uml boot -d web.toml
     """
@@ -146,6 +150,10 @@ def command(
     described, remarks = command_line.describe(words, given, click.get_current_context().meta[LITERAL])
     if by_ssh and not detach:
         raise UsageError("--ssh without -d", "add -d, or use uml ssh later")
+    if wait and not detach:
+        raise UsageError("--wait without -d", "add -d")
+    if wait and described.initrd:
+        raise UsageError("--wait with initrd=: nothing of ours is in the guest, to see it", "leave out --wait")
     if save is not None:
         description.save(described, save)
         return 0
@@ -155,11 +163,24 @@ def command(
     umid = supervisor.description.umid
     if detach:
         start.in_background(supervisor)
+        if wait:
+            _wait(umid, described.uml_dir)
         if by_ssh:
             _prepare_ssh(umid, described.uml_dir)
         click.echo(umid)
         return 0
     return start.in_foreground(supervisor, lambda: None)
+
+
+def _wait(umid: str, uml_dir: str) -> None:
+    import trio
+
+    from runtime.machines import client, coming_up, directory
+
+    path = client.find(umid, directory.machines_directory(uml_dir or None))
+    if trio.run(coming_up.wait_until_up, path) == coming_up.DEGRADED:
+        remark = f"{umid}: not all of its services started; 'uml exec {umid} -- systemctl --failed' lists them"
+        print(f"uml: {printable(remark)}", file=sys.stderr)
 
 
 def _prepare_ssh(umid: str, uml_dir: str) -> None:

@@ -5,6 +5,7 @@
 idle() {
     trap 'finish "poweroff -f"' USR1 USR2
     trap 'finish "reboot -f"' TERM INT
+    : >$here/stays
     while :; do wait; sleep 1; done
 }
 

@@ -201,6 +201,53 @@ def test_a_missing_init_is_named(root: FakeRoot) -> None:
     assert (root.here / "control/report").read_text() == "/no/init: no such program in the root to be its init\n"
 
 
+# Whether it is up -----------------------------------------------------------------------------
+
+SYSTEMCTL: Final = """\
+#!/bin/busybox sh
+case "$(/bin/busybox cat /asked 2>/dev/null)" in
+'') echo 1 >/asked; exit 1 ;;
+1) echo 2 >/asked; echo starting; exit 1 ;;
+*) echo degraded; exit 1 ;;
+esac
+"""
+
+
+def processes(root: FakeRoot, program: str, *children: str) -> None:
+    """A /proc with process 1, which runs `program`, and its children."""
+    shutil.rmtree(root.top / "processes", ignore_errors=True)
+    for number, name in enumerate(("one", *children), 1):
+        directory = root.top / f"processes/{number}"
+        directory.mkdir(parents=True)
+        (directory / "status").write_text(f"Name:\t{name}\nPid:\t{number}\nPPid:\t{int(number > 1)}\n")
+    (root.top / "processes/1/exe").symlink_to(program)
+
+
+def test_a_guest_is_up(root: FakeRoot) -> None:
+    """Not before its init has done what it does first."""
+    root.fill(boot())
+    (root.here / "up.sh").write_text(guest.script("up.sh").replace("${1:-/proc}", "/processes"))
+    systemctl = root.top / "bin/systemctl"
+    systemctl.write_text(SYSTEMCTL)
+    systemctl.chmod(0o755)
+    ours = f"{guest.HERE}/busybox"
+    for program, children, change, state in (
+        ("/bin/sleep", (), "", "running"),
+        ("/usr/lib/systemd/systemd", (), "", "degraded"),
+        (ours, (), f"touch {guest.HERE}/stays", "running"),
+        ("/sbin/init", ("rc", "agetty"), "rm -r /processes/2", "running"),
+        ("/sbin/init", ("rcS",), "cp -r /getty/. /processes/2", "running"),
+        ("/bin/busybox", ("getty",), "", "running"),
+    ):
+        processes(root, program, *children)
+        (root.top / "getty").mkdir(exist_ok=True)
+        (root.top / "getty/status").write_text("Name:\tgetty\nPPid:\t1\n")
+        later = f"(sleep 0.4; {change}; echo changed) &" if change else ""
+        done = root.run(f"{later} . {guest.HERE}/up.sh; wait")
+        assert done.stdout == f"{'changed' * bool(change)}\n{state}\n".lstrip(), (program, children, done)
+    assert (root.top / "asked").read_text() == "2\n"
+
+
 # Agents ---------------------------------------------------------------------------------------
 
 ENDLESS: Final = "while :; do sleep 60; done"

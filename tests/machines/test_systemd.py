@@ -35,7 +35,8 @@ def system() -> Iterator[System]:
 
 def boots(me: Household, *words: str | Path, also: Callable[[Household], None] = lambda me: None) -> None:
     """Boot to the login prompt, look around, write something, and halt; it must be there at the next boot."""
-    assert me.ok("boot", "-d", "umid=it", *words) == "it\n"
+    assert me.ok("boot", "-d", "--wait", "umid=it", *words) == "it\n"
+    assert me.ok("exec", "it", "systemctl", "is-system-running") == "running\n"
     me.lines("it", "con1", "guest login: ")
     assert me.ok("exec", "it", "--", "sh", "-c", "cat /proc/1/comm; mkdir /kept; sync") == "systemd\n"
     assert me.ok("exec", "it", "systemctl", "is-active", "multi-user.target", "getty@tty1.service")
