@@ -7,20 +7,50 @@ from typing import Any
 
 import click
 
+from runtime.cli.file_places import change_of, words_placed
 from runtime.host.configuration import NAMED, Setting, Settings
 from umlfs.errors import UsageError
+from umlfs.sources.places import from_directory
 
 
 def defaults_of(name: str, command: click.Command, found: Settings) -> dict[str, Any]:
     """The default map of the command called `name`, with those of its own commands. UsageError."""
-    values = {_parameter(command, name, key, each): each.value for key, each in found.get(name, {}).items()}
+    values: dict[str, Any] = {}
+    for key, setting in found.get(name, {}).items():
+        option = _parameter(command, name, key, setting)
+        values[str(option.name)] = _placed(option, setting)
     if isinstance(command, click.Group):
         for each, child in command.commands.items():
             values[each] = defaults_of(f"{name} {each}", child, found)
     return values
 
 
-def _parameter(command: click.Command, name: str, key: str, setting: Setting) -> str:
+def _placed(option: click.Parameter, setting: Setting) -> Any:
+    """The value, with the paths in it from the place of the file."""
+    change, place = change_of(option), from_directory(str(setting.file.parent))
+    if change is None:
+        return setting.value
+    if isinstance(setting.value, list):
+        return [change(each, place) if isinstance(each, str) else each for each in setting.value]
+    return change(setting.value, place) if isinstance(setting.value, str) else setting.value
+
+
+def named_words(name: str, command: click.Command, found: Settings) -> Settings:
+    """`found`, with the paths in what names of machines and mounts stand for from the places of their files."""
+    table = NAMED.get(name, "")
+    if not found.get(table):
+        return found
+    return {**found, table: {key: _words_placed(each, command) for key, each in found[table].items()}}
+
+
+def _words_placed(setting: Setting, command: click.Command) -> Setting:
+    if not isinstance(setting.value, list) or not all(isinstance(each, str) for each in setting.value):
+        return setting
+    place = from_directory(str(setting.file.parent))
+    return Setting(words_placed(setting.value, command, place), setting.file)
+
+
+def _parameter(command: click.Command, name: str, key: str, setting: Setting) -> click.Parameter:
     """The parameter that the option `--key` sets, if it takes such a value."""
     options = {word[2:]: each for each in command.params for word in each.opts if word.startswith("--")}
     option = options.get(key)
@@ -33,7 +63,7 @@ def _parameter(command: click.Command, name: str, key: str, setting: Setting) ->
     if many != isinstance(setting.value, list) or flag != isinstance(setting.value, bool):
         kind = "a list" if many else "true or false" if flag else "one value"
         raise UsageError(f"{setting.file}: '{key}' of uml {name} takes {kind}", "see docs/configuration.md")
-    return option.name
+    return option
 
 
 def check_tables(found: Settings, commands: Any) -> None:

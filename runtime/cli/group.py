@@ -50,13 +50,14 @@ class LazyGroup(click.Group):
 
     def _configure(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Have configuration files give the command's options their defaults. Its words, named ones spelled out."""
-        from runtime.cli.defaults import defaults_of
+        from runtime.cli.defaults import defaults_of, named_words
         from runtime.host.configuration import expanded, settings
 
         found = settings()
         name, command = args[0], self.get_command(ctx, args[0])
         if command is not None:
             ctx.default_map = {name: defaults_of(name, command, found)}
+            found = named_words(name, command, found)
         return [name, *expanded(name, list(args[1:]), found)]
 
 

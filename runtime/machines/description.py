@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from runtime.jail import layers
 from runtime.jail.layers import Mode
 from runtime.kernels.execution import SECCOMP
+from runtime.machines import placing
 from runtime.process.memory import DEFAULT, parse_size
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.newfile import is_special, write_new
+from umlfs.sources.places import Place, for_directory, from_directory, placed
 
 SUFFIX: Final = ".toml"
 SIZE_MAX: Final = 1 << 20
@@ -27,7 +29,7 @@ CHOICES: Final = {"ubd_driver": DRIVERS, "jail": tuple(map(str, Mode)), "seccomp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """A machine. Paths are as they were given: relative ones to the directory in which the machine is booted."""
+    """A machine. Relative paths are from the working directory; in a file, from the place of that file."""
 
     umid: str = ""
     """Its name; empty for one that is made up."""
@@ -114,25 +116,48 @@ class Description:
         return not self.root and not self.root_device and not self.initrd
 
 
+_PATHS: Final = ("uml_dir", "initrd", "tty_log_dir", "notify")
+"""Keys that hold a path and nothing else."""
+_WORDS: Final = {"mounts": placing.mount, "ubds": placing.disk, "consoles": placing.console}
+"""Keys that hold lists of words, and what changes the paths in one."""
+
+
+def with_paths(description: Description, place: Place) -> Description:
+    """The description with `place` done to the paths of this host in it. The kernel's own words (`arguments`) and shell
+    commands stay as they are."""
+    it = description
+    changes: dict[str, Any] = {key: place(getattr(it, key)) for key in _PATHS if getattr(it, key)}
+    for key, change in _WORDS.items():
+        changes[key] = tuple(change(word, place) for word in getattr(it, key))
+    return replace(
+        it,
+        **changes,
+        kernel=placing.kernel(it.kernel, place),
+        root=placed(it.root, place),
+        time_travel=placing.clock(it.time_travel, place),
+    )
+
+
 def save(description: Description, path: Path) -> None:
-    """Write the description to a file. UmlError if that cannot be."""
+    """Write the description to a file, its paths for the file's place. UmlError if that cannot be."""
     try:
         if is_special(str(path)):
-            path.write_text(encode(description), "utf-8")
+            path.write_text(encode(with_paths(description, for_directory("."))), "utf-8")
         else:
-            write_new(str(path), encode(description).encode())
+            write_new(str(path), encode(with_paths(description, for_directory(str(path.parent)))).encode())
     except OSError as error:
         raise UmlError(f"{path}: cannot be written: {error.strerror}", "name a file that you may write") from error
 
 
 def load(path: Path) -> Description:
-    """The description in a file. UmlError if it cannot be read, UsageError for what it cannot mean."""
+    """The description in a file, paths in it from the file's place. UmlError if it cannot be read, UsageError for what
+    it cannot mean."""
     import tomllib  # most machines come without a file
 
     try:
         with path.open("rb") as file:
             text = file.read(SIZE_MAX).decode()
-        return decode(tomllib.loads(text))
+        return with_paths(decode(tomllib.loads(text)), from_directory(str(path.parent)))
     except OSError as error:
         raise UmlError(f"{path}: cannot be read: {error.strerror}", "name one that 'uml boot --save' made") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from umlfs.errors import UsageError
 from umlfs.sources import Source, as_source
+from umlfs.sources.places import from_directory, placed
 
 HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 MIB: Final = 1 << 20
@@ -136,9 +137,8 @@ def _mode(what: str, value: str) -> Mode:
 
 
 def _source(what: str, word: str, base: Path) -> Source:
-    path = base / word
     try:
-        return as_source(str(path) if path.exists() else word).absolute()
+        return as_source(placed(word, from_directory(str(base)))).absolute()
     except UsageError as error:
         raise UsageError(f"{what}: {error.what}", error.way_out) from None
 

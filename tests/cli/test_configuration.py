@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.cli import invoke
+from runtime.cli import boot, invoke, mount, run
+from runtime.cli.defaults import defaults_of, named_words
 from runtime.host import configuration
 
 
@@ -50,6 +51,38 @@ def test_the_command_line_counts_before_the_project_before_the_user(
     assert invoke(["ls", "-l", "."]) == 0
     assert "rw" in capsys.readouterr().out
     assert shown(capsys) == {"ls.long": False, "run.mem": "128M"}
+
+
+def test_paths_are_from_the_place_of_the_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of options, and in the words that names of machines and mounts stand for."""
+    monkeypatch.setenv("HOME", str(home / "me"))
+    own(
+        home,
+        "[run]\nkernel = '~/linux'\n[machines]\nvm = ['--root', 'hostfs:tree', '--mem=64M', 'ubd0=~/disk', 'con=x']\n",
+    )
+    project(home, "[run]\nmount = ['/src=.', '/doc=packages:']\n[mounts]\nit = ['disk.img:2', 'mnt', '-o', 'ro']\n")
+    (home / "project/disk.img").touch()
+    found = configuration.settings()
+    assert defaults_of("run", run.command, found) == {
+        "kernel": str(home / "me/linux"),
+        "mounts": [f"/src={home}/project", "/doc=packages:"],
+    }
+    config, top = home / "config/umlfs", home / "project"
+    words = configuration.expanded("boot", ["vm", "./x"], named_words("boot", boot.command, found))
+    assert words == [
+        "--name",
+        "vm",
+        "--root",
+        f"hostfs:{config}/tree",
+        "--mem=64M",
+        f"ubd0={home}/me/disk",
+        "con=x",
+        "./x",
+    ]
+    words = configuration.expanded("mount", ["it"], named_words("mount", mount.command, found))
+    assert words == [f"{top}/disk.img:2", f"{top}/mnt", "-o", "ro"]
 
 
 def test_options_of_commands_in_groups(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

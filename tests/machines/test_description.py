@@ -38,10 +38,56 @@ def test_round_trip(values: dict[str, Any]) -> None:
 
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "machine.toml"
-    description = Description(umid="web", root="humfs:debian", memory=512 << 20)
+    description = Description(umid="web", root="packages:", memory=512 << 20)
     save(description, path)
-    assert path.read_text().splitlines()[1:] == ['umid = "web"', 'memory = "512M"', 'root = "humfs:debian"']
+    assert path.read_text().splitlines()[1:] == ['umid = "web"', 'memory = "512M"', 'root = "packages:"']
     assert load(path) == description
+
+
+def test_paths_are_from_the_place_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is below it stays relative in it: both can be moved. What is elsewhere is named in full."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    (here / "below/root").mkdir(parents=True)
+    there.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(here)
+    given = Description(
+        kernel="debian",
+        root="humfs:below/root",
+        mounts=("/a=.:ro", "/b=cow:x,below/y", "/c=nbd://host/x", "/d=/abs:cache=always"),
+        ubds=("ubd0r=below/cow,../base,serial", "ubd1=nbd+unix:///d?socket=x"),
+        consoles=("con0=null,log:log", "con1=unix:sock", "con2=port:9000"),
+        time_travel="ext:1:clock",
+        initrd="initrd",
+    )
+    save(given, here / "it.toml")
+    text = (here / "it.toml").read_text()
+    for word in (
+        "humfs:below/root",
+        "/a=.:ro",
+        "/b=cow:x,below/y",
+        "con0=null,log:log",
+        "ext:1:clock",
+        "/c=nbd://host/x",
+    ):
+        assert f'"{word}"' in text
+    assert f'"ubd0r=below/cow,{tmp_path}/base,serial"' in text
+    (here / "it.toml").rename(here / "below/it.toml")
+    monkeypatch.chdir(there)
+    below = here / "below"
+    found = load(Path("../here/below/it.toml"))
+    assert found.kernel == "debian"
+    assert found.root == f"humfs:{below}/below/root"
+    assert found.mounts == (f"/a={below}:ro", f"/b=cow:{below}/x,{below}/below/y", *given.mounts[2:])
+    assert found.ubds == (f"ubd0r={below}/below/cow,{tmp_path}/base,serial", given.ubds[1])
+    assert found.consoles == (f"con0=null,log:{below}/log", f"con1=unix:{below}/sock", "con2=port:9000")
+    assert (found.time_travel, found.initrd) == (f"ext:1:{below}/clock", f"{below}/initrd")
+    save(found, there / "it.toml")
+    assert load(there / "it.toml") == found
+    (there / "home.toml").write_text('root = "hostfs:~/tree"\nkernel = "~/linux"\nmounts = ["/x=~"]\n')
+    at_home = load(there / "home.toml")
+    assert (at_home.root, at_home.kernel) == (f"hostfs:{tmp_path}/home/tree", f"{tmp_path}/home/linux")
+    assert at_home.mounts == (f"/x={tmp_path}/home",)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -40,7 +41,8 @@ def test_a_life(ordinary: Household) -> None:
     """Of an ordinary user's machine, through all commands."""
     uml = ordinary
     image(uml)
-    assert uml.ok("boot", "-d", "umid=it", "mem=64M", "ubd1=cow,image") == "it\n"
+    assert uml.ok("boot", "-d", "--wait", "umid=it", "mem=64M", "ubd1=cow,image", "con1=port:0", "con3=pts") == "it\n"
+    places = use_lines(uml)
     run_commands(uml)
     run_side_by_side(uml)
     run_on_terminal(uml)
@@ -51,6 +53,7 @@ def test_a_life(ordinary: Household) -> None:
     copy_disks(uml)
     pause(uml)
     restart(uml)
+    assert use_lines(uml) == places
     assert uml.ok("halt", "it") == ""
     assert uml.ps() == []
     assert [path.name for path in uml.machines.iterdir()] == [ENDED]
@@ -83,6 +86,29 @@ def run_commands(uml: Household) -> None:
     )
     assert uml.error("exec", "it", "--", "no-such-command")[0] == 127
     assert uml.error("exec", "-t", "it", "true")[0] == 2
+
+
+def use_lines(uml: Household) -> list[str]:
+    """Lines of a machine in the background are where both commands tell, and the guest is at their other ends."""
+    places = uml.ok("console", "--list", "it").splitlines()
+    assert uml.ok("ps", "it").splitlines()[2:] == places
+    found = dict(place.split("  ", 1) for place in places)
+    assert list(found) == ["con0", "con1", "con3"]
+    with socket.create_connection(("127.0.0.1", int(found["con1"].removeprefix("port:")))) as port:
+        uml.ok("exec", "it", "sh", "-c", "echo by the port >/dev/tty1")
+        hears(port.fileno(), b"by the port")
+    line = os.open(found["con3"].removeprefix("pts:"), os.O_RDWR | os.O_NOCTTY)
+    uml.ok("exec", "it", "sh", "-c", "echo by the line >/dev/tty3")
+    hears(line, b"by the line")
+    os.close(line)
+    return places
+
+
+def hears(fd: int, text: bytes) -> None:
+    heard = b""
+    while text not in heard:
+        assert select.select([fd], [], [], BOUND)[0], heard
+        heard += os.read(fd, 4096)
 
 
 def started(uml: Household, *arguments: str) -> subprocess.Popen[bytes]:

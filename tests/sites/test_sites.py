@@ -18,6 +18,7 @@ from runtime.sites import config
 from runtime.sites.cgi import parse_head
 from runtime.sites.exchange import BadAnswer
 from umlfs.errors import UsageError
+from umlfs.sources import as_source
 
 UML = (sys.executable, "-c", "from runtime.cli import main; main()")
 ROOT = Path(__file__).parents[2]
@@ -148,6 +149,15 @@ def test_words_that_mean_nothing(tmp_path: Path, text: str, what: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError, match=what):
         config.load(path)
+
+
+def test_paths_are_from_the_place_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "www").mkdir()
+    path = tmp_path / "sites.toml"
+    for word in ("www", "hostfs:www"):
+        path.write_text(f"[sites.a]\nfiles = '{word}'\nhandler = 'x'\n")
+        (site,) = config.load(path)
+        assert as_source(site.files).files == (str(tmp_path / "www"),)
 
 
 def test_heads() -> None:
