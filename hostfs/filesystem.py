@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from hostfs.aside import SetAside
 from hostfs.attributes import HOST_LABELS, Attributes
-from hostfs.coherence import Coherent
 from hostfs.directories import Directories
 from hostfs.entries import Entries
 from hostfs.files import Files
@@ -148,6 +147,8 @@ class HostFilesystem(Filesystem):
         if self.settings.cache is not Cache.AUTO:
             return self
         try:
+            from hostfs.coherence import Coherent  # no guest needs it
+
             return Coherent(self, self.resolver, self.directories, invalidator)
         except OSError as error:
             self._remark = (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as Words
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
-from umlfs.views.append import AppendOnly
-from umlfs.views.hidden import Hidden, patterns
-from umlfs.views.identity import ID_MAX, Identity, Mapping, Range
+
+if TYPE_CHECKING:  # most directories are shown as they are
+    from umlfs.views.identity import Mapping, Range
 
 KNOWN: Final = ("append", "cache", "gid", "hide", "map", "squash", "uid")
 
@@ -27,36 +27,55 @@ class ViewOptions(NamedTuple):
         unknown = sorted(set(words) - set(KNOWN))
         if unknown:
             raise UsageError(f"hostfs: unknown option '{unknown[0]}'", f"known are {', '.join(KNOWN)}")
+        if not words:
+            return ViewOptions()
         for flag in ("append", "squash"):
             if words.get(flag):
                 raise UsageError(f"hostfs: {flag}={words[flag]} means nothing", f"say {flag} alone")
-        mapping = Mapping(
-            ranges=_ranges(words["map"].split("\n")) if "map" in words else (),
-            uid=_number("uid", words["uid"]) if "uid" in words else None,
-            gid=_number("gid", words["gid"]) if "gid" in words else None,
-            squash="squash" in words,
-        )
         hide = tuple(words["hide"].split("\n")) if "hide" in words else ()
-        return ViewOptions(mapping if mapping != Mapping() else None, "append" in words, hide)
+        return ViewOptions(_mapping(words), "append" in words, hide)
 
     def applied(self, filesystem: Filesystem) -> Filesystem:
         """`filesystem`, shown so."""
         if self.hide:
+            from umlfs.views.hidden import Hidden, patterns
+
             filesystem = Hidden(filesystem, patterns(self.hide))
         if self.append:
+            from umlfs.views.append import AppendOnly
+
             filesystem = AppendOnly(filesystem)
         if self.mapping is not None:
+            from umlfs.views.identity import Identity
+
             filesystem = Identity(filesystem, self.mapping)
         return filesystem
 
 
+def _mapping(words: Words[str, str]) -> Mapping | None:
+    """How owners are translated; None if they are not."""
+    from umlfs.views.identity import Mapping
+
+    mapping = Mapping(
+        ranges=_ranges(words["map"].split("\n")) if "map" in words else (),
+        uid=_number("uid", words["uid"]) if "uid" in words else None,
+        gid=_number("gid", words["gid"]) if "gid" in words else None,
+        squash="squash" in words,
+    )
+    return mapping if mapping != Mapping() else None
+
+
 def _number(option: str, text: str) -> int:
+    from umlfs.views.identity import ID_MAX
+
     if not text.isdecimal() or int(text) > ID_MAX:
         raise UsageError(f"hostfs: {option}={text} is no number of a user or group", f"for example {option}=1000")
     return int(text)
 
 
 def _ranges(texts: list[str]) -> tuple[Range, ...]:
+    from umlfs.views.identity import ID_MAX, Range
+
     ranges = []
     for text in texts:
         parts = text.split(":")

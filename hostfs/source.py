@@ -13,7 +13,6 @@ from hostfs.settings import Cache
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, SourceKind
-from umlfs.views.one_file import OneFile
 
 _CLAIM: Final = 50
 """Any directory will do, so a kind that recognises its own format in one has the better claim."""
@@ -47,7 +46,11 @@ class HostKind(SourceKind):
         if options.snapshot:
             filesystem.show_access_lists()
         shown = view.applied(filesystem)
-        return OneFile(shown, os.fsencode(name)) if name else shown
+        if not name:
+            return shown
+        from umlfs.views.one_file import OneFile
+
+        return OneFile(shown, os.fsencode(name))
 
 
 def _divided(argument: str) -> tuple[str, str]:

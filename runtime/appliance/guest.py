@@ -12,7 +12,7 @@ from runtime.appliance.kinds import KINDS
 from runtime.appliance.mounting import mount
 from runtime.appliance.program import program
 from runtime.machine.control import Job
-from runtime.machine.equipment import Disk, disk_name
+from runtime.machine.disk import Disk, disk_name
 from runtime.machine.log import PANIC
 from runtime.machine.machine import Machine, Options
 from umlfs.block import BlockDevice

@@ -12,7 +12,7 @@ from runtime.appliance.guest import Requests, line_of, options_for, watch
 from runtime.appliance.kinds import KINDS
 from runtime.appliance.mounting import mount
 from runtime.machine.control import Job, OutputStream
-from runtime.machine.equipment import disk_name
+from runtime.machine.disk import disk_name
 from runtime.machine.machine import Machine
 from runtime.tty.streams import Collector
 from umlfs.block import BlockDevice

@@ -16,6 +16,7 @@ from runtime.cli.printing import printable_lines
 if TYPE_CHECKING:
     from runtime.machine.options import Options
     from runtime.network.contract import Network
+    from umlfs.ubd import Spec
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -101,7 +102,6 @@ def command(
     from runtime.process import open_files, processes
     from runtime.process.memory import parse_size
     from runtime.tty import caller
-    from umlfs.ubd import parse as parse_ubd
 
     on_terminal = caller.wants_terminal()
     options = Options(
@@ -109,7 +109,7 @@ def command(
         writable=rw,
         mounts=[parsing.mount(text) for text in mounts],
         owner=owner.owner(root, user),
-        ubds=[parse_ubd(text) for text in ubds],
+        ubds=_ubds(ubds),
         native_ubd=ubd_driver == "native",
         networks=_networks(networks, publish),
         on_network=_warn,
@@ -165,6 +165,14 @@ def _run_by_gdb(
         _warn(text)
     with processes.for_machines():
         return trio.run(lambda: run_debugged(replace(options, terminal=False), words or ["true"], **given))
+
+
+def _ubds(words: Sequence[str]) -> Sequence[Spec]:
+    if not words:
+        return ()
+    from umlfs import ubd
+
+    return [ubd.parse(word) for word in words]
 
 
 def _networks(words: Sequence[str], publish: Sequence[str]) -> Sequence[Network]:

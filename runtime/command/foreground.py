@@ -11,7 +11,6 @@ import trio
 from runtime.command.throwaway import TimeLimitError
 from runtime.machine.control import Job
 from runtime.machine.machine import TERMINAL, Machine, Options
-from runtime.tty import terminal
 from runtime.tty.caller import END_SECONDS, ENDING, PASSED_ON
 from runtime.tty.streams import Descriptor, are_same, is_null
 
@@ -126,6 +125,8 @@ class Foreground:
         environment: Mapping[str, str] | None,
         user: str | None,
     ) -> int:
+        from runtime.tty import terminal
+
         line = machine.terminal
         assert line is not None
         async with terminal.lent(line, self._kill):

@@ -7,7 +7,7 @@ from typing import Final
 
 from runtime.command.throwaway import run
 from runtime.images.streams import failed
-from runtime.machine.equipment import Disk
+from runtime.machine.disk import Disk
 from runtime.machine.machine import Options
 from umlfs.block import BlockDevice
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from umlfs.errors import UmlError, UsageError
-from umlfs.host.lock import Lock
 
 KERNEL: Final = "linux"
 ABOUT: Final = "about.json"
@@ -234,6 +233,8 @@ def _running(kernel: Path) -> list[int]:
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
     """The store is changed by nobody else meanwhile. UmlError."""
+    from umlfs.host.lock import Lock
+
     root = directory()
     try:
         root.mkdir(parents=True, exist_ok=True)

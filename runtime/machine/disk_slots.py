@@ -10,7 +10,7 @@ import trio
 
 from runtime import guest
 from runtime.machine.directory_slots import Script
-from runtime.machine.equipment import Ubd
+from runtime.machine.disk import Ubd
 from runtime.machine.script import ScriptError
 from umlfs.errors import UmlError
 from umlfs.ubd import Spec

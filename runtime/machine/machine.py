@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
@@ -23,16 +23,12 @@ from runtime.kernels.tuning import remember_lpj, tuning
 from runtime.machine import ending
 from runtime.machine.archive import write_archive
 from runtime.machine.control import ControlFilesystem, InputStream, Job, OutputStream
-from runtime.machine.directory_slots import Slots
-from runtime.machine.disk_slots import DiskSlots
-from runtime.machine.equipment import Equipment
+from runtime.machine.equipment import Equipment, HostMount
 from runtime.machine.log import KernelLog
 from runtime.machine.networking import Networking
 from runtime.machine.options import Options
 from runtime.machine.plan import ARCHIVE, equip, kernel_command, own_directory
 from runtime.machine.script import run_script
-from runtime.mconsole import notify
-from runtime.mconsole.wire import NoticeKind, Notification
 from runtime.process.event_loop import require_trio
 from runtime.process.keeper import Keeper
 from runtime.process.kernel_process import KernelProcess
@@ -40,13 +36,18 @@ from runtime.process.memory import is_volatile, memory_directory
 from runtime.process.out_of_memory import Toll
 from runtime.process.processes import kill_group
 from runtime.process.processor import ProcessorChoice
-from runtime.tty.ptys import Ends, open_ends
 from umlfs.errors import UmlError, sole
 from umlfs.host.listening import unix_listener
 from umlfs.host.watch import Watch
 from umlfs.virtio import vhost_user
 from umlfs.virtio.device import VirtioDevice
-from umlfs.virtio.disk_slot import DiskSlot
+
+if TYPE_CHECKING:  # those that only a machine has that stays up
+    from runtime.machine.directory_slots import Slots
+    from runtime.machine.disk_slots import DiskSlots
+    from runtime.mconsole.notify import Notifications
+    from runtime.mconsole.wire import Notification
+    from runtime.tty.ptys import Ends
 
 __all__ = ["Machine", "Options", "TERMINAL"]
 
@@ -101,10 +102,6 @@ class Machine:
         self._booted = trio.Event()
         """The kernel said so; it does where `Options.on_notification` listens."""
         self._equipment: Equipment | None = None
-        self.slots = Slots([], partial(run_script, self))
-        """For filesystems that come while the guest runs; none before it does."""
-        self.disk_slots = DiskSlots([], [], partial(run_script, self))
-        """For disks, likewise; those of the boot are among them."""
         self.networking = Networking(self.options, self._reconnect)
 
     async def __aenter__(self) -> Self:
@@ -213,6 +210,27 @@ class Machine:
             kill_group(self.pid)
 
     @property
+    def plugged(self) -> Sequence[HostMount]:
+        """The filesystems that came while the guest ran."""
+        return () if self._equipment is None else self.slots.mounts
+
+    @cached_property
+    def slots(self) -> Slots:
+        """For filesystems that come while the guest runs."""
+        from runtime.machine.directory_slots import Slots
+
+        assert self._equipment is not None
+        return Slots(self._equipment.slots, partial(run_script, self))
+
+    @cached_property
+    def disk_slots(self) -> DiskSlots:
+        """For disks that come while the guest runs; those of the boot are among them."""
+        from runtime.machine.disk_slots import DiskSlots
+
+        assert self._equipment is not None
+        return DiskSlots(self._equipment.disk_slots, self._equipment.ubds, partial(run_script, self))
+
+    @property
     def devices(self) -> list[str]:
         """The names of the devices that we serve."""
         return [device.name for device in self._devices]
@@ -225,8 +243,12 @@ class Machine:
     @property
     def _devices(self) -> list[VirtioDevice]:
         """All but slots without anything in them."""
-        found = [] if self._equipment is None else [device.device for device in self._equipment.devices]
+        if self._equipment is None:
+            return []
+        from umlfs.virtio.disk_slot import DiskSlot
+
         free = [*self.slots.free, *self.disk_slots.free]
+        found = [each.device for each in self._equipment.devices]
         return [each.disk if isinstance(each, DiskSlot) else each for each in found if each not in free]
 
     @property
@@ -276,7 +298,7 @@ class Machine:
             self.networking.equip(equipment, kernel)
             listeners = [stack.enter_context(unix_listener(device.socket)) for device in equipment.devices]
             watch = stack.enter_context(ending.watching())
-            heard = options.on_notification and stack.enter_context(notify.listening(directory / NOTIFY))
+            heard = options.on_notification and stack.enter_context(_notifications(directory / NOTIFY))
             # Tasks end before what they work on is closed.
             nursery = await stack.enter_async_context(trio.open_nursery())
             stack.callback(nursery.cancel_scope.cancel)
@@ -295,18 +317,24 @@ class Machine:
             if self.has_agent:
                 await self.networking.settled()
             yield
-            writes_disks = equipment.writes_disks or self.disk_slots.writes
-            if writes_disks and self.has_agent and not self._ended.is_set():
+            if self._writes_disks(equipment) and self.has_agent and not self._ended.is_set():
                 with trio.move_on_after(SETTLE_SECONDS):
                     await self._control.settle()
 
+    def _writes_disks(self, equipment: Equipment) -> bool:
+        """Whether the guest may have written to a disk."""
+        has_disks = equipment.ubds or equipment.disk_slots
+        return equipment.writes_disks or bool(has_disks and self.disk_slots.writes)
+
     async def _equip(self, stack: contextlib.AsyncExitStack, kernel: Kernel, directory: Path) -> Equipment:
-        """Open every source, and have the slots at hand."""
+        """Open every source."""
         equipment = await equip(stack, kernel, self.options, directory, self._control)
-        self.slots = Slots(equipment.slots, partial(run_script, self))
-        stack.push_async_callback(self.slots.close)
-        self.disk_slots = DiskSlots(equipment.disk_slots, equipment.ubds, partial(run_script, self))
+        if equipment.slots:
+            stack.push_async_callback(self._close_slots)
         return equipment
+
+    async def _close_slots(self) -> None:
+        await self.slots.close()
 
     def _start_kernel(
         self,
@@ -408,7 +436,12 @@ class Machine:
 
     def _make_terminals(self, stack: contextlib.AsyncExitStack) -> dict[int, int]:
         """What the kernel inherits of all its terminals, by their lines."""
-        for line in (*([TERMINAL] if self.options.terminal else []), *self.options.terminals):
+        wanted = (*([TERMINAL] if self.options.terminal else []), *self.options.terminals)
+        if not wanted:
+            return {}
+        from runtime.tty.ptys import open_ends
+
+        for line in wanted:
             self.terminals[line] = ends = open_ends()
             stack.callback(os.close, ends.near)
             stack.callback(os.close, ends.far)
@@ -447,7 +480,9 @@ class Machine:
             return UmlError(f"the guest {how}", "what was still running in it has no exit status")
         return self._log.failure(f"the guest ended by itself ({self.ending})")
 
-    async def _tell(self, notifications: notify.Notifications, hear: Callable[[Notification], None]) -> None:
+    async def _tell(self, notifications: Notifications, hear: Callable[[Notification], None]) -> None:
+        from runtime.mconsole.wire import NoticeKind
+
         async for notification in notifications:
             if notification.kind is NoticeKind.BOOT:
                 self._booted.set()
@@ -477,6 +512,12 @@ class Machine:
             why = f" ({self.ending})" if self.layers.refused else ""
             raise self._log.failure(f"the kernel ended before its guest was up{why}")
         raise self._log.failure(f"the guest did not come up within {self.options.boot_seconds:g} s")
+
+
+def _notifications(path: Path) -> contextlib.AbstractContextManager[Notifications]:
+    from runtime.mconsole import notify
+
+    return notify.listening(path)
 
 
 def _working_directory() -> str:

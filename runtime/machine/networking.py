@@ -12,7 +12,6 @@ import trio
 
 from runtime.guest.network import Network as GuestNetwork
 from runtime.kernels.kernel import Kernel
-from runtime.kernels.modules import resolve
 from runtime.machine.equipment import Equipment
 from runtime.machine.options import Options
 from runtime.process.keeper import Keeper
@@ -102,6 +101,8 @@ class Networking:
 
 
 def _has(kernel: Kernel, module: str) -> bool:
+    from runtime.kernels.modules import resolve
+
     try:
         resolve(kernel, [module])
     except UmlError:

@@ -10,14 +10,15 @@ from runtime import guest
 from runtime.jail import layers
 from runtime.jail.layers import Mode
 from runtime.kernels.execution import USUAL, Execution
-from runtime.machine.equipment import Disk, HostMount, RootDisk
-from runtime.mconsole.wire import Notification
 from runtime.process.memory import DEFAULT
-from umlfs.sources import Source
-from umlfs.ubd import Spec
 
 if TYPE_CHECKING:
+    from runtime.machine.disk import Disk, RootDisk
+    from runtime.machine.equipment import HostMount
+    from runtime.mconsole.wire import Notification
     from runtime.network.contract import Network
+    from umlfs.sources import Source
+    from umlfs.ubd import Spec
 
 BOOT_SECONDS: Final = 60.0
 """How long a guest may take until its agent answers. A hundred times what it takes."""

@@ -6,8 +6,6 @@ import os
 import stat
 from typing import Final
 
-from umlfs.views.identity import ID_MAX
-
 ROOT: Final = (0, 0)
 _SIZE_MAX: Final = 1 << 20
 """Bytes of a password file that are looked at."""
@@ -24,6 +22,8 @@ def owner(root: str, user: str | None) -> tuple[int, int]:
         fields = line.split(":")
         if len(fields) > 3 and user in (fields[0], fields[2]) and fields[2].isdecimal() and fields[3].isdecimal():
             return int(fields[2]), int(fields[3])
+    from umlfs.views.identity import ID_MAX
+
     if user.isdecimal() and int(user) <= ID_MAX:
         return int(user), int(user)
     return ROOT

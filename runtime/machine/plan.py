@@ -21,6 +21,7 @@ from runtime.kernels.tuning import Tuning, command_line, tuning
 from runtime.machine.control import ControlFilesystem
 from runtime.machine.equipment import Equipment
 from runtime.machine.mount_points import check_places
+from runtime.machine.opening import open_modules, open_mounts, open_root
 from runtime.machine.options import Options
 from runtime.process.memory import memory_directory
 from umlfs.sources import as_source
@@ -65,16 +66,17 @@ async def equip(
         equipment.add_filesystem(guest.CONTROL_TAG, control)
     if options.program is None and options.root_disk is None and has_agent:
         source = as_source(options.root)
-        await equipment.open_root(stack, source, writable=options.writable, flags=options.root_flags)
+        await open_root(equipment, stack, source, writable=options.writable, flags=options.root_flags)
     if options.program is None and has_agent and not options.writable:
-        await equipment.open_modules(stack, kernel)
-    await equipment.open_mounts(stack, options.mounts)
-    await equipment.open_ubds(stack, options.ubds, native=options.native_ubd)
-    if options.root_disk is not None:
-        equipment.root_on(options.root_disk, read_only=options.root_flags == "ro")
-    await equipment.add_disks(options.disks)
+        await open_modules(equipment, stack, kernel)
+    await open_mounts(equipment, stack, options.mounts)
+    if options.ubds or options.root_disk or options.disks:
+        await _attach_disks(equipment, stack, options)
     equipment.add_slots(options.slots)
-    equipment.add_disk_slots(options.disk_slots)
+    if options.disk_slots:
+        from runtime.machine.attaching import add_disk_slots  # as below
+
+        add_disk_slots(equipment, options.disk_slots)
     equipment.arguments += options.arguments
     if options.jail is not Mode.OFF:
         grants = equipment.grants
@@ -83,6 +85,15 @@ async def equip(
             grant_watchdog(grants)
         equipment.arguments.append(shut_doors(hostfs=grants.hostfs, iomem=grants.iomem))
     return equipment
+
+
+async def _attach_disks(equipment: Equipment, stack: contextlib.AsyncExitStack, options: Options) -> None:
+    from runtime.machine import attaching  # takes a while to load, and most machines of one command have no disk
+
+    found = await attaching.open_ubds(equipment, stack, options.ubds, native=options.native_ubd)
+    if options.root_disk is not None:
+        attaching.root_on(equipment, options.root_disk, found, read_only=options.root_flags == "ro")
+    await attaching.add_disks(equipment, options.disks)
 
 
 def own_directory(options: Options, directory: Path) -> Path:

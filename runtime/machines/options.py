@@ -13,7 +13,7 @@ from runtime.guest import Init
 from runtime.jail.layers import Mode
 from runtime.kernels.execution import Execution
 from runtime.machine import parsing
-from runtime.machine.equipment import RootDisk
+from runtime.machine.disk import RootDisk
 from runtime.machine.machine import Options
 from runtime.machines.description import Description
 from runtime.network import legacy, user, vector

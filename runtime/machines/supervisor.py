@@ -319,7 +319,7 @@ class Supervisor:
         ubds = list(it.ubds)
         if machine is not None and runs and not is_native(it):
             ubds = [str(spec) for spec in machine.disk_slots.specs]
-        mounts = [*it.mounts, *(map(str, machine.slots.mounts) if machine is not None else [])]
+        mounts = [*it.mounts, *(map(str, machine.plugged) if machine is not None else [])]
         return [*(f"ubd {word}" for word in ubds), *(f"mount {word}" for word in mounts)]
 
     async def _on_exec(self, channel: ControlChannel, request: Message) -> Message:

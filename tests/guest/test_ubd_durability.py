@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from runtime.machine.equipment import Disk
+from runtime.machine.disk import Disk
 from runtime.machine.machine import Machine, Options
 from tests.cow.files import assert_whole_groups
 from tests.cow.test_crash import Forgetful

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from runtime.machine.disk import Ubd
 from runtime.machine.disk_slots import IN_USE, DiskSlots
-from runtime.machine.equipment import Ubd
 from runtime.machine.script import ScriptError
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
