@@ -130,6 +130,7 @@ OF_OUR_GROUP = {
     "umlfs/host/programs.py": "gives each a group",
     "runtime/process/keeper.py": "a kernel makes a session of its own, and has its keeper",
     "runtime/process/background.py": "makes a session",
+    "runtime/network/inside.py": "a child that does one thing, and ends with its parent",
     "runtime/standby/server.py": "makes a session",
     "runtime/host/suite.py": "the tests, which Ctrl-C is for",
     "runtime/inspect/editing.py": "an editor, which the terminal is for",

@@ -28,7 +28,13 @@ def command() -> None:
 @click.option("--internal", is_flag=True, help="It leads nowhere.")
 @click.option("--isolated", is_flag=True, help="Its machines reach the world, and not each other.")
 @click.option("--mtu", type=int, default=9000, metavar="N", help="The largest packet.  [9000]")
-def create(name: str, subnet: str | None, internal: bool, isolated: bool, mtu: int) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "bridge", "switch"]),
+    default="auto",
+    help="The host kernel's bridge, or our own switch.  [the bridge, where this user may have one]",
+)
+def create(name: str, subnet: str | None, internal: bool, isolated: bool, mtu: int, engine: str) -> None:
     """Make a network.
 
     \b
@@ -37,7 +43,7 @@ def create(name: str, subnet: str | None, internal: bool, isolated: bool, mtu: i
     """
     from runtime.network import lab
 
-    click.echo(lab.create(name, subnet, internal=internal, isolated=isolated, mtu=mtu).subnet)
+    click.echo(lab.create(name, subnet, internal=internal, isolated=isolated, mtu=mtu, engine=engine).subnet)
 
 
 @command.command("ls")
@@ -81,8 +87,9 @@ def inspect(name: str) -> None:
     from runtime.network import lab
 
     path, found = lab.find(name)
-    ports = lab.ask(path, {"do": "state"})["ports"] if lab.is_running(path) else []
-    click.echo(json.dumps({**asdict(found), "ports": ports}, indent=2))
+    state = lab.ask(path, {"do": "state"}) if lab.is_running(path) else {"ports": []}
+    state.pop("descriptors", None)
+    click.echo(json.dumps({**asdict(found), **state}, indent=2))
 
 
 @command.command("rm")

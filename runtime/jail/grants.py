@@ -31,6 +31,13 @@ class Grants:
     """Programs and libraries that it may execute, besides its own."""
     descriptors: list[int] = field(default_factory=list)
     """Descriptors that it inherits under their numbers."""
+    devices: list[Path] = field(default_factory=list)
+    """Devices that it may open, change, and give requests of their own to."""
+    network: tuple[int, ...] = ()
+    """Descriptors of namespaces that it runs in: of users, where that is not the caller's, and then of the network.
+    Without them it has no network at all."""
+    speaks: bool = False
+    """It is no kernel, but a program that speaks on the network which it runs in."""
     file_size: int = 0
     """Bytes that one file which it writes may come to have."""
     keep_user: str = ""

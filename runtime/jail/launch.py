@@ -121,7 +121,7 @@ class Launch:
     def __enter__(self) -> Launch:
         self._program = self._kept(launcher())
         self._near, self._far = socket.socketpair()
-        self._filter = self._kept(_in_memory("filter", self._rules())) if seccomp.is_known() else -1
+        self._filter = self._kept(_in_memory("filter", self._rules())) if self._is_filtered else -1
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,6 +129,11 @@ class Launch:
             os.close(fd)
         self._near.close()
         self._far.close()
+
+    @property
+    def _is_filtered(self) -> bool:
+        """Whether it gets a filter of system calls: that is one for kernels."""
+        return seccomp.is_known() and not self._grants.speaks
 
     def _rules(self) -> bytes:
         return seccomp.program(seccomp.unused_by(self._version), tells=self._tells)
@@ -165,7 +170,13 @@ class Launch:
     def _unusable(self) -> str:
         """Why somebody who owns nothing could not use what is given."""
         it = self._grants
-        wanted = (([self._kernel, *it.execute], 5), (self._programs, 4), (it.read, 4), (it.sockets, 2), (it.write, 6))
+        wanted = (
+            ([self._kernel, *it.execute], 5),
+            (self._programs, 4),
+            (it.read, 4),
+            (it.sockets, 2),
+            ([*it.write, *it.devices], 6),
+        )
         shut = next(filter(None, (kept_from(paths, bits, _shows_files) for paths, bits in wanted)), None)
         return f"only its owner may open {shut}" if shut else ""
 
@@ -190,7 +201,7 @@ class Launch:
     @property
     def descriptors(self) -> Sequence[int]:
         """What the launcher inherits."""
-        return [*self._files, self._far.fileno()]
+        return [*self._files, *self._grants.network, self._far.fileno()]
 
     def command(self, kernel: Sequence[str]) -> list[str]:
         """The launcher with all its steps."""

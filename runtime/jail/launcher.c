@@ -40,6 +40,8 @@ static int report, strict;
 static const char *base = "";     /* where the new root is put together */
 static int ruleset = -1;          /* of Landlock */
 static int in_pid_namespace;
+static uid_t outer_uid;           /* the caller, as the user namespace around the jail knows it */
+static gid_t outer_gid;
 static const char *layer = "";
 static const char *done[LAYERS_MAX]; /* the layers that are whole */
 static int done_count, skipping;
@@ -165,20 +167,28 @@ static int do_nonewprivs(char **words)
 static int do_unshare(char **words)
 {
 	int flags = number(words[0]);
+	outer_uid = geteuid();
+	outer_gid = getegid();
 	if (unshare(flags))
 		return -1;
 	in_pid_namespace = (flags & CLONE_NEWPID) != 0;
 	return 0;
 }
 
+/* Into the namespace that the descriptor is. */
+static int do_setns(char **words)
+{
+	return setns(number(words[0]), 0);
+}
+
 static int do_map(char **words)
 {
 	char line[64];
 	write_file("/proc/self/setgroups", "deny");
-	snprintf(line, sizeof line, "%s %s 1\n", words[0], words[0]);
+	snprintf(line, sizeof line, "%s %u 1\n", words[0], outer_uid);
 	if (write_file("/proc/self/uid_map", line))
 		return -1;
-	snprintf(line, sizeof line, "%s %s 1\n", words[1], words[1]);
+	snprintf(line, sizeof line, "%s %u 1\n", words[1], outer_gid);
 	return write_file("/proc/self/gid_map", line);
 }
 
@@ -353,7 +363,7 @@ static const struct {
 	{"root", 1, do_root},	    {"bind", 2, do_bind},	      {"tmpfs", 2, do_tmpfs},	  {"devpts", 0, do_devpts},
 	{"pivot", 0, do_pivot},	    {"user", 2, do_user},	      {"nocaps", 0, do_nocaps},	  {"landlock", 4, do_landlock},
 	{"allow", 2, do_allow},	    {"enforce", 0, do_enforce},	      {"seccomp", 2, do_seccomp}, {"hand", 1, do_hand},
-	{"close", 1, do_close},	    {"join", 1, do_join},
+	{"close", 1, do_close},	    {"join", 1, do_join},	      {"setns", 1, do_setns},
 };
 
 static int is_done(const char *name)

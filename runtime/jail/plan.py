@@ -15,6 +15,7 @@ from runtime.jail.layers import Layer
 from runtime.jail.users import User
 
 CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWNET: Final = 0x40000000
 NAMESPACES: Final = 0x7E020000 & ~CLONE_NEWUSER
 """Mounts, cgroups, UTS, IPC, processes, network."""
 
@@ -68,6 +69,7 @@ class Plan(NamedTuple):
         if self.entrance >= 0:  # before namespaces: the group is the root of its own
             yield from ("layer", Layer.CGROUP, "", "join", self.entrance)
             yield from ("layer", "", "", "close", self.entrance)
+        yield from self._join_network()
         yield from self._namespaces()
         yield from self._root()
         yield from ("layer", Layer.PRIVILEGES, "", "nonewprivs")
@@ -91,12 +93,18 @@ class Plan(NamedTuple):
         """Counted for each user in each user namespace: so only after that is the machine's own."""
         yield from ("rlimit", resource.RLIMIT_NPROC, limits.processes(self.memory))
 
+    def _join_network(self) -> Iterator[object]:
+        """Without it nothing is started: the kernel would have no network, or that of the host."""
+        for number in self.grants.network:
+            yield from ("layer", "", "", "setns", number, "close", number)
+
     def _namespaces(self) -> Iterator[object]:
         yield from ("layer", Layer.NAMESPACES, "")
+        made = NAMESPACES & ~CLONE_NEWNET if self.grants.network else NAMESPACES
         if self._by_root:
-            yield from ("unshare", NAMESPACES)
+            yield from ("unshare", made)
         else:
-            yield from ("unshare", NAMESPACES | CLONE_NEWUSER, "map", self.user.uid, self.user.gid)
+            yield from ("unshare", made | CLONE_NEWUSER, "map", self.user.uid, self.user.gid)
             yield from self._processes()
 
     def _root(self) -> Iterator[object]:
@@ -110,7 +118,7 @@ class Plan(NamedTuple):
         yield "devpts"
         for path in (*self.programs, *self.grants.read, *self.grants.sockets, *DEVICES_READ, *FACTS):
             yield from ("bind", path, "ro")
-        for path in (*self.grants.write, *DEVICES_WRITE):
+        for path in (*self.grants.write, *self.grants.devices, *DEVICES_WRITE):
             yield from ("bind", path, "rw")
         yield "pivot"
 
@@ -125,7 +133,8 @@ class Plan(NamedTuple):
         found = landlock.features()
         if not found.abi:
             return
-        yield from ("layer", Layer.LANDLOCK, "", "landlock", int(found.files), found.network, found.scopes, found.size)
+        yield from ("layer", Layer.LANDLOCK, "", "landlock", int(found.files))
+        yield from (0 if self.grants.speaks else found.network, found.scopes, found.size)
         for path, access in self._rules():
             allowed = access & found.files & (~Access(0) if path.is_dir() else OF_FILES)
             yield from ("allow", path, int(allowed))
@@ -138,5 +147,6 @@ class Plan(NamedTuple):
         yield self.memory_directory, _MANAGE | Access.EXECUTE
         yield from ((path, _READ) for path in (*DEVICES_READ, *FACTS, *self.grants.read))
         yield from ((path, _CHANGE) for path in DEVICES_WRITE)
-        yield from ((path, _CHANGE | Access.IOCTL_DEV) for path in (Path("/dev/ptmx"), Path("/dev/pts")))
+        devices = (Path("/dev/ptmx"), Path("/dev/pts"), *self.grants.devices)
+        yield from ((path, _CHANGE | Access.IOCTL_DEV) for path in devices)
         yield from ((path, _ALL if path.is_dir() else _CHANGE) for path in self.grants.write)

@@ -73,6 +73,11 @@ FIOCLEX=0x5451 FIOASYNC=0x5452 TCGETS2=0x802C542A TCSETS2=0x402C542B TCSETSW2=0x
 """)
 """The requests of ioctl that are allowed: above all not TIOCSTI, which types on somebody's terminal."""
 
+CARD_REQUESTS: Final = numbers("""
+TUNSETIFF=0x400454CA TUNGETFEATURES=0x800454CF TUNSETOFFLOAD=0x400454D0 TUNSETVNETHDRSZ=0x400454D8
+""")
+"""Likewise, for cards on tap devices: of use to who was given /dev/net/tun, and one of its devices."""
+
 PROCESS_REQUESTS: Final = numbers("""
 PR_SET_PDEATHSIG=1 PR_GET_DUMPABLE=3 PR_SET_DUMPABLE=4 PR_SET_NAME=15 PR_GET_NAME=16 PR_GET_SECCOMP=21
 PR_SET_SECCOMP=22 PR_SET_TSC=26 PR_SET_TIMERSLACK=29 PR_SET_NO_NEW_PRIVS=38 PR_GET_NO_NEW_PRIVS=39
@@ -83,7 +88,7 @@ PR_SET_THP_DISABLE=41 PR_SET_VMA=0x53564D41
 VALUES: Final = {
     "socket": (0, (AF_UNIX,)),
     "socketpair": (0, (AF_UNIX,)),
-    "ioctl": (1, tuple(TERMINAL_REQUESTS.values())),
+    "ioctl": (1, (*TERMINAL_REQUESTS.values(), *CARD_REQUESTS.values())),
     "prctl": (0, tuple(PROCESS_REQUESTS.values())),
     "personality": (0, (QUERY, FIXED_ADDRESSES)),
     "prlimit64": (0, (0,)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from runtime.guest.network import Network as GuestNetwork
+from runtime.jail.layers import Mode
 from runtime.kernels.kernel import Kernel
 from runtime.machine.equipment import Equipment
 from runtime.machine.options import Options
@@ -53,8 +54,15 @@ class Networking:
 
         async with contextlib.AsyncExitStack() as stack:
             for unit, network in enumerate(self._options.networks, self._first_unit()):
+                joined = any(each.gear.namespaces for each in self._each)
                 place = Place(
-                    keeper, self._options.name, unit, address(self._options.name, unit), self._reconnect, self._tell
+                    keeper,
+                    self._options.name,
+                    unit,
+                    address(self._options.name, unit),
+                    self._reconnect,
+                    may_join=self._options.jail is not Mode.OFF and not joined,
+                    tell=self._tell,
                 )
                 self._each.append(await stack.enter_async_context(network.attached(place)))
             try:
@@ -79,6 +87,8 @@ class Networking:
             network = network.with_card(gear.card, gear.servers, gear.search)
             equipment.arguments += gear.arguments
             equipment.network_modules += tuple(name for name in gear.modules if _has(kernel, name))
+            equipment.grants.network = gear.namespaces or equipment.grants.network
+            equipment.grants.devices += gear.devices
         equipment.network = network
 
     @property

@@ -39,6 +39,11 @@ class Cable:
         self._free = {"in": 0.0, "out": 0.0}
         """Until when each direction is busy, by the rate of the link."""
 
+    @property
+    def is_impaired(self) -> bool:
+        """Whether the link suffers anything."""
+        return bool(self._impairment)
+
     def send(self, frame: bytes) -> bool:
         """Send a frame to the peer, or have it wait; False if too many do."""
         if self._impairment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from runtime.guest.network import Card
@@ -29,6 +30,8 @@ class Place:
     """The card's address, unless the network's own options say otherwise."""
     reconnect: Callable[[], Awaitable[None]]
     """Have the guest connect its cards again: what they went by was lost, and is there again."""
+    may_join: bool
+    """The kernel can be started in a network namespace of the attachment's."""
     tell: Callable[[str], None]
     """Tell those who watch the machine of something in one line."""
 
@@ -72,8 +75,10 @@ class Gear:
     servers: Sequence[str] = ()
     """Whom to ask for names."""
     search: Sequence[str] = ()
-    namespace: int | None = None
-    """A descriptor of the network namespace that the kernel is to be started in."""
+    namespaces: tuple[int, ...] = ()
+    """Descriptors of the namespaces that the kernel is to be started in, as of `Grants.network`."""
+    devices: Sequence[Path] = ()
+    """Devices of the host that it opens there."""
 
 
 class Network(Protocol):

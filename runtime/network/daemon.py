@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import ipaddress
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +20,18 @@ import trio
 
 from runtime.host.peer_credentials import peer_of
 from runtime.network import lab as labs
-from runtime.network import slirp
-from runtime.network.cable import Cable
-from runtime.network.engine import Engine, slirp_jail
+from runtime.network.addresses import Addresses
+from runtime.network.bridge import TRUNK, UPLINK, Bridge, lacking
+from runtime.network.cable import TURN, Cable
 from runtime.network.lab import Lab
+from runtime.network.name_server import NameServer
+from runtime.network.published import Published
 from runtime.network.switch import Counts, Impairment, Port, Switch
+from runtime.network.tap_port import serve_tap
+from runtime.network.uplink import Uplink
 from runtime.process import background
 from runtime.process.keeper import Keeper
-from umlfs.errors import UmlError, UsageError
+from umlfs.errors import UmlError
 from umlfs.wire import ethernet, names, pcap
 
 HELLO_SECONDS: Final = 5.0
@@ -37,7 +41,10 @@ CLIENTS_MAX: Final = 512
 CAPTURE_MAX: Final = 4096
 """Frames that wait for a capture that does not keep up; more are not in it, which its end tells."""
 SERVER_MAC: Final = bytes.fromhex("020000000003")
-UPLINK: Final = "uplink"
+PACKET_MAX: Final = 1 << 17
+"""Bytes of a captured packet; those within the kernel may be larger than on any wire."""
+PARTING_SECONDS: Final = 2.0
+"""How long a machine that has gone may be in the way of the next."""
 
 
 class Daemon:
@@ -47,12 +54,23 @@ class Daemon:
         self.path = path
         self.lab = lab
         self.switch = Switch(isolated=lab.isolated)
-        self._addresses: dict[str, str] = {}
-        """Of machines, by their names: a machine that comes again has the one that it had."""
+        self.bridge: Bridge | None = None
+        self.uplink: Uplink | None = None
+        self.names: NameServer | None = None
+        self._members: list[Port] = []
+        """Of machines."""
+        self._addresses = Addresses(lab)
+        self._sessions: set[socket.socket] = set()
+        self._trunk = trio.Event()
+        """Our switch is a port of the bridge."""
+        self._needs_trunk = trio.Event()
+        self._parted = trio.Event()
+        """Renewed each time a machine has gone."""
         self._server = names.address_bytes(lab.address(labs.SERVER))
         self._scope = trio.CancelScope()
         self._handlers: dict[str, Callable[[socket.socket, dict[str, Any]], Any]] = {
             "attach": self._attach,
+            "session": self._session,
             "state": self._state,
             "capture": self._capture,
             "plug": self._plug,
@@ -73,14 +91,27 @@ class Daemon:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._obey_signals)
                     nursery.start_soon(self._end_with_directory, place, mine)
-                    if not self.lab.internal:
-                        engine = self._uplink(keeper)
-                        nursery.start_soon(engine.run)
-                        await engine.ready()
+                    await self._furnish(keeper, nursery)
                     ready()
                     await self._accept(listening, nursery)
             if _inode(place) == mine:
                 place.unlink(missing_ok=True)
+
+    async def _furnish(self, keeper: Keeper, nursery: trio.Nursery) -> None:
+        """All that a machine finds on the network."""
+        lab = self.lab
+        if lab.wants_bridge and not lacking():
+            self.bridge = bridge = Bridge(keeper, lab.mtu, f"{lab.address(labs.BRIDGE)}/{lab.network.prefixlen}")
+            await bridge.start()
+            upstream = None if lab.internal else lab.address(labs.SERVER)
+            address, namespaces = lab.address(labs.BRIDGE), bridge.interior.namespaces
+            self.names = NameServer(lab.name, address, upstream, namespaces, self._tell)
+            nursery.start_soon(self.names.run)
+            nursery.start_soon(self._hold_trunk, bridge)
+        if not lab.internal:
+            self.uplink = uplink = Uplink(lab, keeper, self._tell, self._carry_uplink, self.bridge)
+            nursery.start_soon(uplink.engine.run)
+            await uplink.ready()
 
     async def _obey_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -112,9 +143,8 @@ class Daemon:
                 message = json.loads(connection.recv(labs.MESSAGE_MAX))
                 await self._handlers[message["do"]](connection, message)
             except UmlError as error:
-                answer = {"error": error.what, "way_out": error.way_out, "status": error.status}
                 with contextlib.suppress(OSError):
-                    connection.send(json.dumps(answer).encode())
+                    self._answer(connection, labs.refusal(error))
             except (OSError, ValueError, KeyError, TypeError, trio.TooSlowError):
                 return
 
@@ -122,28 +152,31 @@ class Daemon:
     def _answer(connection: socket.socket, message: dict[str, Any]) -> None:
         connection.send(json.dumps(message).encode())
 
-    # The way out ------------------------------------------------------------------------------
+    def _tell(self, line: str) -> None:
+        """Tell every machine's people."""
+        for session in self._sessions:
+            with contextlib.suppress(OSError):
+                self._answer(session, {"tell": f"network {self.lab.name}: {line}"})
 
-    def _uplink(self, keeper: Keeper) -> Engine:
-        place = keeper.directory / UPLINK
-        program = slirp.find()
+    # Ways out ---------------------------------------------------------------------------------
 
-        def command() -> list[str]:
-            jail, sandbox = slirp_jail()
-            cidr, mtu = f"--cidr={self.lab.subnet}", f"--mtu={self.lab.mtu}"
-            options = [*sandbox, "--target-type=bess", cidr, mtu, "--disable-host-loopback"]
-            return [*jail, program, *options, str(place)]
+    async def _carry_uplink(self, connection: socket.socket) -> None:
+        cable = Cable(connection)
+        await self._carry(Port(UPLINK, cable.send, uplink=True), cable)
 
-        async def started() -> None:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-                connection.connect(os.fspath(place))
-                cable = Cable(connection)
-                await self._carry(Port(UPLINK, cable.send, uplink=True), cable)
-
-        return Engine(slirp.PROGRAM, keeper, command, place, started=started, lost=_nothing, tell=_forget)
+    async def _hold_trunk(self, bridge: Bridge) -> None:
+        """Our switch becomes a port of the bridge when something is to hang on it."""
+        await self._needs_trunk.wait()
+        tap = await bridge.trunk()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(serve_tap, self.switch, TRUNK, tap, uplink=True))
+                self._trunk.set()
+        finally:
+            os.close(tap)
 
     async def _carry(self, port: Port, cable: Cable) -> None:
-        """A port from its cable to its end."""
+        """A port of our switch from its cable to its end."""
         self.switch.add(port)
         forward, answer = self.switch.forward, self._answer_names
 
@@ -153,8 +186,11 @@ class Daemon:
                 return
             forward(port, frame)
 
+        def pass_on(frame: bytes) -> None:
+            forward(port, frame)
+
         try:
-            await cable.run(take)
+            await cable.run(pass_on if self.bridge else take)
         finally:
             self.switch.remove(port)
 
@@ -167,7 +203,7 @@ class Daemon:
 
     def _lookup(self, name: str, kind: int) -> bytes | None:
         machine, _, domain = name.rpartition(".")
-        present = {port.name.lower(): port.address for port in self.switch.ports if port.address}
+        present = {port.name.lower(): port.address for port in self._members}
         if domain == self.lab.name:
             address = present.get(machine)
             return b"" if not machine else None if address is None else address if kind == names.TYPE_A else b""
@@ -181,58 +217,119 @@ class Daemon:
 
     async def _attach(self, connection: socket.socket, message: dict[str, Any]) -> None:
         name, mac = str(message["name"]), ethernet.mac_bytes(message["mac"])
-        if any(port.mac == mac for port in self.switch.ports):
-            raise UmlError(f"{message['mac']}: a card of that MAC address is on {self.lab.name}", "give another: mac=…")
-        address = self._address(name, str(message.get("ip", "")))
+        await self._wait_for_predecessor(name, mac)
+        address = self._addresses.of(name, str(message.get("ip", "")), [port.address for port in self._members])
         cable = Cable(connection, Impairment(*message.get("impairment", ())))
-        number = names.address_bytes(address)
-        port = Port(name, cable.send, mac=mac, address=number, vlan=int(message.get("vlan", 0)))
-        it = self.lab
-        self._answer(
-            connection,
-            {
-                "address": f"{address}/{it.network.prefixlen}",
-                "gateway": None if it.internal else it.address(labs.GATEWAY),
-                "server": it.address(labs.SERVER),
-                "mtu": it.mtu,
-            },
-        )
-        await self._carry(port, cable)
+        vlan = int(message.get("vlan", 0))
+        port = Port(name, cable.send, mac=mac, address=names.address_bytes(address), vlan=vlan)
+        self._members.append(port)
+        self._note_names()
+        try:
+            given = self._given(address)
+            if self.bridge and message.get("namespace") and not vlan and not cable.is_impaired:
+                await self._bridge(self.bridge, connection, port, given)
+            else:
+                await self._wait_for_trunk()
+                self._answer(connection, given)
+                await self._carry(port, cable)
+        finally:
+            self._members.remove(port)
+            self._parted.set()
+            self._parted = trio.Event()
+            self._note_names()
+            if self.uplink:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + PARTING_SECONDS):
+                    await self.uplink.withdraw_all(address)
 
-    def _address(self, name: str, wanted: str) -> str:
-        used = {str(ipaddress.IPv4Address(port.address)) for port in self.switch.ports if port.address}
-        if wanted:
-            if ipaddress.IPv4Address(wanted) not in self.lab.network:
-                raise UsageError(
-                    f"ip={wanted}: not in {self.lab.subnet} of {self.lab.name}", "choose one of that subnet"
-                )
-            if wanted in (self.lab.address(number) for number in (0, labs.GATEWAY, labs.SERVER, -1)):
-                raise UsageError(f"ip={wanted}: {self.lab.name} needs that itself", "choose another")
-            if wanted in used:
-                raise UmlError(f"ip={wanted}: another machine on {self.lab.name} has it", "choose another")
-            return wanted
-        kept = self._addresses.get(name)
-        if kept is not None and kept not in used:
-            return kept
-        promised = set(self._addresses.values())
-        for number in range(labs.FIRST + 1, self.lab.network.num_addresses - 1):
-            address = self.lab.address(number)
-            if address not in used and (address not in promised or number > 200):
-                self._addresses[name] = address
-                return address
-        raise UmlError(f"{self.lab.name}: no address is left", "give it a larger subnet")
+    def _given(self, address: str) -> dict[str, Any]:
+        it = self.lab
+        return {
+            "address": f"{address}/{it.network.prefixlen}",
+            "gateway": None if it.internal else it.address(labs.GATEWAY),
+            "server": it.address(labs.BRIDGE if self.bridge else labs.SERVER),
+            "mtu": it.mtu,
+            "namespace": False,
+        }
+
+    async def _wait_for_predecessor(self, name: str, mac: bytes) -> None:
+        """A machine that starts anew may be quicker than its own end. UmlError if the card is another's."""
+        with trio.move_on_after(PARTING_SECONDS):
+            while any(port.mac == mac and port.name == name for port in self._members):
+                await self._parted.wait()
+        if any(port.mac == mac for port in self._members):
+            raise UmlError(f"{mac.hex(':')}: a card of that MAC address is on {self.lab.name}", "give another: mac=…")
+
+    async def _wait_for_trunk(self) -> None:
+        if self.bridge:
+            self._needs_trunk.set()
+            await self._trunk.wait()
+
+    async def _bridge(self, bridge: Bridge, connection: socket.socket, port: Port, given: dict[str, Any]) -> None:
+        """A machine on the bridge, until it hangs up."""
+        found = await bridge.attach(port)
+        self.switch.elsewhere.add(port.mac)
+        try:
+            socket.send_fds(connection, [json.dumps({**given, "namespace": True}).encode()], found)
+            for fd in found:
+                os.close(fd)
+            found = ()
+            await trio.lowlevel.wait_readable(connection)
+        finally:
+            self.switch.elsewhere.discard(port.mac)
+            for fd in found:
+                os.close(fd)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + PARTING_SECONDS):
+                await bridge.detach(port)
+
+    def _note_names(self) -> None:
+        if self.names:
+            self.names.set_names({port.name.lower(): ".".join(map(str, port.address)) for port in self._members})
+
+    async def _session(self, connection: socket.socket, message: dict[str, Any]) -> None:
+        """What a machine asks while it runs, and is told."""
+        guest = str(message["address"])
+        self._answer(connection, {})
+        self._sessions.add(connection)
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(connection)
+                data = connection.recv(labs.MESSAGE_MAX)
+                if not data:
+                    return
+                try:
+                    self._answer(connection, await self._do(guest, json.loads(data)))
+                except UmlError as error:
+                    self._answer(connection, labs.refusal(error))
+        finally:
+            self._sessions.discard(connection)
+
+    async def _do(self, guest: str, message: dict[str, Any]) -> dict[str, Any]:
+        if self.uplink is None:
+            raise UmlError(f"{self.lab.name} is internal: it publishes no ports", "use uml forward")
+        if message["do"] == "publish":
+            await self.uplink.publish(Published(**message["port"]), guest)
+            return {}
+        return {"done": await self.uplink.withdraw(int(message["port"]), str(message["protocol"]), guest)}
+
+    # Of the network ---------------------------------------------------------------------------
 
     async def _state(self, connection: socket.socket, message: dict[str, Any]) -> None:
-        self._answer(connection, {"ports": [_described(port) for port in self.switch.ports]})
+        if self.bridge:
+            self.bridge.count()
+        ports = [*self._members, *(port for port in self.switch.ports if port.name == UPLINK and port.uplink)]
+        engine = labs.BRIDGED if self.bridge else labs.SWITCHED
+        self._answer(connection, {"engine": engine, "ports": [_described(port) for port in ports]})
 
     async def _plug(self, connection: socket.socket, message: dict[str, Any]) -> None:
-        found = [port for port in self.switch.ports if port.name == message["name"]]
+        found = [port for port in self._members if port.name == message["name"]]
         if not found:
             raise UmlError(
                 f"{message['name']}: not on {self.lab.name}", f"'uml net inspect {self.lab.name}' lists what is"
             )
         for port in found:
             port.plugged = bool(message["plugged"])
+            if self.bridge and port in self.bridge.ports.values():
+                await self.bridge.plug(port, port.plugged)
         self._answer(connection, {})
 
     async def _end(self, connection: socket.socket, message: dict[str, Any]) -> None:
@@ -251,18 +348,37 @@ class Daemon:
                 lost.dropped += 1
 
         self._answer(connection, {})
-        self.switch.watchers.append(watch)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_at_end, connection, nursery.cancel_scope)
+                nursery.start_soon(self._watch, watch)
                 async for record in waiting:
                     await trio.lowlevel.wait_writable(connection)
                     with contextlib.suppress(BlockingIOError):
                         connection.send(record)
         except* OSError:
             pass
+
+    async def _watch(self, watch: Callable[[bytes], None]) -> None:
+        """Have `watch` see each frame, until cancelled."""
+        if self.bridge is not None:
+            await _watch_packets(await self.bridge.packets(), watch)
+            return
+        self.switch.watchers.append(watch)
+        try:
+            await trio.sleep_forever()
         finally:
             self.switch.watchers.remove(watch)
+
+
+async def _watch_packets(fd: int, watch: Callable[[bytes], None]) -> None:
+    with socket.socket(fileno=fd) as packets:
+        packets.setblocking(False)
+        while True:
+            await trio.lowlevel.wait_readable(packets)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(TURN):
+                    watch(packets.recv(PACKET_MAX))
 
 
 def _inode(path: Path) -> int | None:
@@ -287,14 +403,6 @@ def _described(port: Port) -> dict[str, Any]:
 async def _cancel_at_end(connection: socket.socket, scope: trio.CancelScope) -> None:
     await trio.lowlevel.wait_readable(connection)
     scope.cancel()
-
-
-async def _nothing() -> None:
-    pass
-
-
-def _forget(line: str) -> None:
-    pass
 
 
 def main() -> int:

@@ -28,10 +28,17 @@ DESCRIPTION: Final = "network.json"
 NAME_FORM: Final = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 RESERVED: Final = frozenset({"none", "user"})
 MESSAGE_MAX: Final = 1 << 16
+DESCRIPTORS_MAX: Final = 4
 JOIN_SECONDS: Final = 5.0
 """How long a switch that does not answer may be starting or ending."""
+AUTOMATIC: Final = "auto"
+BRIDGED: Final = "bridge"
+SWITCHED: Final = "switch"
+ENGINES: Final = (AUTOMATIC, BRIDGED, SWITCHED)
 FIRST: Final = 100
 """The number of the first address that machines are given. Those below are slirp4netns's: it answers DHCP, too."""
+BRIDGE: Final = 1
+"""Of the bridge of a network that has one, and of the name server there."""
 GATEWAY: Final = 2
 SERVER: Final = 3
 SUBNETS: Final = [f"10.{number}.0.0/24" for number in (*range(9, 200), *range(201, 250))]
@@ -49,6 +56,13 @@ class Lab:
     isolated: bool = False
     """Its machines reach the world, and not each other."""
     mtu: int = 9000
+    engine: str = AUTOMATIC
+    """What it is to be made of: `BRIDGED`, `SWITCHED`, or what this host has."""
+
+    @property
+    def wants_bridge(self) -> bool:
+        """Whether it is on a bridge where the host has that."""
+        return self.engine != SWITCHED and not self.isolated
 
     @property
     def network(self) -> ipaddress.IPv4Network:
@@ -92,7 +106,7 @@ def every() -> Iterator[tuple[Path, Lab]]:
             continue
 
 
-def create(name: str, subnet: str | None, *, internal: bool, isolated: bool, mtu: int) -> Lab:
+def create(name: str, subnet: str | None, *, internal: bool, isolated: bool, mtu: int, engine: str = AUTOMATIC) -> Lab:
     """Make a network. UmlError, UsageError."""
     path = directory() / check_name(name)
     if len(os.fsencode(path / SOCKET)) > 107:
@@ -101,7 +115,9 @@ def create(name: str, subnet: str | None, *, internal: bool, isolated: bool, mtu
         raise UmlError(f"{name}: there is such a network", f"remove it first: uml net rm {name}")
     if internal and isolated:
         raise UsageError("--internal and --isolated: its machines could reach nobody", "leave out one of them")
-    lab = Lab(name, _subnet(subnet), internal, isolated, _mtu(mtu))
+    if isolated and engine == BRIDGED:
+        raise UsageError("--isolated and --engine bridge: a bridge sees no names that are another's", "leave out one")
+    lab = Lab(name, _subnet(subnet), internal, isolated, _mtu(mtu), engine)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_new(str(path / DESCRIPTION), json.dumps(asdict(lab)).encode())
     return lab
@@ -221,12 +237,23 @@ def request(connection: socket.socket, message: dict[str, Any]) -> dict[str, Any
     try:
         connection.settimeout(10)
         connection.send(json.dumps(message).encode())
-        answer = json.loads(connection.recv(MESSAGE_MAX))
+        data, found, _, _ = socket.recv_fds(connection, MESSAGE_MAX, DESCRIPTORS_MAX)
+        answer = json.loads(data)
     except (OSError, ValueError) as error:
         raise UmlError(f"the network's switch does not answer: {error}") from None
+    return {**checked(answer), "descriptors": found}
+
+
+def refusal(error: UmlError) -> dict[str, Any]:
+    """An error, as a message."""
+    return {"error": error.what, "way_out": error.way_out, "status": error.status}
+
+
+def checked(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer. UmlError for a `refusal`."""
     if "error" in answer:
         raise UmlError(answer["error"], answer.get("way_out"), status=answer.get("status", 1))
-    return dict(answer)
+    return answer
 
 
 def ask(path: Path, message: dict[str, Any]) -> dict[str, Any]:

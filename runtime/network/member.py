@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ import trio
 
 from runtime.guest.network import Card
 from runtime.network import lab as labs
+from runtime.network import session
+from runtime.network.bridge import CARD, TUN
 from runtime.network.contract import Gear, Place
 from runtime.network.published import Published
+from runtime.network.session import Session
 from runtime.network.switch import Impairment
-from umlfs.errors import UmlError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,19 @@ class Member:
     ip: str = ""
     vlan: int = 0
     impairment: Impairment = field(default_factory=Impairment)
+    published: Sequence[Published] = ()
+
+    @property
+    def leads_out(self) -> bool:
+        """Whether it is reached from the host, too. UmlError if there is no such network."""
+        return not labs.find(self.name)[1].internal
 
     @property
     def described(self) -> str:
         """See `Network`."""
         more = [f"mac={self.mac}"] * bool(self.mac) + [f"ip={self.ip}"] * bool(self.ip)
-        return " ".join([f"network {self.name}", *more, *([f"vlan={self.vlan}"] if self.vlan else [])])
+        words = " ".join([f"network {self.name}", *more, *([f"vlan={self.vlan}"] if self.vlan else [])])
+        return ", ".join([words, *(f"publishes {each}" for each in self.published)])
 
     @property
     def remark(self) -> str:
@@ -45,45 +55,65 @@ class Member:
         """See `Network`."""
         path, _ = labs.find(self.name)
         with await trio.to_thread.run_sync(labs.join, path) as connection:
-            it = self.impairment
-            hello = {
-                "do": "attach",
-                "name": place.name,
-                "mac": self.mac or place.mac,
-                "ip": self.ip,
-                "vlan": self.vlan,
-                "impairment": [it.delay, it.loss, it.rate],
-            }
-            given = await trio.to_thread.run_sync(labs.request, connection, hello)
+            given = await trio.to_thread.run_sync(labs.request, connection, self._hello(place))
             connection.setblocking(False)
-            yield MemberAttachment(self, place, connection, given)
+            try:
+                async with session.opened(path, self.name, given["address"], place.tell) as opened:
+                    attachment = MemberAttachment(self, place, connection, given, opened)
+                    for published in self.published:
+                        await attachment.publish(published)
+                    yield attachment
+            finally:
+                for fd in given["descriptors"]:
+                    os.close(fd)
+
+    def _hello(self, place: Place) -> dict[str, Any]:
+        it = self.impairment
+        return {
+            "do": "attach",
+            "name": place.name,
+            "mac": self.mac or place.mac,
+            "ip": self.ip,
+            "vlan": self.vlan,
+            "impairment": [it.delay, it.loss, it.rate],
+            "namespace": place.may_join,
+        }
 
 
 @dataclass(slots=True)
 class MemberAttachment:
-    """One card: the kernel gets the very socket that the switch is at the other end of."""
+    """One card: a tap device in a namespace of the network's, or the socket that our switch is at the other end of."""
 
     network: Member
     place: Place
     connection: socket.socket
     given: dict[str, Any]
+    session: Session
+    published: list[Published] = field(default_factory=list)
 
     @property
     def publishes(self) -> bool:
-        return False
+        return self.given["gateway"] is not None
 
     @property
     def gear(self) -> Gear:
-        unit, fd = self.place.unit, self.connection.fileno()
-        mac = self.network.mac or self.place.mac
         gateway = self.given["gateway"]
+        unit = self.place.unit
+        is_joined = self.given["namespace"]
+        fd = self.connection.fileno()
         return Gear(
             Card(f"vec{unit}", f"eth{unit}", [self.given["address"]], [gateway] if gateway else []),
-            arguments=[f"vec{unit}:transport=fd,fd={fd},mtu={self.given['mtu']},mac={mac}"],
-            descriptors=[fd],
+            arguments=[self._word(f"tap,ifname={CARD},gro=1" if is_joined else f"fd,fd={fd}")],
+            descriptors=[] if is_joined else [fd],
             servers=[self.given["server"]],
             search=[self.network.name],
+            namespaces=tuple(self.given["descriptors"]),
+            devices=[TUN] if is_joined else [],
         )
+
+    def _word(self, transport: str) -> str:
+        mac = self.network.mac or self.place.mac
+        return f"vec{self.place.unit}:transport={transport},mtu={self.given['mtu']},mac={mac}"
 
     async def ready(self) -> None:
         """See `Attachment`."""
@@ -93,12 +123,11 @@ class MemberAttachment:
 
     async def publish(self, published: Published) -> None:
         """See `Attachment`."""
-        raise UmlError(f"network {self.network.name} publishes no ports", "use uml forward, or give it --net user too")
+        await self.session.publish(published)
+        self.published.append(published)
 
     async def withdraw(self, host_port: int, protocol: str) -> bool:
         """See `Attachment`."""
-        return False
-
-    @property
-    def published(self) -> Sequence[Published]:
-        return ()
+        done = await self.session.withdraw(host_port, protocol)
+        self.published = [each for each in self.published if (each.host_port, each.protocol) != (host_port, protocol)]
+        return done

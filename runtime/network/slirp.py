@@ -7,7 +7,6 @@ two to three times as fast as 1500; the end that the world sees is the host's ow
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -25,6 +24,7 @@ from runtime.network import resolver
 from runtime.network.contract import Gear, Place
 from runtime.network.engine import Engine, appearing, slirp_jail
 from runtime.network.published import Published, check_free
+from runtime.network.slirp_api import PERIOD_SECONDS, SlirpApi
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.programs import run_program
 
@@ -38,9 +38,6 @@ GATEWAY: Final = "10.0.2.2"
 SERVER: Final = "10.0.2.3"
 ADDRESS_6: Final = "fd00::100"
 GATEWAY_6: Final = "fd00::2"
-ANSWER_MAX: Final = 1 << 16
-API_SECONDS: Final = 5.0
-API_PERIOD_SECONDS: Final = 0.01
 
 
 @cache
@@ -152,6 +149,10 @@ class SlirpAttachment:
         ]
 
     @property
+    def _port(self) -> SlirpApi:
+        return SlirpApi(self._api)
+
+    @property
     def _api(self) -> Path:
         return self.place.keeper.directory / f"net{self.place.unit}.api"
 
@@ -170,10 +171,10 @@ class SlirpAttachment:
 
     async def _publish_all(self) -> None:
         """Publish what there is to be, at an engine that was started. It listens when the guest has connected."""
-        await appearing(self._api, API_PERIOD_SECONDS)
+        await appearing(self._api, PERIOD_SECONDS)
         for published in self.published:
             try:
-                await self._add(published)
+                await self._port.add(published, ADDRESS)
             except UmlError as error:
                 self._trouble = self._trouble or error
                 self.place.tell(f"{published}: {error}")
@@ -184,51 +185,14 @@ class SlirpAttachment:
         if any((each.host_port, each.protocol) == (published.host_port, published.protocol) for each in self.published):
             raise UsageError(f"port {published.host_port} is published already", "remove it first")
         check_free(published)
-        await self._add(published)
+        await self._port.add(published, ADDRESS)
         self.published.append(published)
 
     async def withdraw(self, host_port: int, protocol: str) -> bool:
         """See `Attachment`."""
         for each in self.published:
             if (each.host_port, each.protocol) == (host_port, protocol):
-                await self._remove(each)
+                await self._port.remove(each)
                 self.published.remove(each)
                 return True
         return False
-
-    async def _add(self, published: Published) -> None:
-        if ":" in published.address:
-            raise UmlError(f"{published.address}: {PROGRAM} publishes on IPv4 alone", "name an address of IPv4")
-        await self._ask(
-            "add_hostfwd",
-            proto=published.protocol,
-            host_addr=published.address,
-            host_port=published.host_port,
-            guest_addr=ADDRESS,
-            guest_port=published.guest_port,
-        )
-
-    async def _remove(self, published: Published) -> None:
-        listed = (await self._ask("list_hostfwd")).get("entries", [])
-        for entry in listed if isinstance(listed, list) else ():
-            if (entry.get("host_port"), entry.get("proto")) == (published.host_port, published.protocol):
-                await self._ask("remove_hostfwd", id=entry["id"])
-
-    async def _ask(self, execute: str, **arguments: object) -> dict[str, Any]:
-        """One request of slirp4netns's API. UmlError."""
-        request = {"execute": execute, **({"arguments": arguments} if arguments else {})}
-        answer = bytearray()
-        try:
-            with trio.fail_after(API_SECONDS):
-                async with await trio.open_unix_socket(str(self._api)) as stream:
-                    await stream.send_all(json.dumps(request).encode())
-                    await stream.send_eof()
-                    while len(answer) < ANSWER_MAX and (piece := await stream.receive_some()):
-                        answer += piece
-            told = json.loads(answer)
-        except (OSError, ValueError, trio.TooSlowError, trio.BrokenResourceError) as error:
-            raise UmlError(f"{PROGRAM} does not answer: {error}", "it may be starting: try again") from None
-        if "error" in told:
-            raise UmlError(f"{PROGRAM}: {told['error'].get('desc', told['error'])}")
-        found = told.get("return", {})
-        return found if isinstance(found, dict) else {}

@@ -65,6 +65,8 @@ class Switch:
     isolated: bool = False
     """Ports reach the uplinks alone, and say nothing in another's name."""
     ports: list[Port] = field(default_factory=list)
+    elsewhere: set[bytes] = field(default_factory=set)
+    """Addresses of cards that are behind a port which is no card's: no other port says anything in their names."""
     watchers: list[Callable[[bytes], None]] = field(default_factory=list)
     """They get a copy of each frame that is forwarded."""
     clock: Callable[[], float] = time.monotonic
@@ -160,7 +162,8 @@ class Switch:
         network nobody has any other than the one given."""
         if source == port.mac:
             return not self.isolated or _speaks_for(port, frame)
-        return not self.isolated and all(source != other.mac for other in self.ports)
+        taken = source in self.elsewhere or any(source == other.mac for other in self.ports)
+        return not self.isolated and not taken
 
 
 def _speaks_for(port: Port, frame: bytes) -> bool:

@@ -15,6 +15,7 @@ import trio
 
 from runtime.network.cable import TURN, WAITING_MAX
 from runtime.network.switch import FRAME_MAX, Port, Switch
+from runtime.network.tap_port import serve_tap
 from umlfs.wire import uml_switch
 from umlfs.wire.uml_switch import ProtocolError
 
@@ -85,7 +86,7 @@ class SwitchServer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, data)
             for tap in taps:
-                nursery.start_soon(self._serve_tap, tap)
+                nursery.start_soon(serve_tap, self.switch, "tap", tap)
             ready()
             while True:
                 await trio.lowlevel.wait_readable(control)
@@ -146,23 +147,6 @@ class SwitchServer:
             counts = port.counts
             lost = f", {counts.dropped} frames lost for lack of room" if counts.dropped else ""
             self.tell(f"Disconnect: port {number}{lost}")
-
-    async def _serve_tap(self, tap: int) -> None:
-        os.set_blocking(tap, False)
-
-        def send(frame: bytes) -> bool:
-            try:
-                return os.write(tap, frame) > 0
-            except OSError:
-                return False
-
-        port = Port("tap", send)
-        self.switch.add(port)
-        while True:
-            await trio.lowlevel.wait_readable(tap)
-            with contextlib.suppress(BlockingIOError):
-                for _ in range(TURN):
-                    self.switch.forward(port, os.read(tap, FRAME_MAX + 1))
 
 
 def _key(address: str | bytes) -> bytes:

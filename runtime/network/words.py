@@ -124,7 +124,7 @@ def _vlan(word: str, options: dict[str, str]) -> int:
 
 def _publish(found: list[Network], ports: list[Published]) -> None:
     for number, network in enumerate(found):
-        if isinstance(network, user.User):
+        if isinstance(network, user.User) or (isinstance(network, member.Member) and network.leads_out):
             found[number] = replace(network, published=ports)
             return
     others = " and ".join(network.described for network in found)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from runtime.network import lab
 from tests import needs
 from tests.machines.household import BOUND, Household
+from tests.network.servers import free_port, heard
 
 REACHED = "busybox ping -c 1 -W 2 {} >/dev/null && echo yes || echo no"
 
@@ -119,16 +124,67 @@ def test_bad_words(me: Household) -> None:
     assert not list((uml.home / ".uml-net").iterdir())
 
 
-def test_a_switch_that_was_killed_starts_again(me: Household) -> None:
-    uml = me
-    uml.ok("net", "create", "lab", "--internal")
-    for _ in range(2):
-        assert uml.ok("run", "--net", "lab", "--mem", "64M", "--", "busybox", "ping", "-c", "1", "-W", "1", "127.0.0.1")
-        for entry in Path("/proc").glob("[0-9]*"):
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.exists() else []
-            if f"{uml.home}/.uml-net/lab".encode() in words:
-                subprocess.run(["kill", "-9", entry.name], check=False)
+@pytest.mark.guest
+def test_a_way_out(ordinary: Household) -> None:
+    """A port of the host leads to a machine of a network; the way out comes back, which `uml watch` tells, and so does
+    the network; nothing of it is left when it is killed."""
+    uml, port_ = ordinary, free_port()
+    uml.ok("net", "create", "lab")
+    greets = "while :; do echo hello | busybox nc -l -p 80 -w 1 >/dev/null 2>&1; done"
+    published = ("-p", f"127.0.0.1:{port_}:80")
+    uml.ok("boot", "-d", "--name", "web", "--init", "", "--net", "lab", *published, "mem=64M")
+    with (
+        running(uml.command("exec", "web", "--", "sh", "-c", greets)),
+        running(uml.command("watch", "web")) as watching,
+    ):
+        assert eventually(lambda: heard(port_) == b"hello\n")
+        own = family(network_process(uml))
+        engine = next(pid for pid in own if words_of(pid)[0].endswith(b"slirp4netns"))
+        os.kill(engine, signal.SIGKILL)
+        assert eventually(lambda: heard(port_) == b"hello\n")
+        assert uml.ok("mconsole", "web", "config", "publish").strip() == f"127.0.0.1:{port_}:80/tcp"
+        uml.ok("mconsole", "web", "remove", f"publish{port_}")
+        assert heard(port_) == b""
+        own = family(network_process(uml))
+        os.kill(own[0], signal.SIGKILL)
+        assert eventually(lambda: not any(words_of(pid)[0] for pid in own))
+        uml.ok("halt", "web")
+        watching.terminate()
+        assert watching.stdout is not None
+        told = watching.stdout.read().decode()
+    assert "network lab: slirp4netns ended (killed by signal 9); it is started again" in told
+    assert "network lab is gone" in told
+    assert uml.ok("run", "--net", "lab", "--mem", "64M", "--", "echo", "there") == "there\n"
     uml.ok("net", "rm", "lab")
+
+
+@contextlib.contextmanager
+def running(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that goes on until the context ends."""
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def words_of(pid: int) -> list[bytes]:
+    """The command line of a process; one empty word for one that is none any more."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return [b""]
+
+
+def network_process(uml: Household) -> int:
+    """The process of the network lab."""
+    path = f"{uml.home}/.uml-net/lab".encode()
+    return next(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if path in words_of(int(entry.name)))
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    return [pid, *(each.pid for each in psutil.Process(pid).children(recursive=True))]
 
 
 def test_a_switch_ends_when_its_directory_vanishes(me: Household) -> None:
