@@ -11,7 +11,7 @@ from umlfs.filesystem import Filesystem
 if TYPE_CHECKING:  # most directories are shown as they are
     from umlfs.views.identity import Mapping, Range
 
-KNOWN: Final = ("append", "cache", "gid", "hide", "map", "squash", "uid")
+KNOWN: Final = ("append", "cache", "gid", "hide", "map", "notify", "squash", "uid")
 
 
 class ViewOptions(NamedTuple):
@@ -20,6 +20,8 @@ class ViewOptions(NamedTuple):
     mapping: Mapping | None = None
     append: bool = False
     hide: tuple[str, ...] = ()
+    notify: bool = False
+    """What others change is told to the consumer's programs."""
 
     @staticmethod
     def parsed(words: Words[str, str]) -> ViewOptions:
@@ -29,11 +31,11 @@ class ViewOptions(NamedTuple):
             raise UsageError(f"hostfs: unknown option '{unknown[0]}'", f"known are {', '.join(KNOWN)}")
         if not words:
             return ViewOptions()
-        for flag in ("append", "squash"):
+        for flag in ("append", "notify", "squash"):
             if words.get(flag):
                 raise UsageError(f"hostfs: {flag}={words[flag]} means nothing", f"say {flag} alone")
         hide = tuple(words["hide"].split("\n")) if "hide" in words else ()
-        return ViewOptions(_mapping(words), "append" in words, hide)
+        return ViewOptions(_mapping(words), "append" in words, hide, "notify" in words)
 
     def applied(self, filesystem: Filesystem) -> Filesystem:
         """`filesystem`, shown so."""

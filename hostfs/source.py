@@ -20,7 +20,8 @@ _CLAIM: Final = 50
 
 class HostKind(SourceKind):
     """Directories of the host. Options: `cache=always|auto|never` (see `Cache`), `uid=`, `gid=`, `map=GUEST:HOST:COUNT`
-    and `squash` (see `Mapping`), `append` (see `AppendOnly`), `hide=PATTERN` (see `Hidden`)."""
+    and `squash` (see `Mapping`), `append` (see `AppendOnly`), `hide=PATTERN` (see `Hidden`), `notify` (see `Watched`).
+    """
 
     options = KNOWN
 
@@ -37,6 +38,8 @@ class HostKind(SourceKind):
         view = ViewOptions.parsed(options.extra)
         usual = Cache.ALWAYS if options.snapshot else Cache.AUTO
         cache = _cache(options.extra.get("cache", usual.value))
+        if view.notify:
+            _check_notify(cache, options)
         directory, name = _divided(argument)
         filesystem = _export(directory, options, cache, view)
         if filesystem.made_up:
@@ -45,12 +48,30 @@ class HostKind(SourceKind):
         filesystem.leave_aside(options.aside)
         if options.snapshot:
             filesystem.show_access_lists()
-        shown = view.applied(filesystem)
+        shown = view.applied(_watched(filesystem) if view.notify else filesystem)
         if not name:
             return shown
         from umlfs.views.one_file import OneFile
 
         return OneFile(shown, os.fsencode(name))
+
+
+def _check_notify(cache: Cache, options: OpenOptions) -> None:
+    if not options.announces:
+        raise UsageError("hostfs: notify: nobody would be told here", "it is for --mount and 'uml mount'")
+    if cache is Cache.ALWAYS:
+        raise UsageError("hostfs: notify goes not with cache=always", "what is told of would not be seen")
+
+
+def _watched(filesystem: HostFilesystem) -> Filesystem:
+    from hostfs.watched import Watched
+
+    try:
+        return Watched(filesystem, filesystem.resolver)
+    except OSError as error:
+        raise UmlError(
+            f"hostfs: notify: {error.strerror}", "the limit is fs.inotify.max_user_instances; see inotify(7)"
+        ) from None
 
 
 def _divided(argument: str) -> tuple[str, str]:

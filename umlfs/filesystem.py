@@ -19,9 +19,10 @@ The operations and their meaning follow the FUSE protocol, version 7.38 (Linux 6
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -198,6 +199,58 @@ class Invalidator(Protocol):
         """Attributes of `ino`, and its contents from `offset` for `length` bytes (0: to the end), changed."""
 
 
+class ChangeKind(enum.Enum):
+    """What others did."""
+
+    CREATED = "created"
+    REMOVED = "removed"
+    MOVED = "moved"
+    MODIFIED = "modified"
+    """The contents."""
+    WRITTEN = "written"
+    """Whoever modified it has closed it."""
+    ATTRIBUTES = "attributes"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that others did behind the consumer's back."""
+
+    kind: ChangeKind
+    parent: int
+    """The directory; 0 for what was MOVED here from where the consumer has not looked."""
+    name: bytes
+    """Empty if it is about the directory itself."""
+    mode: int = 0
+    """File type, the S_IFMT bits; S_IFREG may stand for any that is no directory, unless it was CREATED."""
+    rdev: int = 0
+    new_parent: int = 0
+    """Of what was MOVED; 0 for where the consumer has not looked."""
+    new_name: bytes = b""
+
+
+class Changes(Protocol):
+    """What others do to the names of a filesystem in the directories that the consumer knows."""
+
+    def listen(self, hear: Callable[[Change], None]) -> None:
+        """`hear` is called with each change from now on, while the filesystem runs. It must return at once."""
+
+    def path(self, ino: int) -> bytes | None:
+        """The way from the root to the directory `ino`, by the names that the consumer was told last; None if there is
+        none."""
+
+    def known(self, parent: int, name: bytes) -> int:
+        """The inode number that the consumer was told last of `name` in `parent`, though it may be there no more; 0 if
+        it knows none."""
+
+    def again(self, ino: int) -> Entry | None:
+        """An entry for an inode that the consumer knows, of which only the kind counts; it counts one lookup. None if
+        it has forgotten it."""
+
+    def lost(self, parent: int, name: bytes) -> None:
+        """The consumer has learnt that the name leads there no more."""
+
+
 def _unsupported() -> OSError:
     return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
@@ -246,6 +299,11 @@ class Filesystem:
     def failure(self) -> OSError | None:
         """Why the filesystem can be relied on no more: something that it does beside answering failed. It is logged
         by then. Servers answer EIO to every request. Not to be raised itself: each time it would hold on to more."""
+        return None
+
+    @property
+    def changes(self) -> Changes | None:
+        """What others do to it, where that was asked for when it was opened."""
         return None
 
     def attach(self, invalidator: Invalidator) -> Filesystem:

@@ -9,6 +9,7 @@ import sys
 
 from runtime.appliance.program import install_program
 from runtime.captive.processes import install_stand_in
+from runtime.guest import announcer
 from runtime.jail.launch import install_launcher
 from umlfs.errors import UmlError, described
 
@@ -19,6 +20,7 @@ def main() -> int:
         install_launcher()
         install_program()
         install_stand_in()
+        announcer.install_program()
     except UmlError as error:
         print(error.details, error, sep="\n", file=sys.stderr)
         return 1

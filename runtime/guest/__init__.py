@@ -36,16 +36,32 @@ class Mount(NamedTuple):
     options: str = "rw"
     file: str = ""
     """The one file in it that is to be at the place, in the place of the whole."""
+    announced: bool = False
+    """The announcer tells the guest's programs what the host changes in it."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether all of it is mounted at a place of ours too."""
+        return bool(self.file) or self.announced
 
     def whole(self) -> Mount:
-        """Where all of it is, for one whose single file is to be elsewhere."""
-        return self._replace(place=f"{HERE}/files/{self.device}", file="")
+        """The mount at a place of ours. The announcer's is writable, or its kernel would not let it do anything."""
+        options = "rw" if self.announced else self.options
+        return self._replace(place=f"{HERE}/files/{self.device}", file="", options=options)
 
     def line(self, below: str = "") -> str:
         if self.file:
             inside = _escape(f"{self.whole().place}/{self.file}")
             return f"{inside} {_escape(below + self.place)} none bind 0 0\n"
         return f"{_escape(self.device)} {_escape(below + self.place)} {self.kind} {self.options} 0 0\n"
+
+
+class Announcer(NamedTuple):
+    """What tells a guest's programs of changes that others make (`announcer.c`)."""
+
+    program: bytes
+    gid: int
+    """The group that it is in, and nobody else."""
 
 
 class Link(NamedTuple):
@@ -99,6 +115,8 @@ class Boot:
     """Those of the kernel, on a device of their own."""
     stand_ins: Sequence[cpio.Entry] = ()
     """What is in the overlay from the start."""
+    announcer: Announcer | None = None
+    """Tells of the host's changes in mounts that are `announced`."""
 
     @property
     def writes(self) -> bool:
@@ -145,18 +163,23 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         "links.sh": "".join(f"link {link.name} {link.disk}\n" for link in boot.links),
         "network.sh": network.setup_script(boot.network, f"{HERE}/errors", overlay=boot.overlay),
         "reconnect.sh": network.reconnect_script(boot.network),
-        "mounts.sh": _resolver(boot) + (_mounts(boot) if boot.mounts else "") + (_LOCK if boot.lock_modules else ""),
+        "mounts.sh": _resolver(boot)
+        + (_mounts(boot) if boot.mounts else "")
+        + _announcer(boot)
+        + (_LOCK if boot.lock_modules else ""),
         "agent.sh": script("agent.sh") + (_throwaway(boot) if boot.init is None else _first(boot.init)),
         "serve.sh": script("agent.sh") + script("lasting.sh") if boot.init is not None else "",
     }
-    texts["fstab.files"] = "".join(mount.whole().line() for mount in boot.mounts if mount.file)
+    texts["fstab.files"] = "".join(mount.whole().line() for mount in boot.mounts if mount.apart)
     for depth, mounts in enumerate(_by_depth(boot.mounts)):
         texts[f"fstab.mounts{depth}"] = "".join(mount.line() for mount in mounts)
     here = HERE.lstrip("/").encode()
     entries = [cpio.directory(name) for name in (b"lower", b"root", b"run", b"upper", b"work")]
     entries += [cpio.directory(here, 0o700), cpio.directory(here + b"/control", 0o700)]
     entries += [cpio.file(here + b"/busybox", b"", 0o600)]
-    entries += [cpio.directory(here + b"/files/" + each.device.encode()) for each in boot.mounts if each.file]
+    entries += [cpio.directory(here + b"/files/" + each.device.encode()) for each in boot.mounts if each.apart]
+    if boot.announcer is not None:
+        entries.append(cpio.file(here + b"/announcer", boot.announcer.program, 0o700))
     entries += boot.stand_ins
     entries += [cpio.directory(here + b"/dev/" + name) for name in (b"pts", b"shm")]
     entries += [cpio.symlink(here + b"/dev/" + name, target) for name, target in DEVICE_LINKS.items()]
@@ -247,7 +270,7 @@ def _mounts(boot: Boot) -> str:
     """The script that mounts what this guest has besides, from inside its root: symlinks lead where they should. What
     lies inside another mount has its place in that, where nothing is made."""
     lines = []
-    if any(mount.file for mount in boot.mounts):
+    if any(mount.apart for mount in boot.mounts):
         lines.append(f'mount -a -T {HERE}/fstab.files 2>{HERE}/errors || fail "$(cat {HERE}/errors)"\n')
     for depth, mounts in enumerate(_by_depth(boot.mounts)):
         missing = _NOT_INSIDE if depth else _MAKE if boot.overlay else _MISSING
@@ -257,6 +280,15 @@ def _mounts(boot: Boot) -> str:
             lines.append(_have_files(files, make=boot.overlay and not depth))
         lines.append(f'mount -a -T {HERE}/fstab.mounts{depth} 2>{HERE}/errors || fail "$(cat {HERE}/errors)"\n')
     return "".join(lines)
+
+
+def _announcer(boot: Boot) -> str:
+    """The script that starts it, and leaves its number in `announcer`."""
+    places = [mount.whole().place for mount in boot.mounts if mount.announced]
+    if boot.announcer is None:
+        return ""
+    words = shlex.join([str(boot.announcer.gid), f"{HERE}/control/changes", f"{HERE}/control/announced", *places])
+    return f"(exec -a @/announcer {HERE}/announcer {words}) </dev/null >/dev/null 2>&1 &\nannouncer=$!\n"
 
 
 def _by_depth(mounts: Iterable[Mount]) -> list[list[Mount]]:

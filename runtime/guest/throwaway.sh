@@ -1,10 +1,12 @@
 # The agent of a throwaway guest, its process 1: takes jobs from the control filesystem, one after the other. The host puts
 # `agent.sh` before this, and a line: `settle` is the command that writes back what outlives the guest.
 
+announcer=
+
 # End what the command left running: it would keep its pipes open. $* are to live.
 reap() {
     for process in /proc/[0-9]*; do
-        case " 1 $* " in
+        case " 1 $announcer $* " in
         *" ${process#/proc/} "*) ;;
         *) kill -KILL "${process#/proc/}" ;;
         esac
@@ -24,6 +26,7 @@ while read -r number input output errors <$control/next; do
 done
 
 # No more jobs: let go of every filesystem, so that those on disks are left clean. What is open stays mounted.
+announcer=
 reap
 exec 9>$control/report
 umount -a -r 2>/dev/null

@@ -40,6 +40,7 @@ def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Opt
         network=equipment.network,
         modules=equipment.kernel_modules,
         stand_ins=_stand_ins(equipment, options),
+        announcer=_announcer(equipment),
     )
     init = guest.script("init.sh").encode()
     busybox = initramfs.find_busybox()
@@ -47,6 +48,14 @@ def write_archive(path: Path, kernel: Kernel, equipment: Equipment, options: Opt
     shutil.copyfile(base, path)
     with path.open("ab") as file:
         file.write(guest.archive(boot, initramfs.load_snippet(kernel, equipment.modules)))
+
+
+def _announcer(equipment: Equipment) -> guest.Announcer | None:
+    if equipment.announcing is None:
+        return None
+    from runtime.guest.announcer import program
+
+    return guest.Announcer(program(), equipment.announcing.gid)
 
 
 def _stand_ins(equipment: Equipment, options: Options) -> list[cpio.Entry]:

@@ -7,6 +7,8 @@ Bytes go between the command's pipes in the guest and descriptors of the host wi
     next           read   a line for each job: its number and its terminal, or its number and what it has for input,
                           output and errors: `pipe`, `null`, or `output` for errors that go where the output goes
     report         write  what went wrong at boot, in words
+    changes        read   a change for the announcer, where there is one (`announcing.py`)
+    announced      write  a byte for each change that it has tried to announce
     N/script       read   the shell script that becomes the command
     N/program      read   an executable for it, of a job that has one
     N/stdin        read   the command's input until its end
@@ -226,6 +228,16 @@ class ControlFilesystem(Filesystem):
             3: _Node(stat.S_IFREG | 0o200, push=self._take_report),
         }
         self._last_node = 3
+        self._ending: list[Callable[[], None]] = []
+        """What ends the input of further files."""
+
+    def offer(
+        self, name: bytes, *, pull: _Pull | None = None, push: _Pull | None = None, end: Callable[[], None]
+    ) -> None:
+        """One more file, to be read or written as a stream; `end` has nobody wait for it any more."""
+        mode = stat.S_IFREG | (0o400 if pull else 0o200)
+        self._nodes[ROOT].children[name] = self._add(_Node(mode, pull=pull, push=push))
+        self._ending.append(end)
 
     @property
     def next_number(self) -> int:
@@ -287,6 +299,8 @@ class ControlFilesystem(Filesystem):
         """No more jobs are taken."""
         self._closed = True
         self._queue.close()
+        for end in self._ending:
+            end()
 
     def stop(self, why: UmlError) -> None:
         """The guest is gone: whoever waits for a job hears `why`."""

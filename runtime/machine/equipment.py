@@ -20,6 +20,7 @@ from umlfs.virtio import fs as virtio_fs
 from umlfs.virtio.device import VirtioDevice
 
 if TYPE_CHECKING:  # most machines have none of these
+    from runtime.machine.announcing import Announcing
     from runtime.machine.disk import Ubd
     from umlfs.virtio.disk_slot import DiskSlot
     from umlfs.virtio.slot import Slot
@@ -103,6 +104,8 @@ class Equipment:
     raid: bool = False
     """Some disk may hold btrfs or be part of a RAID: the kernel must not leave out what these need, most of a
     second of its start."""
+    announcing: Announcing | None = None
+    """What tells the guest's programs of changes on the host, if anything does."""
     grants: Grants = field(default_factory=Grants)
     """What the kernel process is given of the host besides."""
     writes_disks: bool = False
@@ -124,8 +127,18 @@ class Equipment:
         self, tag: str, filesystem: Filesystem, *, read_only: bool = False, lower_layer: bool = False
     ) -> None:
         """One more virtio-fs device; the guest has an overlay over a `lower_layer`."""
-        device = virtio_fs.VirtioFs(tag, filesystem, read_only=read_only, lower_layer=lower_layer)
+        announcements = None if filesystem.changes is None else self._announcer().add(filesystem)
+        device = virtio_fs.VirtioFs(
+            tag, filesystem, read_only=read_only, lower_layer=lower_layer, announcements=announcements
+        )
         self.add(device, virtio_fs.DEVICE_ID)
+
+    def _announcer(self) -> Announcing:
+        if self.announcing is None:
+            from runtime.machine.announcing import Announcing
+
+            self.announcing = Announcing()
+        return self.announcing
 
     def add_slots(self, count: int) -> None:
         """More virtio-fs devices, for filesystems that come later."""

@@ -312,6 +312,8 @@ class Machine:
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
             if heard:
                 heard.sender = self._uid
+            if equipment.announcing is not None:
+                nursery.start_soon(equipment.announcing.run)
             nursery.start_soon(self._hang_up_at_the_end, watch, self.mconsole.parent)
             await self._wait_until_ready()
             if self.has_agent:

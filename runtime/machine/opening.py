@@ -45,7 +45,7 @@ async def open_root(
 async def open_mounts(equipment: Equipment, stack: contextlib.AsyncExitStack, mounts: Sequence[HostMount]) -> None:
     """Open the sources of further mounts. UmlError, UsageError."""
     for number, mount in enumerate(mounts):
-        wanted = OpenOptions(read_only=mount.read_only, extra=dict(mount.options))
+        wanted = OpenOptions(read_only=mount.read_only, extra=dict(mount.options), announces=True)
         opened = await equipment.open(stack, plain_file(mount.source), wanted)
         options = "ro" if mount.read_only else "rw"
         place = posixpath.normpath(mount.place)
@@ -53,7 +53,8 @@ async def open_mounts(equipment: Equipment, stack: contextlib.AsyncExitStack, mo
             tag = f"mount{number}"
             equipment.add_filesystem(tag, opened, read_only=mount.read_only)
             name = _only_file(opened)
-            equipment.mounts.append(guest.Mount(tag, place, options=options, file=name))
+            announced = opened.changes is not None
+            equipment.mounts.append(guest.Mount(tag, place, options=options, file=name, announced=announced))
         else:
             mounted = await _mount_of(equipment, stack, opened, place, mount.source, read_only=mount.read_only)
             equipment.mounts.append(mounted)

@@ -70,6 +70,8 @@ async def equip(
     if options.program is None and has_agent and not options.writable:
         await open_modules(equipment, stack, kernel)
     await open_mounts(equipment, stack, options.mounts)
+    if equipment.announcing is not None:
+        equipment.announcing.offer(control)
     if options.ubds or options.root_disk or options.disks:
         await _attach_disks(equipment, stack, options)
     equipment.add_slots(options.slots)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -22,6 +22,9 @@ from runtime.process import background, processes
 from runtime.process.open_files import raise_limit
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
+
+if TYPE_CHECKING:
+    from umlfs.mount.mount import Mounted
 
 READ_AHEAD_KB: Final = 1024
 GARBAGE_THRESHOLD: Final = 50_000
@@ -93,7 +96,7 @@ async def _serve(
     def status(adapter: Adapter) -> bytes:
         return Status(source, os.getpid(), since, adapter.requests, filesystem.remarks(), reads_only).encoded()
 
-    async def mounted(task_status: trio.TaskStatus[object]) -> None:
+    async def mounted(task_status: trio.TaskStatus[Mounted]) -> None:
         await mount(filesystem, path, options.kernel, source=source, status=status, task_status=task_status)
         if await trio.to_thread.run_sync(clear_dead, path):
             raise UmlError(f"{path}: the mount broke off", "'--debug' and '--foreground' show more")
@@ -101,10 +104,23 @@ async def _serve(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
-        await nursery.start(mounted)
+        live: Mounted = await nursery.start(mounted)
+        if live.adapter.fs.changes is not None:
+            await nursery.start(_announce, live)
         _read_ahead(path)
         _collect_seldom()
         ready()
+
+
+async def _announce(live: Mounted, task_status: trio.TaskStatus[None]) -> None:
+    """Tell programs that wait for changes (inotify) of those that others make."""
+    from runtime.guest.announcer import program
+    from umlfs.mount.announcing import announcing
+
+    executable = await trio.to_thread.run_sync(program)
+    async with announcing(live, executable):
+        task_status.started()
+        await trio.sleep_forever()
 
 
 def _read_ahead(mountpoint: Path) -> None:

@@ -57,7 +57,10 @@ async def opened(word: str, options: MountOptions, aside: Sequence[Path]) -> Asy
                 yield Superuser(tree.filesystem) if os.geteuid() else tree.filesystem
             return
     asked = {"rw": ""} if options.writable and "rw" in place.source.kind.options else {}
-    wanted = OpenOptions(read_only=options.read_only, extra={**options.source, **asked}, aside=aside)
+    if options.read_only and "notify" in options.source:
+        raise UsageError("-o ro,notify: the kernel announces nothing in a read-only mount", "leave out one of them")
+    extra = {**options.source, **asked}
+    wanted = OpenOptions(read_only=options.read_only, extra=extra, aside=aside, announces=True)
     filesystem = await _filesystem(place.source, wanted)
     try:
         yield filesystem

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from umlfs.buffers import Buffers, after, scatter, total
 from umlfs.filesystem import Filesystem
@@ -21,6 +21,9 @@ from umlfs.fuse.request import Handler, Mover
 from umlfs.statistics import Statistics
 from umlfs.wire import fuse as wire
 from umlfs.wire.fuse import Init, Opcode
+
+if TYPE_CHECKING:
+    from umlfs.fuse.announcements import Announcements
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +76,13 @@ class Session:
         read_only: bool = False,
         lower_layer: bool = False,
         statistics: Statistics | None = None,
+        announcements: Announcements | None = None,
     ) -> None:
         """With `read_only` every change is answered EROFS, whatever the filesystem would do.
 
         With `lower_layer` the consumer mounts an overlay over it. The marks of other overlays in it are not that
         one's, so there are none; nor are there access lists that nobody's kernel would enforce (`ls -l` then asks
-        once, and not for each file).
+        once, and not for each file). `announcements` answers what tells the kernel's programs of changes.
         """
         self.filesystem = filesystem
         self.read_only = read_only or filesystem.traits.read_only
@@ -100,6 +104,9 @@ class Session:
             Opcode.SYNCFS: self._syncfs,
         }
         self._movers: dict[int, Mover] = files.movers()
+        self._announcements = announcements
+        if announcements is not None:
+            self._handlers[Opcode.RELEASE] = announcements.releaser(files.release)
 
     async def handle(self, request: Buffers, answer: Buffers) -> int:
         """Do one request; returns how many bytes of `answer` were written. Raises nothing but cancellation.
@@ -115,8 +122,9 @@ class Session:
             if opcode in _NO_ANSWER:
                 self._forget(header, wire.body(request))
                 return 0
-            self._check(opcode, room)
-            if (handler := self._handlers.get(opcode)) is not None:
+            announced = self._announcements and self._announcements.handler(header)
+            self._check(opcode, room, announced=announced is not None)
+            if (handler := announced or self._handlers.get(opcode)) is not None:
                 payload = await handler(header, wire.body(request))
                 length = len(payload)
                 if _HEADER + length > room:
@@ -140,15 +148,15 @@ class Session:
         scatter(wire.OUT_HEADER.pack(_HEADER + length, -error, unique) + payload, answer)
         return _HEADER + length
 
-    def _check(self, opcode: int, room: int) -> None:
-        """Whether a request may be begun at all."""
+    def _check(self, opcode: int, room: int, *, announced: bool = False) -> None:
+        """Whether a request may be begun at all. What is only `announced` changes nothing."""
         if room < _ROOM.get(opcode, _HEADER):
             raise wire.WireError(f"room for an answer of {room} bytes")
         if not self.mounted and opcode != Opcode.INIT:
             raise OSError(errno.EIO, "not mounted")
         if self.filesystem.failure is not None:
             raise OSError(errno.EIO, "the filesystem failed")
-        if self.read_only and opcode in _CHANGES:
+        if self.read_only and opcode in _CHANGES and not announced:
             raise OSError(errno.EROFS, "read-only")
 
     def disconnect(self) -> None:

@@ -11,6 +11,7 @@ from umlfs.host.syscalls import failure
 
 MODIFY: Final = 0x0002
 ATTRIB: Final = 0x0004
+CLOSE_WRITE: Final = 0x0008
 MOVED_FROM: Final = 0x0040
 MOVED_TO: Final = 0x0080
 CREATE: Final = 0x0100
@@ -21,10 +22,13 @@ UNMOUNT: Final = 0x2000
 OVERFLOW: Final = 0x4000
 IGNORED: Final = 0x8000
 _ONLYDIR: Final = 0x0100_0000
+ISDIR: Final = 0x4000_0000
+"""In a mask: what happened to a name happened to a directory."""
 
 NAMES: Final = MOVED_FROM | MOVED_TO | CREATE | DELETE
 """Events that change what is in the directory."""
-_WANTED: Final = MODIFY | ATTRIB | NAMES | DELETE_SELF | MOVE_SELF | _ONLYDIR
+WANTED: Final = MODIFY | ATTRIB | NAMES | DELETE_SELF | MOVE_SELF | _ONLYDIR
+"""What is usually watched for."""
 
 _EVENT: Final = struct.Struct("=iIII")
 _ROOM: Final = 64 * 1024
@@ -40,6 +44,8 @@ class Event(NamedTuple):
     watch: int
     mask: int
     name: bytes
+    cookie: int = 0
+    """The same in the two events of a rename."""
 
 
 def _checked(result: int) -> int:
@@ -51,8 +57,9 @@ def _checked(result: int) -> int:
 class Watch:
     """An inotify instance. Nothing here blocks."""
 
-    def __init__(self) -> None:
-        """OSError: EMFILE if the user has too many of them."""
+    def __init__(self, wanted: int = WANTED) -> None:
+        """`wanted` are the events to be told of. OSError: EMFILE if the user has too many of them."""
+        self._wanted = wanted
         self.fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def add(self, directory: int) -> int:
@@ -60,7 +67,7 @@ class Watch:
 
         OSError: ENOSPC past the user's limit, EACCES for a directory that we may not read.
         """
-        return _checked(_add_watch(self.fd, b"/proc/self/fd/%d" % directory, _WANTED))
+        return _checked(_add_watch(self.fd, b"/proc/self/fd/%d" % directory, self._wanted))
 
     def remove(self, watch: int) -> None:
         """Watch no longer. What has happened may still be read. OSError: EINVAL if it has ended by itself."""
@@ -75,9 +82,9 @@ class Watch:
         events = []
         position = 0
         while position < len(data):
-            watch, mask, _, length = _EVENT.unpack_from(data, position)
+            watch, mask, cookie, length = _EVENT.unpack_from(data, position)
             start = position + _EVENT.size
-            events.append(Event(watch, mask, data[start : start + length].rstrip(b"\0")))
+            events.append(Event(watch, mask, data[start : start + length].rstrip(b"\0"), cookie))
             position = start + length
         return events
 

@@ -17,6 +17,7 @@ import pyfuse3
 from pyfuse3 import FUSEError
 
 from umlfs.filesystem import NO_HANDLE, Caller, Entry, Filesystem, Opened, SetAttr
+from umlfs.fuse.announcer import HANDLE, Announcer
 from umlfs.mount.attributes import NAMES_ALONE, from_attr, from_entry, from_statfs, of_dirent
 from umlfs.mount.read_buffers import ReadBuffers
 
@@ -99,6 +100,9 @@ class Adapter(pyfuse3.Operations):
         self._open_files: dict[int, _File] = {}
         self._next = 1
         self._read_buffers = ReadBuffers()
+        self.announcer: Announcer | None = None
+        self.announcer_pid = 0
+        """The process that repeats changes; its requests change nothing."""
         self._listed: dict[int, float] = {}
         """Directories of which the kernel knows every name with its attributes, and until when."""
 
@@ -108,10 +112,20 @@ class Adapter(pyfuse3.Operations):
         self._open_files[number] = _File(ino, handle)
         return pyfuse3.FileHandleT(number)
 
+    def _announcer(self, ctx: pyfuse3.RequestContext) -> Announcer | None:
+        """Who answers a request in the filesystem's place, if it is the announcer's."""
+        return self.announcer if ctx.pid == self.announcer_pid else None
+
+    def _refuse_announcer(self, ctx: pyfuse3.RequestContext) -> None:
+        if self._announcer(ctx):
+            raise FUSEError(errno.EPERM)
+
     # Names ------------------------------------------------------------------------------------
 
     @_answering
     async def lookup(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        if announcer := self._announcer(ctx):
+            return from_entry(await announcer.lookup(parent, name))
         return from_entry(await self.fs.lookup(parent, name))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -124,16 +138,22 @@ class Adapter(pyfuse3.Operations):
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
+        if announcer := self._announcer(ctx):
+            return from_entry(await announcer.make(parent, name))
         return from_entry(await self.fs.mknod(parent, name, mode, rdev, ctx.umask, _caller(ctx)))
 
     @_answering
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        if announcer := self._announcer(ctx):
+            return from_entry(await announcer.make(parent, name))
         return from_entry(await self.fs.mkdir(parent, name, mode & 0o7777, ctx.umask, _caller(ctx)))
 
     @_answering
     async def symlink(
         self, parent: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
+        if announcer := self._announcer(ctx):
+            return from_entry(await announcer.make(parent, name))
         return from_entry(await self.fs.symlink(parent, name, target, _caller(ctx)))
 
     @_answering
@@ -144,27 +164,38 @@ class Adapter(pyfuse3.Operations):
     async def link(
         self, ino: int, new_parent: int, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
+        self._refuse_announcer(ctx)
         return from_entry(await self.fs.link(ino, new_parent, new_name))
 
     @_answering
     async def unlink(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        if announcer := self._announcer(ctx):
+            announcer.remove(parent, name)
+            return
         await self.fs.unlink(parent, name)
 
     @_answering
     async def rmdir(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        if announcer := self._announcer(ctx):
+            announcer.remove(parent, name)
+            return
         await self.fs.rmdir(parent, name)
 
     @_answering
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, ctx: pyfuse3.RequestContext
     ) -> None:
+        if announcer := self._announcer(ctx):
+            announcer.rename(parent, name, new_parent, new_name)
+            return
         await self.fs.rename(parent, name, new_parent, new_name, flags)
 
     # Attributes -------------------------------------------------------------------------------
 
     @_answering
     async def getattr(self, ino: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        attr, valid = await self.fs.getattr(ino)
+        announcer = self._announcer(ctx)
+        attr, valid = await (announcer.getattr(ino) if announcer else self.fs.getattr(ino))
         return from_attr(ino, attr, valid)
 
     @_answering
@@ -176,6 +207,8 @@ class Adapter(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
+        if announcer := self._announcer(ctx):
+            return from_attr(ino, *await announcer.getattr(ino))
         changes = SetAttr(
             mode=attr.st_mode & 0o7777 if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -214,6 +247,7 @@ class Adapter(pyfuse3.Operations):
     @_answering
     async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         """pyfuse3 looks itself whether there is one, where the caller said XATTR_CREATE or XATTR_REPLACE."""
+        self._refuse_announcer(ctx)
         await self.fs.setxattr(ino, name, value)
 
     @_answering
@@ -222,6 +256,7 @@ class Adapter(pyfuse3.Operations):
 
     @_answering
     async def removexattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._refuse_announcer(ctx)
         await self.fs.removexattr(ino, name)
 
     # Files ------------------------------------------------------------------------------------
@@ -236,6 +271,8 @@ class Adapter(pyfuse3.Operations):
 
     @_answering
     async def open(self, ino: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        if announcer := self._announcer(ctx):
+            return self._info(ino, announcer.open())
         try:
             opened = await self.fs.open(ino, flags)
         except OSError as error:
@@ -251,6 +288,7 @@ class Adapter(pyfuse3.Operations):
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        self._refuse_announcer(ctx)
         entry, opened = await self.fs.create(parent, name, mode & 0o7777, flags, ctx.umask, _caller(ctx))
         return self._info(entry.ino, opened), from_entry(entry)
 
@@ -269,12 +307,14 @@ class Adapter(pyfuse3.Operations):
     @_answering
     async def flush(self, fh: int) -> None:
         file = self._open_files[fh]
+        if file.handle == HANDLE:
+            return
         await self.fs.flush(file.ino, file.handle)
 
     @_answering
     async def release(self, fh: int) -> None:
         file = self._open_files.pop(fh)
-        if file.handle:
+        if file.handle and file.handle != HANDLE:
             await self.fs.release(file.ino, file.handle)
 
     @_answering

@@ -36,6 +36,8 @@ class OpenOptions:
     """Others write it at the same time, who open it likewise; nobody else may. A kind that cannot refuses."""
     discard: bool = True
     """Give back to the host what is discarded."""
+    announces: bool = False
+    """The consumer can tell its programs what others change (`Filesystem.changes`)."""
 
 
 class SourceKind:

@@ -7,8 +7,10 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from umlfs.filesystem import Attr, Caller, DirSink, Entry, Filesystem, Opened
+from umlfs.filesystem import Attr, Caller, Change, ChangeKind, Changes, DirSink, Entry, Filesystem, Opened
+from umlfs.views.changes import ShownChanges
 from umlfs.views.view import View
 
 Hides = Callable[[int, bytes], bool]
@@ -35,6 +37,21 @@ class Hidden(View):
     def __init__(self, inner: Filesystem, hides: Hides) -> None:
         super().__init__(inner)
         self._hides = hides
+
+    @property
+    def changes(self) -> Changes | None:
+        changes = self.inner.changes
+        return None if changes is None else ShownChanges(changes, self._shown)
+
+    def _shown(self, change: Change) -> Iterable[Change]:
+        """A hidden name is where the consumer does not look."""
+        if change.kind is not ChangeKind.MOVED:
+            return [] if self._hides(change.parent, change.name) else [change]
+        if change.parent and self._hides(change.parent, change.name):
+            change = replace(change, parent=0, name=b"")
+        if change.new_parent and self._hides(change.new_parent, change.new_name):
+            change = replace(change, new_parent=0, new_name=b"")
+        return [change] if change.parent or change.new_parent else []
 
     def _absent(self, parent: int, name: bytes) -> None:
         if self._hides(parent, name):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from umlfs.filesystem import (
@@ -17,6 +17,9 @@ from umlfs.filesystem import (
     ROOT,
     Attr,
     Caller,
+    Change,
+    ChangeKind,
+    Changes,
     DirSink,
     Entry,
     Filesystem,
@@ -24,6 +27,7 @@ from umlfs.filesystem import (
     Opened,
     SetAttr,
 )
+from umlfs.views.changes import ShownChanges
 from umlfs.views.view import View
 
 FILE: Final = 2
@@ -45,6 +49,22 @@ class OneFile(View):
         """The number in `inner` of what the name led to last; one lookup of it is ours."""
         self._handles: dict[int, int] = {}
         """The numbers of what is open."""
+
+    @property
+    def changes(self) -> Changes | None:
+        changes = self.inner.changes
+        return None if changes is None else ShownChanges(changes, self._shown)
+
+    def _shown(self, change: Change) -> Iterable[Change]:
+        """Another file of that name is to the consumer the same with other contents."""
+        if change.kind in (ChangeKind.MODIFIED, ChangeKind.WRITTEN, ChangeKind.ATTRIBUTES):
+            return [change] if (change.parent, change.name) == (ROOT, self.name) else []
+        made = (
+            (change.parent, change.name) if change.kind is ChangeKind.CREATED else (change.new_parent, change.new_name)
+        )
+        if made != (ROOT, self.name):
+            return []
+        return [Change(kind, ROOT, self.name, stat.S_IFREG) for kind in (ChangeKind.MODIFIED, ChangeKind.WRITTEN)]
 
     def disconnect(self) -> None:
         self._present = 0

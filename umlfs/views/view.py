@@ -10,6 +10,7 @@ from umlfs.filesystem import (
     ROOT,
     Attr,
     Caller,
+    Changes,
     DirSink,
     Entry,
     Filesystem,
@@ -34,6 +35,10 @@ class View(Filesystem):
     @property
     def failure(self) -> OSError | None:
         return self.inner.failure
+
+    @property
+    def changes(self) -> Changes | None:
+        return self.inner.changes
 
     def attach(self, invalidator: Invalidator) -> Filesystem:
         self.inner = self.inner.attach(invalidator)

@@ -10,13 +10,16 @@ import errno
 import struct
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.fuse.session import Session
 from umlfs.virtio.device import unheard
 from umlfs.virtio.virtqueue import Chain
+
+if TYPE_CHECKING:
+    from umlfs.fuse.announcements import Announcements
 
 DEVICE_ID: Final = 26
 TAG_MAX: Final = 36
@@ -30,14 +33,22 @@ class VirtioFs:
     features = 0
     queues = 2
 
-    def __init__(self, tag: str, filesystem: Filesystem, *, read_only: bool = False, lower_layer: bool = False) -> None:
-        """`tag` is what the guest mounts: at most 36 bytes; `lower_layer` as for `Session`. UsageError if the tag is
-        longer or empty."""
+    def __init__(
+        self,
+        tag: str,
+        filesystem: Filesystem,
+        *,
+        read_only: bool = False,
+        lower_layer: bool = False,
+        announcements: Announcements | None = None,
+    ) -> None:
+        """`tag` is what the guest mounts: at most 36 bytes; `lower_layer` and `announcements` as for `Session`.
+        UsageError if the tag is longer or empty."""
         encoded = tag.encode()
         if not 0 < len(encoded) <= TAG_MAX or b"\0" in encoded:
             raise UsageError(f"virtio-fs tag '{tag}' is not of 1 to {TAG_MAX} bytes", "choose a shorter name")
         self.name = f"virtio-fs {tag}"
-        self.session = Session(filesystem, read_only=read_only, lower_layer=lower_layer)
+        self.session = Session(filesystem, read_only=read_only, lower_layer=lower_layer, announcements=announcements)
         self.statistics = self.session.statistics
         self.on_config_change: Callable[[], None] = unheard
         self._tag = encoded
