@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, cast
 
 from humfs.tarball import plain
 from runtime.archives.kinds import kind_of
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from umlfs.errors import UmlError
 from umlfs.host.programs import run_program
 
@@ -35,7 +35,7 @@ def put_down(path: Path) -> BinaryIO:
 
 
 def _by_libarchive(path: Path, file: BinaryIO) -> None:
-    program = find_program("bsdtar", "libarchive-tools")
+    program = find_program("bsdtar")
     words = [program, "--create", "--format=pax", "--file=-", f"@{os.path.abspath(path)}"]
     environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
     done = run_program(words, stdout=file.fileno(), stderr=subprocess.PIPE, env=environment)

@@ -68,4 +68,4 @@ def _show(check: Check) -> None:
         else click.style("missing", fg="red" if check.required else "yellow")
     )
     mend = f"; mend: {check.mend}" if check.mend else ""
-    click.echo(f"{word}  {check.name:<11}  {printable(f'{check.found}; for {check.purpose}{mend}')}")
+    click.echo(f"{word}  {check.name:<16}  {printable(f'{check.found}; for {check.purpose}{mend}')}")

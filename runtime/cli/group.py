@@ -11,13 +11,17 @@ import click
 
 from runtime.cli import COMMANDS
 from runtime.cli.failure import FAILED, OURS, report
-from umlfs.errors import UsageError
+from umlfs.errors import UmlError, UsageError
 
 OF_THE_COMMAND = frozenset({"run", "exec"})
 """Commands whose exit status is that of a command in the guest."""
 
 UNCONFIGURED = frozenset({"config", "help", "completion", "doctor", "bug-report", "test"})
 """Commands that must work whatever configuration files say."""
+
+WITHOUT_PROC = frozenset({"help", "completion", "config", "doctor"})
+"""Commands that do without /proc."""
+PROC = "/proc/self/fd"
 
 COMPLETING = "_UML_COMPLETE"
 """The environment variable by which a shell asks what a word may become."""
@@ -44,6 +48,8 @@ class LazyGroup(click.Group):
         """Find the command that `args` begins with. UsageError naming the nearest for an unknown one."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             raise _unknown(args[0])
+        if args[0] not in WITHOUT_PROC and not os.path.isdir(PROC):
+            raise _no_proc(OURS if args[0] in OF_THE_COMMAND else FAILED)
         if args[0] not in UNCONFIGURED and not ctx.resilient_parsing and _is_configured():
             args = self._configure(ctx, args)
         return super().resolve_command(ctx, args)
@@ -59,6 +65,11 @@ class LazyGroup(click.Group):
             ctx.default_map = {name: defaults_of(name, command, found)}
             found = named_words(name, command, found)
         return [name, *expanded(name, list(args[1:]), found)]
+
+
+def _no_proc(status: int) -> UmlError:
+    way_out = "mount it: mount -t proc proc /proc"
+    return UmlError("no /proc is mounted here, by which uml finds its own files and processes", way_out, status=status)
 
 
 def _is_configured() -> bool:

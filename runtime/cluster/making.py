@@ -11,7 +11,7 @@ from typing import Final
 
 from runtime.cluster import description as clusters
 from runtime.cluster.description import Cluster, Shared
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.machines.description import Description
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.newfile import new_file
@@ -72,7 +72,7 @@ def _make_image(image: Path, size: int, filesystem: str, nodes: int, name: str) 
 
 def _mkfs(place: str, fd: int, image: Path, size: int, nodes: int, name: str) -> None:
     """An ocfs2 for one node more than there are, so that another can come."""
-    words = [find_program("mkfs.ocfs2", "ocfs2-tools"), "-q", "-F", "-N", str(nodes + 1), "-b", "4K", "-C", "4K"]
+    words = [find_program("mkfs.ocfs2"), "-q", "-F", "-N", str(nodes + 1), "-b", "4K", "-C", "4K"]
     words += ["-J", "size=4M"] if size < SMALL else []
     words += ["-L", name[:32], "--cluster-stack=o2cb", f"--cluster-name={name[:16]}", place]
     done = run_program(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(fd,), timeout=MKFS_SECONDS)

@@ -10,6 +10,8 @@ from pathlib import Path
 from runtime.doctor.check import Check, sudo
 from runtime.doctor.jail import NAMESPACE_SETTINGS, jail_checks
 from runtime.guest.initramfs import find_busybox
+from runtime.host.compiled import INSTALLED, find_compiler
+from runtime.host.needs import NEEDS, need, path_of, told
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.modules import resolve
 from runtime.network import slirp
@@ -25,8 +27,13 @@ PACKAGED_KERNEL = Path("/usr/bin/linux.uml")
 FUSE_DEVICE = Path("/dev/fuse")
 FUSERMOUNT = Path("/usr/bin/fusermount3")
 MTAB = Path("/etc/mtab")
+OWN_FILES = Path("/proc/self/fd")
 PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 SHARED_MEMORY = Path("/dev/shm")
+
+
+TRIED = frozenset({"/dev/fuse", "fusermount3", "/etc/mtab", "pyfuse3", slirp.PROGRAM, "user namespaces", "compiler"})
+"""Needs of commands that are more than a program that is there or not."""
 
 
 def diagnose(kernel: str | None = None) -> list[Check]:
@@ -36,6 +43,7 @@ def diagnose(kernel: str | None = None) -> list[Check]:
     is told by a check that is not `ok`: nothing is raised.
     """
     return [
+        _proc(),
         *_kernel_checks(kernel),
         _memory(),
         _ptrace(),
@@ -46,12 +54,43 @@ def diagnose(kernel: str | None = None) -> list[Check]:
         _pyfuse3(),
         _slirp4netns(),
         _user_namespaces(),
+        _compiler(),
+        *_programs(),
         *jail_checks(),
     ]
 
 
+def _proc() -> Check:
+    purpose = "every command: files and processes of its own"
+    if OWN_FILES.is_dir():
+        return Check("/proc", True, True, "mounted", purpose)
+    return Check("/proc", False, True, "not mounted", purpose, sudo("mount -t proc proc /proc"))
+
+
+def _compiler() -> Check:
+    """Only an installation without our own C programs needs one."""
+    purpose = told(need("compiler"))
+    if INSTALLED.is_dir() and any(INSTALLED.iterdir()):
+        return Check("compiler", True, False, f"not needed: {INSTALLED} has what it would make", purpose)
+    if (path := find_compiler()) is None:
+        return Check("compiler", False, False, "not there", purpose, _install("gcc libc6-dev"))
+    return Check("compiler", True, False, path, purpose)
+
+
+def _programs() -> list[Check]:
+    """The other programs that commands need, by package."""
+    found: list[Check] = []
+    for package in dict.fromkeys(each.package for each in NEEDS if each.package and each.name not in TRIED):
+        needs = [each for each in NEEDS if each.package == package and each.name not in TRIED]
+        missing = [each.name for each in needs if path_of(each.name) is None]
+        names = ", ".join(missing) if missing else ", ".join(str(path_of(each.name)) for each in needs)
+        text = f"not there: {names}" if missing else names
+        found.append(Check(package, not missing, False, text, told(*needs), _install(package) if missing else None))
+    return found
+
+
 def _slirp4netns() -> Check:
-    purpose = "--net user: the internet for guests"
+    purpose = told(need(slirp.PROGRAM))
     try:
         path = slirp.find()
     except UmlError as error:
@@ -61,7 +100,7 @@ def _slirp4netns() -> Check:
 
 def _user_namespaces() -> Check:
     """In a chroot they are forbidden whatever the settings say."""
-    purpose = "networks between machines without root, and a jail for slirp4netns"
+    purpose = told(need("user namespaces"))
     if os.geteuid() == 0 or user_namespaces():
         return Check("user namespaces", True, False, "allowed", purpose)
     for path, value in NAMESPACE_SETTINGS.items():
@@ -124,7 +163,8 @@ def _ptrace() -> Check:
     if PTRACE_SCOPE.exists() and PTRACE_SCOPE.read_text().strip() in ("2", "3"):
         mend = sudo("sysctl kernel.yama.ptrace_scope=1")
         return Check("ptrace", False, True, f"forbidden by {PTRACE_SCOPE}", purpose, mend)
-    return Check("ptrace", False, True, "forbidden, as by the seccomp filter of a container", purpose)
+    container = "forbidden, as by the seccomp filter of a container: docker and podman allow it by --cap-add SYS_PTRACE"
+    return Check("ptrace", False, True, f"{container} --security-opt seccomp=unconfined", purpose)
 
 
 def _busybox() -> Check:
@@ -139,7 +179,7 @@ def _busybox() -> Check:
 
 def _fuse_device() -> Check:
     name = str(FUSE_DEVICE)
-    purpose = "uml mount (uml run does not need it)"
+    purpose = told(need("/dev/fuse"))
     try:
         os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -150,7 +190,7 @@ def _fuse_device() -> Check:
 
 
 def _fusermount() -> Check:
-    purpose = "uml mount without root"
+    purpose = told(need("fusermount3"))
     try:
         status = FUSERMOUNT.stat()
     except OSError as error:
@@ -163,14 +203,14 @@ def _fusermount() -> Check:
 
 def _mtab() -> Check:
     """fusermount3 reads there whose mounts are whose; a Debian that never booted lacks it."""
-    purpose = "uml umount without root"
+    purpose = told(need("/etc/mtab"))
     if os.access(MTAB, os.R_OK):
         return Check(str(MTAB), True, False, "there", purpose)
     return Check(str(MTAB), False, False, "not there", purpose, sudo(f"ln -sf ../proc/self/mounts {MTAB}"))
 
 
 def _pyfuse3() -> Check:
-    purpose = "uml mount"
+    purpose = told(need("pyfuse3"))
     try:
         import pyfuse3
     except ImportError as error:

@@ -92,8 +92,13 @@ def _is_whole(stored: bytes) -> bool:
     return stored.startswith(_ELF) and _seal_of(stored[:-_SEAL]) == stored[-_SEAL:]
 
 
+def find_compiler() -> str | None:
+    """The C compiler that `CC` names, or that there is."""
+    return os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+
+
 def _compile(sources: Sequence[Path], what: str) -> bytes:
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    compiler = find_compiler()
     if compiler is None:
         raise UmlError(f"no C compiler on this host, to make {what}", INSTALL)
     with tempfile.TemporaryDirectory(prefix="umlfs-program-") as directory:

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images.formats import Format, Image
 from runtime.images.output import output_file, scratch_directory
 from runtime.images.sink import Tick, no_tick, ticking
@@ -102,7 +102,7 @@ def virtual_size(image: Image) -> int:
 
 def facts_of(image: Image) -> dict[str, Any]:
     """What `qemu-img info` says of an image of qemu's. UmlError."""
-    command = [find_program("qemu-img", "qemu-utils"), "info", "-U", "-f", image.format.qemu or "raw", "--output=json"]
+    command = [find_program("qemu-img"), "info", "-U", "-f", image.format.qemu or "raw", "--output=json"]
     done = run_program([*command, os.path.abspath(image.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().removeprefix("qemu-img: ")

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, cast
 
 import trio
 
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images import ext4
 from runtime.images.convert import Write, Writing, in_thread, write_image
 from runtime.images.epoch import NAME as EPOCH
@@ -121,7 +121,7 @@ def _additions(content: bytes) -> Iterator[int]:
 
 
 def _start(recipe: Recipe, additions: int, scratch: Path) -> Program:
-    command = [find_program("mmdebstrap", "mmdebstrap"), "--variant=minbase", "--format=tar"]
+    command = [find_program("mmdebstrap"), "--variant=minbase", "--format=tar"]
     command.append(f"--include={','.join(recipe.packages)}")
     hooks = [*commands(recipe), f"tar-in /proc/self/fd/{additions} /"]
     command += [f"--customize-hook={hook}" for hook in hooks]
@@ -187,7 +187,7 @@ def _source_lines(suite: str, targets: list[str]) -> Iterator[str]:
 
 def require_mode() -> None:
     """UmlError, saying what is missing, if mmdebstrap has no way to make files of others for this user."""
-    find_program("mmdebstrap", "mmdebstrap")
+    find_program("mmdebstrap")
     if os.geteuid() == 0 or (shutil.which("fakechroot") and shutil.which("fakeroot")):
         return
     for path, value in _SETTINGS.items():

@@ -14,7 +14,7 @@ from humfs.archive import check_image
 from humfs.losses import Losses
 from humfs.tarball import plain
 from humfs.tarcopy import pieces
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images import blocks, parts
 from runtime.images.formats import Format, Image
 from runtime.images.output import scratch_directory
@@ -22,12 +22,12 @@ from umlfs.errors import UmlError, UsageError
 from umlfs.host.programs import run_program
 
 _CHECKERS: Final = {
-    "ext4": ("e2fsck", "e2fsprogs", ["-f", "-n"], ["-f", "-y"], 3),
-    "xfs": ("xfs_repair", "xfsprogs", ["-f", "-n"], ["-f"], 0),
-    "btrfs": ("btrfs", "btrfs-progs", ["check", "--force", "--readonly"], None, 0),
-    "vfat": ("fsck.fat", "dosfstools", ["-n"], ["-a", "-w"], 1),
+    "ext4": ("e2fsck", ["-f", "-n"], ["-f", "-y"], 3),
+    "xfs": ("xfs_repair", ["-f", "-n"], ["-f"], 0),
+    "btrfs": ("btrfs", ["check", "--force", "--readonly"], None, 0),
+    "vfat": ("fsck.fat", ["-n"], ["-a", "-w"], 1),
 }
-"""By filesystem: the program, its package, the options that only look and those that mend (None: none that are safe),
+"""By filesystem: the program, the options that only look and those that mend (None: none that are safe),
 and the largest exit status that is a success of those."""
 _LINES_MAX: Final = 30
 
@@ -71,7 +71,7 @@ def _read_tar(path: Path) -> None:
 
 def _check_with_qemu(image: Image, repair: bool) -> list[str]:
     name = image.format.qemu or ""
-    words = [find_program("qemu-img", "qemu-utils"), "check", "-q", "-f", name, *(["-r", "all"] if repair else [])]
+    words = [find_program("qemu-img"), "check", "-q", "-f", name, *(["-r", "all"] if repair else [])]
     done = run_program([*words, os.path.abspath(image.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     said = (done.stdout + done.stderr).decode(errors="replace")
     if done.returncode in (0, 2, 3):
@@ -112,11 +112,11 @@ def _check_filesystem(path: Path, name: str, kind: str | None, repair: bool) -> 
     known = _CHECKERS.get(kind or "")
     if known is None:
         raise UsageError(f"{name}: nothing checks it ({kind or 'unknown'})", "name a partition, IMAGE:N")
-    program, package, looking, mending, mended = known
+    program, looking, mending, mended = known
     if repair and mending is None:
         raise UsageError(f"{name}: a {kind} is not mended without being asked what", f"see {program}(8)")
     open_file(path, read_only=not repair).close()  # says who has it
-    words = [find_program(program, package), *(mending if repair and mending else looking), str(path)]
+    words = [find_program(program), *(mending if repair and mending else looking), str(path)]
     done = run_program(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={"PATH": os.defpath, "LC_ALL": "C"})
     if done.returncode == 0:
         return []

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images.blocks import facts_of, require_whole
 from runtime.images.formats import Format, Image
 from runtime.images.inside import NAME, in_guest
@@ -107,7 +107,7 @@ def _settings(facts: dict[str, Any], details: dict[str, Any]) -> list[str]:
 
 def _is_compressed(facts: dict[str, Any]) -> bool:
     """Whether any cluster is: then all that is written may be."""
-    check = [find_program("qemu-img", "qemu-utils"), "check", "-U", "-f", "qcow2", "--output=json", facts["filename"]]
+    check = [find_program("qemu-img"), "check", "-U", "-f", "qcow2", "--output=json", facts["filename"]]
     done = run_program(check, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         return bool(json.loads(done.stdout).get("compressed-clusters"))

@@ -23,6 +23,7 @@ from runtime.images import blocks, ext4, filesystems, oci, parts, writers
 from runtime.images.formats import STANDARD, Format, Image
 from runtime.images.output import output_directory, output_file, require_free, scratch_directory, scratch_file
 from runtime.images.prepare import prepared
+from runtime.images.programs import require_programs
 from runtime.images.sink import Report, Tick, Warn, no_tick, no_warning, ticking
 from runtime.images.size import Needs, needs
 from runtime.images.streams import convert_with_qemu, flatten, tar_stream
@@ -187,6 +188,7 @@ async def write_image(
 ) -> None:
     """Make `target`: `fill` is called with what takes an archive in a thread. `about` is what a container image says of
     itself. UmlError, with nothing left."""
+    require_programs(target)
     report = report or Report(writing.warn, ticking(writing.progress), Losses())
     path, force = target.path, writing.force
 

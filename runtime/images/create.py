@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images import ext4
 from runtime.images.formats import Format, Image, source
 from runtime.images.output import output_file, require_free, scratch_directory
@@ -15,7 +15,7 @@ from runtime.images.streams import failed
 from umlfs.errors import UsageError
 from umlfs.host.programs import run_program
 
-_MAKERS: Final = {Format.XFS: ("mkfs.xfs", "xfsprogs", "-q"), Format.BTRFS: ("mkfs.btrfs", "btrfs-progs", "-q")}
+_MAKERS: Final = {Format.XFS: ("mkfs.xfs", "-q"), Format.BTRFS: ("mkfs.btrfs", "-q")}
 
 
 def create(image: Image, size: int | None, *, backing: Image | None = None, force: bool = False) -> None:
@@ -48,17 +48,17 @@ def _create_with_qemu(image: Image, size: int | None, backing: Image | None, for
         words += ["-b", os.path.abspath(backing.path), "-F", backing.format.qemu or "raw"]
     with scratch_directory(image.path.parent) as scratch:
         made = scratch / image.path.name
-        _run(["qemu-img", "qemu-utils"], [*words, str(made), *([str(size)] if size is not None else [])])
+        _run("qemu-img", [*words, str(made), *([str(size)] if size is not None else [])])
         _place(made, image, force)
 
 
 def _create_filesystem(image: Image, size: int, force: bool) -> None:
-    program, package, *options = _MAKERS[image.format]
+    program, *options = _MAKERS[image.format]
     with scratch_directory(image.path.parent) as scratch:
         made = scratch / image.path.name
         with open(made, "xb") as file:
             file.truncate(size)
-        _run([program, package], [*options, str(made)])
+        _run(program, [*options, str(made)])
         _place(made, image, force)
 
 
@@ -73,10 +73,10 @@ def _place(made: Path, image: Image, force: bool) -> None:
     place(made, image.path, force=force)
 
 
-def _run(program: list[str], words: list[str]) -> None:
-    done = run_program([find_program(*program), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def _run(program: str, words: list[str]) -> None:
+    done = run_program([find_program(program), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
-        raise failed(f"{program[0]} failed", done.stderr.decode(errors="replace").strip().splitlines())
+        raise failed(f"{program} failed", done.stderr.decode(errors="replace").strip().splitlines())
 
 
 # Snapshots ------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def change_snapshot(path: str, what: str, name: str) -> None:
         found = ", ".join(there) or "none"
         raise UsageError(f"{path}: {'has' if name in there else 'has no'} snapshot {name}", f"there is {found}")
     letter = {"create": "-c", "apply": "-a", "delete": "-d"}[what]
-    _run(["qemu-img", "qemu-utils"], ["snapshot", letter, name, os.path.abspath(image.path)])
+    _run("qemu-img", ["snapshot", letter, name, os.path.abspath(image.path)])
 
 
 def _qcow2(path: str) -> Image:

@@ -19,7 +19,7 @@ from typing import Final
 from humfs.importer import Member, Path, show
 from humfs.losses import Losses
 from runtime.archives.tree import Node, Tree
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images import ext2fs
 from runtime.images.streams import failed
 from umlfs.blocks import sparse
@@ -93,7 +93,7 @@ def make_filesystem(fd: int, settings: Settings) -> None:
     if settings.epoch is not None:
         environment |= dict.fromkeys(("SOURCE_DATE_EPOCH", "E2FSPROGS_FAKE_TIME"), str(settings.epoch))
     done = run_program(
-        [find_program("mkfs.ext4", "e2fsprogs"), *words, f"/proc/self/fd/{fd}"],
+        [find_program("mkfs.ext4"), *words, f"/proc/self/fd/{fd}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=[fd],

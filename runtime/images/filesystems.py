@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 
 from humfs.acl import ACCESS, DEFAULT
 from humfs.importer import Member, show
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images import ext4, writers
 from runtime.images.formats import Format
 from runtime.images.inside import in_guest
@@ -51,17 +51,16 @@ _EROFS_BLOCKS: Final = 36
 @dataclass(frozen=True, slots=True)
 class _Kind:
     program: str
-    package: str
     options: tuple[str, ...]
     least: int
     """Bytes that it is at least made of."""
 
 
 _KINDS: Final = {
-    Format.XFS: _Kind("mkfs.xfs", "xfsprogs", ("-q", "-f"), 320 * _MIB),
-    Format.BTRFS: _Kind("mkfs.btrfs", "btrfs-progs", ("-q", "-f"), 128 * _MIB),
-    Format.SQUASHFS: _Kind("mksquashfs", "squashfs-tools", (), 16 * _MIB),
-    Format.EROFS: _Kind("mkfs.erofs", "erofs-utils", (), 16 * _MIB),
+    Format.XFS: _Kind("mkfs.xfs", ("-q", "-f"), 320 * _MIB),
+    Format.BTRFS: _Kind("mkfs.btrfs", ("-q", "-f"), 128 * _MIB),
+    Format.SQUASHFS: _Kind("mksquashfs", (), 16 * _MIB),
+    Format.EROFS: _Kind("mkfs.erofs", (), 16 * _MIB),
 }
 
 Fill = Callable[[Callable[[BinaryIO], None]], Awaitable[None]]
@@ -70,7 +69,7 @@ Fill = Callable[[Callable[[BinaryIO], None]], Awaitable[None]]
 async def make(format_: Format, path: Path, settings: ext4.Settings, fill: Fill, report: Report) -> None:
     """Make the new file `path` such a filesystem; `fill` is called with what takes an archive in a thread. UmlError."""
     kind = _KINDS[format_]
-    program = find_program(kind.program, kind.package)
+    program = find_program(kind.program)
     settings = replace(settings, size=max(settings.size, kind.least))
     check = partial(_check_squashfs, report=report) if format_ is Format.SQUASHFS else None
     with scratch_file(path.parent) as source:

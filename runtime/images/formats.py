@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import os
 import re
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -15,6 +14,7 @@ from humfs.compression import LOOK, beginning, compression
 from humfs.image import find_image
 from humfs.tarheader import BLOCK, is_header
 from runtime.archives.kinds import OTHERS
+from runtime.host.needs import need, path_of
 from umlfs.blocks.foreign import format_of, format_of_head
 from umlfs.blocks.probe import HEAD, kind_of
 from umlfs.cow.file import peek_header
@@ -219,11 +219,15 @@ def _file(path: Path) -> Image:
     return Image(path, found, compression=pressed if found.is_disk else None)
 
 
+_BY_PROGRAM: Final = frozenset({"zstd", "lz4", "lzop", "lzip"})
+"""What no module of Python's undoes."""
+
+
 def _require_program(path: Path, pressed: str) -> None:
     """UsageError for a compression that this host has no program for."""
-    programs = {"zstd": "zstd", "lz4": "lz4", "lzop": "lzop", "lzip": "lzip"}
-    if pressed in programs and shutil.which(programs[pressed]) is None:
-        raise UsageError(f"{path}: compressed with {pressed}", f"install it with `apt install {programs[pressed]}`")
+    if pressed in _BY_PROGRAM and path_of(pressed) is None:
+        package = need(pressed).package
+        raise UsageError(f"{path}: compressed with {pressed}", f"install it with `apt install {package}`")
 
 
 def _of_head(path: Path, head: bytes, file: BinaryIO) -> Format | None:

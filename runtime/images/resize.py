@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images.formats import Format, Image
 from runtime.images.growing import GROW
 from runtime.images.inside import NAME, in_guest
@@ -103,7 +103,7 @@ def _check(path: Path, fd: int) -> None:
 
 
 def _run(path: Path, name: str, words: list[str], fd: int, most: int = 0) -> None:
-    program = find_program(name, "e2fsprogs")
+    program = find_program(name)
     place = f"/proc/self/fd/{fd}"
     command = [program, place, *words] if name == "resize2fs" else [program, *words, place]
     done = run_program(
@@ -130,8 +130,8 @@ def _ext4_size(fd: int) -> int:
 
 
 async def _resize_in_guest(path: Path, file: HostFile, kind: str, old: int, size: int) -> None:
-    program, package, grow = GROW[kind]
-    find_program(program, package)
+    program, grow = GROW[kind]
+    find_program(program)
     if size < old and kind == "xfs":
         raise UsageError(f"{path}: xfs cannot be made smaller", "convert it into a new, smaller image")
     if size > old:

@@ -11,7 +11,7 @@ import trio
 
 from runtime.appliance.disk import parts
 from runtime.appliance.part import Part
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images.growing import GROW_OR_EXT4
 from runtime.images.inside import NAME, in_guest
 from runtime.images.parts import describe
@@ -43,8 +43,8 @@ async def grow_last(path: Path, file: HostFile, size: int) -> None:
     if size <= old:
         raise UsageError(f"{path}: a disk with partitions, which only becomes larger", f"name more than {old} bytes")
     last = _last(path, await parts(RawDevice(file, old)))
-    program, package, grow = GROW_OR_EXT4[last.kind or ""]
-    find_program(program, package)
+    program, grow = GROW_OR_EXT4[last.kind or ""]
+    find_program(program)
     await trio.to_thread.run_sync(_grow_table, path, file.fileno(), old, size, last)
     device = RawDevice(file, size)
     grown = next(part for part in await parts(device) if part.number == last.number)
@@ -95,7 +95,7 @@ def _grow_table(path: Path, fd: int, old: int, size: int, last: Part) -> None:
 
 def _sfdisk(path: Path, fd: int, words: list[str], said: str) -> None:
     place = f"/proc/self/fd/{fd}"
-    command = [find_program("sfdisk", "fdisk"), "--quiet", "--lock=no", *words, place]
+    command = [find_program("sfdisk"), "--quiet", "--lock=no", *words, place]
     done = run_program(
         command,
         input=said.encode(),

@@ -18,7 +18,7 @@ import trio
 from humfs.export import SOCKETS, Exporter
 from humfs.losses import Losses
 from humfs.volume import Volume
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images.formats import Format, Image
 from runtime.images.output import scratch_directory, scratch_file
 from runtime.images.parts import several
@@ -159,12 +159,12 @@ async def _packed(words: list[str], image: Image, report: Report) -> AsyncIterat
 
 
 def _tar_words(path: Path) -> list[str]:
-    return [find_program("tar", "tar"), *TAR, "--directory", str(path), "."]
+    return [find_program("tar"), *TAR, "--directory", str(path), "."]
 
 
 def _bsdtar_words(path: Path) -> list[str]:
     """libarchive's, which turns one archive into another."""
-    program = find_program("bsdtar", "libarchive-tools")
+    program = find_program("bsdtar")
     return [program, "--create", "--format=pax", "--file=-", f"@{os.path.abspath(path)}"]
 
 
@@ -269,7 +269,7 @@ async def convert_with_qemu(source: Image, fd: int, target: str, options: Sequen
 
     `options` are further ones of `qemu-img convert`.
     """
-    program = find_program("qemu-img", "qemu-utils")
+    program = find_program("qemu-img")
     path = str(source.path) if source.path.is_absolute() else f"./{source.path}"
     open_file(path, read_only=True).close()  # says who has it; qemu has locks of its own, which ours would break
     inherited = [int(source.path.name)] if path.startswith("/proc/self/fd/") else []

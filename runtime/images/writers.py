@@ -15,7 +15,7 @@ from humfs.archive import fill_new
 from humfs.importer import Member
 from humfs.tarball import plain
 from humfs.tarcopy import pieces
-from runtime.host.programs import find_program
+from runtime.host.needs import find_program
 from runtime.images import ext4
 from runtime.images.sink import Report, pour
 from runtime.images.streams import failed, said, scratch_errors
@@ -23,12 +23,12 @@ from umlfs.errors import UmlError
 from umlfs.host.programs import Program
 
 _COMPRESSORS: Final = {
-    "gzip": ("gzip", ["-n"]),
-    "bzip2": ("bzip2", []),
-    "xz": ("xz-utils", ["-T2"]),
-    "zstd": ("zstd", ["-q", "-T0"]),
+    "gzip": ["-n"],
+    "bzip2": [],
+    "xz": ["-T2"],
+    "zstd": ["-q", "-T0"],
 }
-"""By program: its package, and options with which the same input gives the same output anywhere."""
+"""By program: options with which the same input gives the same output anywhere."""
 
 
 def to_ext4(
@@ -75,7 +75,7 @@ def to_directory(stream: BinaryIO, root: Path, report: Report) -> None:
     with scratch_errors() as errors:
         # Not with our own umask: modes are the archive's.
         options = {"stdin": subprocess.PIPE, "stderr": errors, "env": _ENVIRONMENT, "umask": 0}
-        options["executable"] = find_program("tar", "tar")
+        options["executable"] = find_program("tar")
         process = Program(words, **options)
         status = feed(stream, process, report)
         lines = said(errors)
@@ -132,10 +132,10 @@ def to_tar(stream: BinaryIO, fd: int, compressor: str | None, report: Report) ->
         if compressor is None:
             copy(stream, output.write, report)
             return
-        package, words = _COMPRESSORS[compressor]
+        words = _COMPRESSORS[compressor]
         with scratch_errors() as errors:
             process = Program(
-                [find_program(compressor, package), *words, "-c"],
+                [find_program(compressor), *words, "-c"],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=errors,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from runtime.host.needs import of_command, path_of
 from runtime.kernels import flavours as fragments
 from runtime.kernels import library, store
 from runtime.kernels.apt import Say
@@ -21,8 +22,6 @@ from runtime.kernels.source_tree import workshop
 from umlfs.errors import UmlError
 from umlfs.host.programs import Program
 
-TOOLS: Final = {"make": "make", "gcc": "gcc", "ld": "binutils", "flex": "flex", "bison": "bison", "bc": "bc"}
-"""What building needs, and Debian's packages that have it."""
 LIBRARY: Final = Path("/lib/x86_64-linux-gnu")
 FILES: Final = 2400
 """About as many files are compiled, for the bar that shows how far it is."""
@@ -79,7 +78,7 @@ class Plan:
 
 def lacking() -> list[str]:
     """The packages of Debian's that building needs and this host does not have."""
-    found = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    found = [each.package for each in of_command("kernel build") if path_of(each.name) is None]
     return found + ([] if Path("/usr/include/stdio.h").exists() else ["libc6-dev"])
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
+from runtime.host.needs import find_program
 from umlfs.errors import UmlError
 
 SIGNALS: Final = ("SIGSEGV", "SIGALRM", "SIGIO", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGWINCH")
@@ -30,10 +30,7 @@ def gdb_command(pid: int, kernel: Path, *, before_init: bool = False) -> list[st
 
 def gdb_path() -> str:
     """Where gdb is. UmlError if it is not there."""
-    gdb = shutil.which("gdb")
-    if gdb is None:
-        raise UmlError("the program gdb is not there", "install it with `apt install gdb`")
-    return gdb
+    return find_program("gdb")
 
 
 def find_scripts(kernel: Path) -> Path | None:

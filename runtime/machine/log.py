@@ -19,6 +19,11 @@ SHOWN: Final = 15
 PANIC: Final = b"Kernel panic"
 RESTARTS: Final = (b"reboot: Restarting system", b"sysrq: Resetting")
 ENDS: Final = (PANIC, b"reboot: System halted", b"reboot: Power down", b"sysrq: Power Off")
+_NO_PTRACE: Final = b"ptrace: Operation not permitted"
+"""Of a host that does not let the kernel trace its children, in its first moments."""
+_ALLOW: Final = (
+    "'uml doctor' says what does; docker and podman allow it by --cap-add SYS_PTRACE --security-opt seccomp=unconfined"
+)
 _NO_LINE: Final = (b"setup_one_line failed for device ", b"configured as 'none'")
 """How the kernel's word for each of 79 consoles and serial lines that a machine does not have begins and ends."""
 
@@ -80,8 +85,10 @@ class KernelLog:
         return any(PANIC in line for line in self.lines)
 
     def failure(self, what: str) -> UmlError:
-        """The error that `what` happened to the guest, with the end of the log."""
-        tail = b"\n".join(self._end()).decode(errors="replace")
+        """The error that `what` happened to the guest, with the end of the log, or with the meaning of that."""
+        if any(_NO_PTRACE in line for line in self.lines):
+            return UmlError("this host forbids ptrace, by which a kernel runs the processes of its guest", _ALLOW)
+        tail = b"\n".join(self._end()).decode(errors="replace").expandtabs()
         way_out = "the end of the kernel's log is above; -v shows all of it" if tail else "the kernel said nothing"
         return UmlError(what, way_out, details=tail)
 

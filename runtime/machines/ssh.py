@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import os
 import shlex
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Final
 
 import trio
 
+from runtime.host.needs import find_program
 from runtime.machine.script import BUSYBOX
 from runtime.machines.client import Run
 from umlfs.errors import UmlError
@@ -90,9 +90,7 @@ def keys() -> Path:
 
 def _make_key(path: Path) -> None:
     """Make a pair, so that nobody ever finds half of it."""
-    program = shutil.which("ssh-keygen")
-    if program is None:
-        raise UmlError("no ssh-keygen on this host", "install it: apt-get install openssh-client")
+    program = find_program("ssh-keygen")
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     words = [program, "-q", "-t", "ed25519", "-N", "", "-C", "umlfs", "-f", str(draft)]
     done = run_program(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -144,9 +142,7 @@ def configuration(proxy: Sequence[str]) -> str:
 
 def command_line(user: str, umid: str, proxy: Sequence[str], words: Sequence[str]) -> list[str]:
     """The command line of ssh into the machine `umid`, with `words` after it. UmlError without ssh."""
-    program = shutil.which("ssh")
-    if program is None:
-        raise UmlError("no ssh on this host", "install it: apt-get install openssh-client")
+    program = find_program("ssh")
     given = [word for name, value in options(umid, proxy).items() for word in ("-o", f"{name}={value}")]
     return [program, *given, f"{user}@{umid}{SUFFIX}", *words]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 import trio
 
+from runtime.host.needs import need, path_of
 from runtime.process.keeper import Keeper
 from umlfs.block import BlockDevice, Extent
 from umlfs.errors import UmlError
@@ -26,7 +26,7 @@ REFUSAL_SECONDS: Final = 2.0
 """How long a qemu-nbd that broke off may take to say why and end."""
 _RETRY_SECONDS: Final = 0.005
 WORDS_MAX: Final = 4096
-INSTALL: Final = "install it with `apt install qemu-utils`"
+INSTALL: Final = f"install it with `apt install {need('qemu-nbd').package}`"
 
 
 class QemuDevice(BlockDevice):
@@ -49,7 +49,7 @@ class QemuDevice(BlockDevice):
         UmlError if there is no qemu-nbd, or with its words if it does not take the image: another has it in use, it is
         encrypted or damaged, its backing file is not there.
         """
-        program = shutil.which("qemu-nbd")
+        program = path_of("qemu-nbd")
         if program is None:
             raise UmlError(f"{path}: a {image_format} image, which takes qemu-nbd", INSTALL)
         with contextlib.ExitStack() as stack:

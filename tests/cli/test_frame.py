@@ -12,6 +12,8 @@ import click
 import pytest
 
 from runtime import cli
+from tests import needs
+from tests.ordinary import ROOT
 from umlfs.errors import UmlError, UsageError
 
 Define = Callable[[Callable[[], object]], None]
@@ -209,3 +211,26 @@ def test_closed_standard_descriptors_are_not_given_away() -> None:
     code = "import os; from runtime import cli; cli.open_standard_descriptors(); print(os.open('/', os.O_RDONLY))"
     closing = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
     assert int(subprocess.check_output(closing)) > 2
+
+
+def test_a_host_without_proc(tmp_path: Path) -> None:
+    """Every command says so, and what mends it."""
+    script = """\
+mount --rbind / "$1" && mount -t tmpfs none "$1/proc" || exit
+shift
+exec chroot "$@"
+"""
+    program = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]
+    for words, status in (("run -- true", 125), ("ls /", 1), ("ps", 1), ("doctor", 1), ("help", 0)):
+        inside = ["env", f"PYTHONPATH={ROOT}", *program, *words.split()]
+        line = [*needs.mount_namespace(), "sh", "-c", script, "sh", str(tmp_path), str(tmp_path), *inside]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == status, done
+        if words == "doctor":
+            assert "missing  /proc " in done.stdout
+            assert "mount -t proc proc /proc" in done.stdout
+        elif status:
+            assert done.stderr == (
+                "uml: no /proc is mounted here, by which uml finds its own files and processes; "
+                "mount it: mount -t proc proc /proc\n"
+            )

@@ -40,3 +40,17 @@ def test_failures_show_the_reason_of_a_panic() -> None:
     shown = log.failure("it died").details.splitlines()
     assert len(shown) == SHOWN
     assert shown.index("Kernel panic - not syncing: why") == SHOWN // 3
+
+
+def test_a_host_that_forbids_ptrace() -> None:
+    """As in some containers: what the kernel says of it says little."""
+    log = KernelLog()
+    log.feed(b"Core dump limits :\n\tsoft - 0\n")
+    assert log.failure("it ended").details == "Core dump limits :\n        soft - 0"
+    log.feed(b"Checking that ptrace can change system call numbers...ptrace: Operation not permitted\n")
+    error = log.failure("it ended")
+    assert (error.what, error.details) == (
+        "this host forbids ptrace, by which a kernel runs the processes of its guest",
+        "",
+    )
+    assert "--cap-add SYS_PTRACE" in str(error)
