@@ -43,7 +43,8 @@ class State:
             return said
         if not self.total:
             return f"{said}: {self._amount(self.done)}"
-        return f"{said}: {self._amount(self.done)} of {self._amount(self.total)}, {100 * self.done // self.total} %"
+        done = self._amount(self.done) if self.unit == "bytes" else self.done
+        return f"{said}: {done} of {self._amount(self.total)}, {100 * self.done // self.total} %"
 
     def _amount(self, count: int) -> str:
         return f"{count / (1 << 20):.1f} MiB" if self.unit == "bytes" else f"{count} {self.unit}"

@@ -64,6 +64,13 @@ class Plan:
     def make(self, *targets: str) -> list[str]:
         return ["make", "-C", str(self.tree), f"O={self.output}", "ARCH=um", *targets]
 
+    def link(self, libraries: Path) -> list[str]:
+        """Make the kernel, to use the C library in `libraries`. patchelf cannot change that afterwards: it moves the
+        kernel's uninitialised data."""
+        own = f"-Xlinker --dynamic-linker={libraries / library.INTERPRETER} -Xlinker -rpath={libraries}"
+        theirs = "$(foreach opt,$(KBUILD_LDFLAGS) $(LDFLAGS_EXECSTACK),-Wl,$(opt))"
+        return self.make(f"-j{self.jobs}", f"LD_FLAGS_CMDLINE={theirs} {own}", "linux")
+
     def commands(self, *, edit: bool = False) -> list[list[str]]:
         """What is run, in order."""
         with_editor = [self.make("menuconfig")] if edit else []
@@ -72,7 +79,7 @@ class Plan:
             ["sh", "-c", f"cat >>{shlex.quote(str(self.output / '.config'))}"],
             self.make("-s", "olddefconfig"),
             *with_editor,
-            self.make(f"-j{self.jobs}", "linux"),
+            self.link(store.directory() / (self.name or "NAME") / "lib"),
         ]
 
 
@@ -116,11 +123,12 @@ def configure(plan: Plan, *, edit: bool = False) -> None:
     fragments.check(plan.options, (plan.output / ".config").read_text())
 
 
-def compile_kernel(plan: Plan, progress: Progress | None = None) -> Path:
-    """Compile: the kernel's file. UmlError with the compiler's first error."""
+def compile_kernel(plan: Plan, libraries: Path, progress: Progress | None = None) -> Path:
+    """Compile: the kernel's file, which starts once the C library is in `libraries`. UmlError with the compiler's first
+    error."""
     count = 0
     with open(plan.log, "wb") as log:
-        words = ["nice", "-n", "10", *plan.make(f"-j{plan.jobs}", "linux")]
+        words = ["nice", "-n", "10", *plan.link(libraries)]
         with Program(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as build:
             try:
                 assert build.stdout is not None
@@ -153,8 +161,9 @@ def build(
     say("configuring")
     configure(plan, edit=edit)
     say(f"compiling {plan.tree.name} ({', '.join(plan.all_flavours)}), its log is {plan.log}")
-    kernel = compile_kernel(plan, progress)
-    version = must([kernel, "--version"], f"{kernel}: does not start").strip()
+    version = must(plan.make("-s", "kernelrelease"), "the kernel does not tell its version").split()[-1]
+    libraries = _libraries(plan.name or version)
+    kernel = compile_kernel(plan, libraries, progress)
     with store.adding(plan.name or version) as place:
         keeps_symbols = "debug" in plan.flavours
         shutil.copy(kernel, place / store.KERNEL)
@@ -164,8 +173,7 @@ def build(
             say("compiling modules")
             must(plan.make(f"-j{plan.jobs}", "-s", "modules"), "the modules do not compile")
             must(plan.make("-s", f"INSTALL_MOD_PATH={place}", "modules_install"), "the modules cannot be put in place")
-        library.take_from([LIBRARY], place / "lib")
-        library.bind(place / store.KERNEL, place / "lib")
+        library.take_from([LIBRARY], libraries)
         about = store.About(
             version,
             f"built from {plan.tree}",
@@ -173,3 +181,11 @@ def build(
             checksums={".config": checksum(plan.output / ".config")},
         )
         return complete(place, about, trial, say)
+
+
+def _libraries(name: str) -> Path:
+    """Where the C library of the kernel `name` will be. UmlError if the linker cannot be told such a path."""
+    found = store.directory() / store.check_name(name) / "lib"
+    if re.search(r"[^\w/.+~-]", str(found)):
+        raise UmlError(f"{found}: has a character that kernels cannot be linked with", "name a plain XDG_DATA_HOME")
+    return found

@@ -68,6 +68,8 @@ def invoked(*args: str) -> list[str]:
         with progress_bar("merge") as tell:
             tell(1 << 20, 4 << 20)
             tell(3 << 20, 4 << 20)
+        with progress_bar("compile", "files") as tell:
+            tell(1, 2)
         with activity("copy") as show:
             show.count(7, "files")
 
@@ -78,13 +80,18 @@ def invoked(*args: str) -> list[str]:
 
 def test_lines_where_asked_for() -> None:
     """The last of each is always told."""
-    assert invoked("--progress=plain") == ["merge: 3.0 MiB of 4.0 MiB, 75 %", "copy: 7 files"]
+    assert invoked("--progress=plain") == [
+        "merge: 3.0 MiB of 4.0 MiB, 75 %",
+        "compile: 1 of 2 files, 50 %",
+        "copy: 7 files",
+    ]
 
 
 def test_json_where_asked_for() -> None:
     found = [json.loads(line) for line in invoked("--progress=json")]
     assert found == [
         {"event": "progress", "title": "merge", "done": 3 << 20, "total": 4 << 20, "unit": "bytes"},
+        {"event": "progress", "title": "compile", "done": 1, "total": 2, "unit": "files"},
         {"event": "progress", "title": "copy", "done": 7, "unit": "files"},
     ]
 
