@@ -12,26 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.ordinary import ROOT
+from tests.packaging.checkout import copy_checkout
 
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sdist, and the wheel that is built from it. The checkout, whose copy this is, stays as it is."""
     folder = tmp_path_factory.mktemp("dist")
-    copy = folder / "checkout"
-    copy.mkdir()
-    listed = subprocess.run(
-        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    files = [name for name in listed.stdout.decode().split("\0") if name and not name.startswith("tests/")]
-    for name in filter(lambda name: (ROOT / name).is_file(), files):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).write_bytes((ROOT / name).read_bytes())
-        (copy / name).chmod((ROOT / name).stat().st_mode & 0o777)
+    copy = copy_checkout(folder / "checkout")
     command: list[str | Path] = [copy / "tools" / "dist", "--no-isolation", "--outdir", folder / "out"]
     done = subprocess.run(
         command, env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable}, capture_output=True, check=False

@@ -1,0 +1,49 @@
+"""The Debian package: built as Debian does, without a complaint of lintian's, and running from where it is unpacked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.packaging.checkout import copy_checkout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the package."""
+    needs.program("dh")
+    tree = copy_checkout(tmp_path_factory.mktemp("debian") / "umlfs")
+    # With -d, since Python and its tools may be another distribution's or one's own.
+    command = [needs.program("dpkg-buildpackage"), "-us", "-uc", "-b", "-d"]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return tree.parent
+
+
+def test_lintian_has_nothing_to_say(built: Path) -> None:
+    (changes,) = built.glob("*.changes")
+    root = ["--allow-root"] if os.geteuid() == 0 else []
+    done = subprocess.run([needs.program("lintian"), *root, changes], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_what_is_in_it(built: Path) -> None:
+    (package,) = built.glob("*.deb")
+    unpacked = built / "unpacked"
+    subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True)
+    programs = ("usr/bin/uml", "sbin/mount.fuse.umlfs", "usr/lib/umlfs/bin/uml_moo")
+    for name in (*programs, "usr/share/man/man1/uml-run.1.gz"):
+        assert (unpacked / name).is_symlink() or (unpacked / name).is_file(), name
+    compiled = sorted(path.name.split("-")[0] for path in (unpacked / "usr/lib/umlfs/lib/umlfs").iterdir())
+    assert compiled == ["filer", "jail", "stand_in"]
+    (site,) = (unpacked / "usr/lib/umlfs/lib").glob("python3*/site-packages")
+    assert not [path for path in site.iterdir() if path.name.lower().startswith(("pip", "setuptools", "cython"))]
+    program = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from umlfs.entry import uml; sys.argv[0] = 'uml'; uml()"
+    done = subprocess.run(
+        ["/usr/bin/python3", "-I", "-c", program, site, "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("uml 0.1.0\n", "")
