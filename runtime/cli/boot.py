@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -77,6 +78,7 @@ class _Boot(click.Command):
     type=click.Choice(["virtio", "native"]),
     help="Who serves the disks: umlfs, or the kernel.  [virtio]",
 )
+@equipment.iomem
 @click.option("--mem", metavar="SIZE", help="Memory of the guest.  [256M]")
 @click.option("--kernel", metavar="FILE|NAME", is_eager=True, help="The UML kernel.  [the newest]")
 @equipment.jail
@@ -120,6 +122,7 @@ class _Boot(click.Command):
 def command(
     detach: bool,
     wait: bool,
+    iomem: tuple[str, ...],
     by_ssh: bool,
     mem: str | None,
     no_reboot: bool,
@@ -148,6 +151,10 @@ def command(
 
     given = {**options, "memory": None if mem is None else parse_size(mem), "reboot": False if no_reboot else None}
     described, remarks = command_line.describe(words, given, click.get_current_context().meta[LITERAL])
+    if iomem:
+        from runtime.machine.shared_memory import kernel_words
+
+        described = replace(described, arguments=(*described.arguments, *kernel_words(iomem, described.kernel or None)))
     if by_ssh and not detach:
         raise UsageError("--ssh without -d", "add -d, or use uml ssh later")
     if wait and not detach:

@@ -31,6 +31,12 @@ publish = click.option(
 ubds = click.option(
     "--ubd", "ubds", multiple=True, metavar="SPEC", help="Attach a disk: ubd0=FILE or ubd0=COW,BACKING."
 )
+iomem = click.option(
+    "--iomem",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Memory shared with whoever maps FILE: the one called mmapper is the guest's /dev/mmapper.",
+)
 seccomp = click.option(
     "--seccomp",
     type=click.Choice(["auto", "on", "off"]),

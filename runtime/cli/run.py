@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     default="virtio",
     help="Who serves the disks: umlfs, or the kernel's own driver.  [virtio]",
 )
+@equipment.iomem
 @equipment.networks
 @equipment.publish
 @click.option("--mem", default="256M", metavar="SIZE", help="Memory of the guest.  [256M]")
@@ -58,6 +59,7 @@ def command(
     mounts: tuple[str, ...],
     ubds: tuple[str, ...],
     ubd_driver: str,
+    iomem: tuple[str, ...],
     networks: tuple[str, ...],
     publish: tuple[str, ...],
     mem: str,
@@ -111,6 +113,7 @@ def command(
         owner=owner.owner(root, user),
         ubds=_ubds(ubds),
         native_ubd=ubd_driver == "native",
+        arguments=_iomem(iomem, kernel),
         networks=_networks(networks, publish),
         on_network=_warn,
         memory=parse_size(mem),
@@ -181,6 +184,14 @@ def _networks(words: Sequence[str], publish: Sequence[str]) -> Sequence[Network]
     from runtime.network import words as net
 
     return net.networks(words, publish)
+
+
+def _iomem(texts: Sequence[str], kernel: str | None) -> Sequence[str]:
+    if not texts:
+        return ()
+    from runtime.machine.shared_memory import kernel_words
+
+    return kernel_words(texts, kernel)
 
 
 def _warn(line: str) -> None:

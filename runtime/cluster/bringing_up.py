@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from runtime.cluster import joining, state
+from runtime.cluster import joining, orphans, state
 from runtime.cluster.checking import Ready, check
 from runtime.cluster.description import Cluster, Node
 from runtime.cluster.orphans import WORD
@@ -30,6 +31,7 @@ JOIN_SECONDS: Final = 300.0
 """How long a node may take to join: the others' heartbeats are waited for, and journals replayed."""
 FIRST_ADDRESS: Final = labs.FIRST
 TREES: Final = frozenset({"hostfs", "humfs"})
+_recording: Final = threading.Lock()
 Told = Callable[[str], None]
 """Is told of what has been done, a line each."""
 
@@ -81,7 +83,13 @@ class _Work:
     async def _start(self, node: Node) -> None:
         machine = await trio.to_thread.run_sync(self._description, node)
         await start(machine, self.cluster.directory)
+        await trio.to_thread.run_sync(self._record, node)
         self.told(f"{node.umid}: runs")
+
+    def _record(self, node: Node) -> None:
+        """Note where its sockets are: nobody else knows that when all who are concerned were killed."""
+        with _recording:
+            state.record(self.cluster, orphans.directories(node.umid))
 
     def _description(self, node: Node) -> dict[str, Any]:
         """What the machine of a node is: as the file has it, and what the cluster adds."""

@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,8 @@ class State:
     name: str
     file: str
     umids: tuple[str, ...]
+    sockets: tuple[str, ...] = ()
+    """The directories where its machines have their sockets, as far as they are up."""
 
     @property
     def directory(self) -> Path:
@@ -71,7 +73,7 @@ def read(name: str) -> State | None:
     path = directory_of(name) / RECORD
     try:
         told = json.loads(path.read_bytes())
-        return State(name, str(told["file"]), tuple(map(str, told["umids"])))
+        return State(name, str(told["file"]), tuple(map(str, told["umids"])), tuple(map(str, told["sockets"])))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -86,9 +88,15 @@ def found(name: str) -> State:
     return state
 
 
-def record(cluster: Cluster) -> State:
-    """Note that the cluster is up, or about to be. OSError."""
-    state = State(cluster.name, str(cluster.file), tuple(node.umid for node in cluster.nodes))
+def record(cluster: Cluster, sockets: Iterable[str] = ()) -> State:
+    """Note that the cluster is up, or about to be; `sockets` of a machine that was there before stay. OSError."""
+    with contextlib.suppress(UmlError):
+        known = read(cluster.name)
+        sockets = {*sockets, *(known.sockets if known else ())}
+    umids = tuple(node.umid for node in cluster.nodes)
+    state = State(
+        cluster.name, str(cluster.file), umids, tuple(sorted(path for path in sockets if Path(path).is_dir()))
+    )
     with new_file(str(state.directory / RECORD), 0o600, replace=True) as fd:
         os.write(fd, json.dumps({"version": 1, **asdict(state)}, indent=1).encode())
     return state

@@ -37,9 +37,11 @@ def take_down(name: str, told: Told) -> None:
         umids = _umids(name)
         if umids is None:
             raise UmlError(f"{name}: no such cluster is up", "'uml cluster ps' lists those that are")
+        sockets = {*_sockets(name), *(path for umid in umids for path in orphans.directories(umid))}
         trio.run(_end_all, umids, _leave_script(name), told)
         for umid in umids:
             _clear(umid)
+        orphans.remove(sockets)
         _remove_network(name)
         state.forget(name)
 
@@ -52,6 +54,12 @@ def _umids(name: str) -> Sequence[str] | None:
     except UmlError:
         found = [path.name for path in machines.machines_directory().glob(f"{name}-[0-9]*")]
         return [umid for umid in found if umid.removeprefix(f"{name}-").isdigit()]
+
+
+def _sockets(name: str) -> Sequence[str]:
+    with contextlib.suppress(UmlError):
+        return state.found(name).sockets
+    return ()
 
 
 def _leave_script(name: str) -> str:

@@ -18,6 +18,7 @@ from runtime.kernels.doors import shut_doors
 from runtime.kernels.execution import words as execution_words
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.tuning import Tuning, command_line, tuning
+from runtime.machine import shared_memory
 from runtime.machine.control import ControlFilesystem
 from runtime.machine.equipment import Equipment
 from runtime.machine.mount_points import check_places
@@ -80,6 +81,8 @@ async def equip(
 
         add_disk_slots(equipment, options.disk_slots)
     equipment.arguments += options.arguments
+    if not look_only:
+        shared_memory.make_ready(options.arguments)
     if options.jail is not Mode.OFF:
         grants = equipment.grants
         grant_words(grants, [*options.arguments, f"time-travel={options.execution.time_travel}"])
