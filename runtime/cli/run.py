@@ -102,7 +102,7 @@ def command(
     from runtime.machine import owner, parsing
     from runtime.machine.machine import Options
     from runtime.process import open_files, processes
-    from runtime.process.memory import parse_size
+    from runtime.process.memory import parse_size, remark
     from runtime.tty import caller
 
     on_terminal = caller.wants_terminal()
@@ -124,6 +124,8 @@ def command(
         terminal=on_terminal,
         on_log=_show_log if verbose else None,
     )
+    if said := remark(options.memory):
+        _warn(said)
     environment = {**caller.environment(root, user, on_terminal), **parsing.variables(variables)}
     if dry_run:
         from runtime.machine.plan import plan

@@ -19,6 +19,7 @@ OPTIONS: Final = {
     "ipv6": "CONFIG_IPV6",
     "nbd": "CONFIG_BLK_DEV_NBD",
     "overlay": "CONFIG_OVERLAY_FS",
+    "virtio_balloon": "CONFIG_VIRTIO_BALLOON",
     "virtio_blk": "CONFIG_VIRTIO_BLK",
     "virtio_console": "CONFIG_VIRTIO_CONSOLE",
     "virtio_net": "CONFIG_VIRTIO_NET",
@@ -66,6 +67,15 @@ def resolve(kernel: Kernel, names: Sequence[str]) -> list[Module]:
         elif name not in _builtin(kernel.modules):
             raise UmlError(f"kernel {kernel.version} has no module {name}", "choose another kernel with --kernel FILE")
     return list(found.values())
+
+
+def has_module(kernel: Kernel, name: str) -> bool:
+    """Whether the kernel has it, as a file or built in."""
+    try:
+        resolve(kernel, [name])
+    except UmlError:
+        return False
+    return True
 
 
 def _require_builtin(kernel: Kernel, name: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # most machines have none of these
 OVERLAY_MODULE: Final = "overlay"
 BASE_MODULES: Final = ("fuse", "virtiofs", OVERLAY_MODULE)
 BLOCK_MODULE: Final = "virtio_blk"
+BALLOON_MODULE: Final = "virtio_balloon"
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -112,11 +113,14 @@ class Equipment:
     """The guest may write to a disk: it must let go of its filesystems before it ends."""
     disks: int = 0
     """How many disks it has from the start."""
+    balloon: bool = False
+    """It gives back memory that it does not use."""
 
     @property
     def modules(self) -> tuple[str, ...]:
         """The kernel modules that the guest needs, outermost last."""
-        return (*BASE_MODULES, *([BLOCK_MODULE] if self.disks else []), *self.network_modules)
+        own = [name for name, there in ((BLOCK_MODULE, self.disks), (BALLOON_MODULE, self.balloon)) if there]
+        return (*BASE_MODULES, *own, *self.network_modules)
 
     @property
     def later(self) -> tuple[str, ...]:
@@ -148,6 +152,13 @@ class Equipment:
             slot = Slot(f"slot{number}")
             self.slots.append(slot)
             self.add(slot, virtio_fs.DEVICE_ID)
+
+    def add_balloon(self) -> None:
+        """Have memory that the guest does not use any more go back to the host."""
+        from umlfs.virtio import balloon
+
+        self.add(balloon.VirtioBalloon(), balloon.DEVICE_ID)
+        self.balloon = True
 
     def add(self, device: VirtioDevice, kind: int) -> None:
         """One more device of that virtio ID."""

@@ -32,7 +32,7 @@ from runtime.machine.script import run_script
 from runtime.process.event_loop import require_trio
 from runtime.process.keeper import Keeper
 from runtime.process.kernel_process import KernelProcess
-from runtime.process.memory import is_volatile, memory_directory
+from runtime.process.memory import is_volatile, memory_directory, needed_at_least
 from runtime.process.out_of_memory import Toll
 from runtime.process.processes import kill_group
 from runtime.process.processor import ProcessorChoice
@@ -290,7 +290,7 @@ class Machine:
         options = self.options
         async with contextlib.AsyncExitStack() as stack:
             kernel = find_kernel(options.kernel)
-            memory = memory_directory(options.memory)
+            memory = memory_directory(needed_at_least(options.memory))
             keeper = stack.enter_context(Keeper(memory=None if options.jail is Mode.OFF else memory))
             self.directory = directory = keeper.directory
             await stack.enter_async_context(self.networking.attached(keeper))

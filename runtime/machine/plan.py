@@ -17,16 +17,19 @@ from runtime.jail.words import grant_words
 from runtime.kernels.doors import shut_doors
 from runtime.kernels.execution import words as execution_words
 from runtime.kernels.kernel import Kernel, find_kernel
+from runtime.kernels.modules import has_module
 from runtime.kernels.tuning import Tuning, command_line, tuning
-from runtime.machine import shared_memory
 from runtime.machine.control import ControlFilesystem
-from runtime.machine.equipment import Equipment
+from runtime.machine.equipment import BALLOON_MODULE, Equipment
 from runtime.machine.mount_points import check_places
 from runtime.machine.opening import open_modules, open_mounts, open_root
 from runtime.machine.options import Options
-from runtime.process.memory import memory_directory
+from runtime.process.memory import memory_directory, needed_at_least
 from umlfs.sources import as_source
 
+GIVES_BACK: Final = 1 << 30
+"""Bytes of memory from which on a machine that stays up gives the host what it does not use any more. It does so in
+blocks of 4 MiB: a small one would have few that are free."""
 ARCHIVE: Final = "initramfs"
 """The name of the guest's initramfs in the machine's directory."""
 NO_REBOOT: Final = "noreboot"
@@ -80,8 +83,12 @@ async def equip(
         from runtime.machine.attaching import add_disk_slots  # as below
 
         add_disk_slots(equipment, options.disk_slots)
+    if options.memory >= GIVES_BACK and options.init is not None and has_module(kernel, BALLOON_MODULE):
+        equipment.add_balloon()
     equipment.arguments += options.arguments
-    if not look_only:
+    if not look_only and any(word.startswith("iomem=") for word in options.arguments):
+        from runtime.machine import shared_memory
+
         shared_memory.make_ready(options.arguments)
     if options.jail is not Mode.OFF:
         grants = equipment.grants
@@ -135,7 +142,7 @@ async def plan(options: Options, command: Sequence[str]) -> list[str]:
         start = kernel_command(kernel, options, equipment, tuned, {1: "TERMINAL"} if options.terminal else {})
     return [
         f"kernel   {kernel.path} ({kernel.version}), modules in {kernel.modules}",
-        f"memory   {options.memory >> 20} MiB in {memory_directory(options.memory)}",
+        f"memory   {options.memory >> 20} MiB in {memory_directory(needed_at_least(options.memory))}",
         f"root     {root.full}, {'changes go through' if options.writable else 'changes go to memory'}",
         *(f"mount    {it.place} = {it.source.full}{' (read-only)' * it.read_only}" for it in options.mounts),
         *(f"disk     {spec.name} = {spec}" for spec in options.ubds),

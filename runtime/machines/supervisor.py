@@ -37,6 +37,7 @@ from runtime.mconsole.client import Client
 from runtime.mconsole.events import Publisher, publishing
 from runtime.mconsole.wire import NoticeKind as Event
 from runtime.mconsole.wire import Notification
+from runtime.process.memory import remark
 from umlfs.errors import UmlError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Supervisor:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the person should know of the description."""
-        return (*self._specs.notes, *self._card_remarks)
+        return (*self._specs.notes, *self._card_remarks, *filter(None, [remark(self.description.memory)]))
 
     async def run(self, ready: Ready) -> int:
         """Boot, call `ready` when the machine answers, and return the kernel's exit status when it ends.

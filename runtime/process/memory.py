@@ -23,10 +23,32 @@ MINIMUM: Final = 32 << 20
 with 20; in 32 MiB a command has 10 to itself."""
 
 
+BEYOND: Final = 8
+"""How many times the host's memory a guest may have. Its kernel takes a 64th of it at once, to keep account of it."""
+ACCOUNTED: Final = 64
+
+
+def needed_at_least(memory: int) -> int:
+    """Bytes of the host that must be there for a guest of `memory` bytes: all of it, up to half of what the host has;
+    for a larger one what it takes to boot."""
+    return memory if memory <= host_memory() // 2 else MINIMUM + memory // ACCOUNTED * 2
+
+
+def remark(memory: int) -> str:
+    """What the person should know of a guest with so much memory; empty for one that has it all. UmlError."""
+    directory = memory_directory(needed_at_least(memory))
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if not status.f_blocks or free >= memory:
+        return ""
+    return f"of {memory >> 20}M of memory {directory} can hold {free >> 20}M: a guest that touches more ends"
+
+
 def parse_size(text: str) -> int:
     """Bytes of guest memory from `256M`, `1g`, `262144k` or a number of bytes.
 
-    UsageError for what is no size, is too little for a guest to run in, or more than this host has.
+    UsageError for what is no size, is too little for a guest to run in, or more than this host could even keep account
+    of. It may be more than the host has: it costs what the guest touches.
     """
     size = size_of(text)
     if size is None:
@@ -35,8 +57,10 @@ def parse_size(text: str) -> int:
         hint = f"; did you mean {size}M?" if text.strip() == str(size) and size << 20 >= MINIMUM else ""
         raise UsageError(f"{text}: too little memory for a guest", f"give it at least {MINIMUM >> 20}M{hint}")
     total = host_memory()
-    if size > total:
-        raise UsageError(f"{text}: more memory than this host has", f"give the guest less than {total >> 20}M")
+    if size > total * BEYOND:
+        raise UsageError(
+            f"{text}: more than {BEYOND} times the memory that this host has", f"{total * BEYOND >> 20}M can be had"
+        )
     return size & -mmap.PAGESIZE
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import struct
 from typing import Final
@@ -223,3 +224,22 @@ def filesystem_type(fd: int) -> int:
 
 if not _knows_cached_open():
     open_cached = _open_plain
+
+
+_madvise = _libc.madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_madvise.restype = ctypes.c_int
+_MADV_REMOVE: Final = 9
+
+
+def remove_pages(view: memoryview) -> int:
+    """Give back the memory of the whole pages in `view`, a writable piece of a shared mapping, and of the file behind
+    it: they then read as zeroes. Returns their bytes. OSError."""
+    page = mmap.PAGESIZE
+    address = ctypes.addressof(ctypes.c_char.from_buffer(view))
+    start, end = -(-address // page) * page, (address + len(view)) // page * page
+    if end <= start:
+        return 0
+    if _madvise(start, end - start, _MADV_REMOVE):
+        raise _last_failure()
+    return end - start
