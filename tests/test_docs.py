@@ -65,7 +65,7 @@ def check_command(given: list[str]) -> None:
     context = click.Context(uml, info_name="uml")
     command: click.Command = uml
     while isinstance(command, click.Group) and given:
-        if given[0] in ("--help", "--version", "--debug", "-h", "COMMAND"):
+        if given[0] in ("--help", "--version", "--debug", "-h", "COMMAND", "…"):
             given = given[1:]
             continue
         found = command.get_command(context, given[0])

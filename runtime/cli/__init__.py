@@ -36,6 +36,7 @@ COMMANDS = {
     "doctor": "runtime.cli.doctor",
     "edit": "runtime.cli.edit",
     "exec": "runtime.cli.exec",
+    "explain": "runtime.cli.explain",
     "find": "runtime.cli.find",
     "forward": "runtime.cli.forward",
     "gdb": "runtime.cli.gdb",

@@ -47,8 +47,19 @@ def report(error: BaseException, debug: bool) -> int:
         return USAGE
     if isinstance(cause, UmlError) and cause.details:
         print(printable_lines(cause.details), file=sys.stderr)
-    print(f"uml: {printable(_line(cause, debug))}", file=sys.stderr)
+    line = _line(cause, debug)
+    print(f"uml: {printable(line)}{_more(line)}", file=sys.stderr)
     return _status(cause)
+
+
+def _more(line: str) -> str:
+    """On a terminal, the command that tells more of such an error, if there is more to tell."""
+    if not sys.stderr.isatty():
+        return ""
+    from runtime.cli.explanations import explanation_of
+
+    found = explanation_of(line)
+    return f" (uml explain {found.code})" if found else ""
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -16,7 +16,7 @@ from umlfs.errors import UmlError, UsageError
 OF_THE_COMMAND = frozenset({"run", "exec"})
 """Commands whose exit status is that of a command in the guest."""
 
-UNCONFIGURED = frozenset({"config", "help", "completion", "doctor", "bug-report", "test"})
+UNCONFIGURED = frozenset({"config", "help", "explain", "completion", "doctor", "bug-report", "test"})
 """Commands that must work whatever configuration files say."""
 
 WITHOUT_PROC = frozenset({"help", "completion", "config", "doctor"})

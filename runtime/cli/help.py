@@ -22,25 +22,25 @@ def command(topic: str | None, man: Path | None) -> None:
       uml help networks
       uml help --man /usr/local/share/man/man1
     """
-    from runtime.cli import COMMANDS, manual
+    from runtime.cli import COMMANDS, manual, pages
     from runtime.cli.group import uml
 
     if man is not None:
         manual.write_all(man)
         return
-    pages = manual.topics()
+    found_pages = pages.topics()
     if topic is None:
-        click.echo(f"Commands: {', '.join(sorted(COMMANDS))}\n\nPages: {', '.join(sorted(pages))}")
+        click.echo(f"Commands: {', '.join(sorted(COMMANDS))}\n\nPages: {', '.join(sorted(found_pages))}")
         return
     if topic in COMMANDS:
         context = click.get_current_context().find_root()
         found = uml.get_command(context, topic)
         assert found is not None
         click.echo_via_pager(found.get_help(click.Context(found, context, topic)))
-    elif topic in pages:
-        _show(pages[topic].read_text())
+    elif topic in found_pages:
+        _show(found_pages[topic].read_text())
     else:
-        raise _unknown(topic, [*COMMANDS, *pages])
+        raise _unknown(topic, [*COMMANDS, *found_pages])
 
 
 def _show(text: str) -> None:

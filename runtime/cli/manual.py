@@ -11,17 +11,6 @@ import click
 from runtime.cli import COMMANDS
 
 
-def topics() -> dict[str, Path]:
-    """The pages of the documentation by their names: those installed, or those of a checkout."""
-    from importlib.resources import files
-
-    here = Path(str(files("umlfs")))
-    for folder in (here / "_docs", here.parent / "docs"):
-        if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.md")) if path.stem != "README"}
-    return {}
-
-
 def write_all(folder: Path) -> None:
     """Write a man page for each command, and one for `uml`, into `folder`, which is made. OSError."""
     folder.mkdir(parents=True, exist_ok=True)
