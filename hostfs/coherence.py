@@ -116,11 +116,11 @@ class Coherent(View):
             await self.inner.readdir(ino, handle, offset, add)
             return
 
-        def told(name: bytes, offset: int, ino: int, mode: int, entry: Entry | None) -> bool:
+        def granted(name: bytes, offset: int, ino: int, mode: int, entry: Entry | None) -> bool:
             return add(name, offset, ino, mode, entry if entry is None else self._granted(entry))
 
         await self._leased(ino)
-        await self.inner.readdir(ino, handle, offset, told, plus)
+        await self.inner.readdir(ino, handle, offset, granted, plus)
 
     async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
         attr, valid = await self.inner.getattr(ino, handle)

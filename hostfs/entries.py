@@ -139,5 +139,5 @@ class Entries:
         each read."""
         if inode.locked:
             return 0
-        inode.told = monotonic()
+        inode.answered_at = monotonic()
         return self.valid_ns

@@ -26,6 +26,7 @@ class Inode:
 
     __slots__ = (
         "access",
+        "answered_at",
         "cached_until",
         "children",
         "fd",
@@ -41,7 +42,6 @@ class Inode:
         "parent",
         "pinned",
         "pseudo",
-        "told",
         "used",
     )
 
@@ -74,8 +74,8 @@ class Inode:
         """No name is left on the host: `fd` is the only way to it."""
         self.locked = 0
         """How many times the consumer has got a lock of it; see `Entries.attr_of`."""
-        self.told = 0.0
-        """When (monotonic seconds) its attributes were told last, to be believed for a while."""
+        self.answered_at = 0.0
+        """When (monotonic seconds) its attributes were last given to the consumer, who may believe them for a while."""
         self.pseudo = False
         """On a filesystem of the host's kernel, that is shown empty."""
         self.cached_until = 0.0

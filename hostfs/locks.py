@@ -121,7 +121,7 @@ class Locks:
         wrote before they let go of the lock must be seen with it."""
         if not inode.locked:
             inode.locked = 1
-            await trio.sleep(max(0.0, inode.told + self._settings.valid_ns / 1e9 + _TICK - monotonic()))
+            await trio.sleep(max(0.0, inode.answered_at + self._settings.valid_ns / 1e9 + _TICK - monotonic()))
 
     def _try(self, key: _Key, lock: Lock) -> bool:
         fd = self._fds.get(key)

@@ -40,14 +40,14 @@ async def kept_tree(source: Source, partition: int | None) -> AsyncIterator[tupl
         raw.setblocking(False)
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(raw))
         hello, rest = await _greet(stream, source)
-        part, told = _chosen(hello, source, partition)
+        part, record = _chosen(hello, source, partition)
         connection = Connection()
         connection.push([memoryview(rest)])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_send, stream, connection)
             nursery.start_soon(_receive, stream, connection)
             nursery.start_soon(connection.watch)
-            yield FuseStream(connection, _root(told, source), read_only=True), part.kind or ""
+            yield FuseStream(connection, _root(record, source), read_only=True), part.kind or ""
             nursery.cancel_scope.cancel()
 
 
@@ -132,10 +132,10 @@ def _chosen(hello: object, source: Source, partition: int | None) -> tuple[Part,
     return part, hello[parts.index(part)]
 
 
-def _root(told: dict[str, object], source: Source) -> Entry:
-    if "root" not in told:
-        raise UmlError(f"{source}: {told.get('trouble', 'not mounted by the kept appliance')}")
-    return replies.entry(bytes.fromhex(str(told["root"])))
+def _root(record: dict[str, object], source: Source) -> Entry:
+    if "root" not in record:
+        raise UmlError(f"{source}: {record.get('trouble', 'not mounted by the kept appliance')}")
+    return replies.entry(bytes.fromhex(str(record["root"])))
 
 
 async def _send(stream: trio.SocketStream, connection: Connection) -> None:

@@ -65,12 +65,12 @@ def _remove_directory(path: Path) -> None:
 
 def _described(part: Part, found: object) -> dict[str, object]:
     """What clients hear of a part."""
-    told: dict[str, object] = asdict(part)
+    record: dict[str, object] = asdict(part)
     if isinstance(found, FuseStream):
-        told["root"] = wire.entry_out(found.root).hex()
+        record["root"] = wire.entry_out(found.root).hex()
     elif isinstance(found, UmlError):
-        told["trouble"] = found.what
-    return told
+        record["trouble"] = found.what
+    return record
 
 
 class _Server:

@@ -77,8 +77,8 @@ class Request:
     @classmethod
     def decode(cls, line: bytes) -> Request:
         """ProtocolError for what is no request."""
-        told = _object(line)
-        name, rows, columns = told.get("line"), told.get("rows", 0), told.get("columns", 0)
+        message = _object(line)
+        name, rows, columns = message.get("line"), message.get("rows", 0), message.get("columns", 0)
         if not isinstance(name, str | None) or type(rows) is not int or type(columns) is not int:
             raise ProtocolError("not a request for a line")
         return cls(name, rows, columns)
@@ -103,21 +103,21 @@ class Answer:
     @classmethod
     def decode(cls, line: bytes) -> Answer:
         """ProtocolError for what is no answer."""
-        told = _object(line)
-        fields = [told.get(name, "") for name in ("line", "error", "way_out")]
+        message = _object(line)
+        fields = [message.get(name, "") for name in ("line", "error", "way_out")]
         if not all(isinstance(field, str) for field in fields) or not (fields[0] or fields[1]):
             raise ProtocolError("not an answer about a line")
-        return cls(fields[0], told.get("writer") is True, fields[1], fields[2])
+        return cls(fields[0], message.get("writer") is True, fields[1], fields[2])
 
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(line)
+        message = json.loads(line)
     except (ValueError, RecursionError):
         raise ProtocolError("not a line of JSON") from None
-    if not isinstance(told, dict):
+    if not isinstance(message, dict):
         raise ProtocolError("not a JSON object")
-    return told
+    return message
 
 
 class Decoder:

@@ -238,10 +238,10 @@ class Telnet:
             self._command(byte, keys)
             return None
         self._state = _State.DATA
-        told = bytes(self._parameter)
-        if len(told) != 5 or told[0] != Option.NAWS or Option.NAWS not in self._theirs:
+        size = bytes(self._parameter)
+        if len(size) != 5 or size[0] != Option.NAWS or Option.NAWS not in self._theirs:
             return None
-        columns, rows = int.from_bytes(told[1:3], "big"), int.from_bytes(told[3:5], "big")
+        columns, rows = int.from_bytes(size[1:3], "big"), int.from_bytes(size[3:5], "big")
         return Resized(rows, columns) if rows and columns else None
 
     def _negotiate(self, option: int) -> None:

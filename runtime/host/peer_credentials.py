@@ -24,6 +24,6 @@ class Peer(NamedTuple):
 
 def peer_of(connection: socket.socket | trio.socket.SocketType) -> Peer:
     """Who connected, as the host's kernel has it. OSError."""
-    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    assert isinstance(told, bytes)
-    return Peer(*_CREDENTIALS.unpack(told))
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    assert isinstance(raw, bytes)
+    return Peer(*_CREDENTIALS.unpack(raw))

@@ -151,8 +151,10 @@ async def _listen(words: BinaryIO, lines: deque[str], say: Say) -> None:
 
 
 def _explained(recipe: Recipe, lines: Iterable[str]) -> UmlError:
-    told = [line for line in lines if not line.startswith("I: ")][-_SHOWN:]
-    return UmlError(f"mmdebstrap could not make {recipe.suite}", "its last words are above", details="\n".join(told))
+    complaints = [line for line in lines if not line.startswith("I: ")][-_SHOWN:]
+    return UmlError(
+        f"mmdebstrap could not make {recipe.suite}", "its last words are above", details="\n".join(complaints)
+    )
 
 
 # Where packages come from ---------------------------------------------------------------------

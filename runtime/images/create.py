@@ -41,14 +41,14 @@ def create(image: Image, size: int | None, *, backing: Image | None = None, forc
 
 
 def _create_with_qemu(image: Image, size: int | None, backing: Image | None, force: bool) -> None:
-    words = ["create", "-q", "-f", image.format.qemu or ""]
+    arguments = ["create", "-q", "-f", image.format.qemu or ""]
     if backing is not None:
         if backing.format is Format.COW or not backing.format.is_disk or backing.partition is not None:
             raise UsageError(f"{backing.name}: a qcow2 lies over a raw image or one of qemu's", "convert it first")
-        words += ["-b", os.path.abspath(backing.path), "-F", backing.format.qemu or "raw"]
+        arguments += ["-b", os.path.abspath(backing.path), "-F", backing.format.qemu or "raw"]
     with scratch_directory(image.path.parent) as scratch:
         made = scratch / image.path.name
-        _run("qemu-img", [*words, str(made), *([str(size)] if size is not None else [])])
+        _run("qemu-img", [*arguments, str(made), *([str(size)] if size is not None else [])])
         _place(made, image, force)
 
 
@@ -73,8 +73,8 @@ def _place(made: Path, image: Image, force: bool) -> None:
     place(made, image.path, force=force)
 
 
-def _run(program: str, words: list[str]) -> None:
-    done = run_program([find_program(program), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def _run(program: str, arguments: list[str]) -> None:
+    done = run_program([find_program(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         raise failed(f"{program} failed", done.stderr.decode(errors="replace").strip().splitlines())
 

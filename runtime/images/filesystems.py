@@ -117,8 +117,8 @@ def _size(format_: Format, path: Path) -> int:
     return int(blocks) << head[_EROFS_SUPERBLOCK + _EROFS_BITS]
 
 
-def _run(words: list[str]) -> None:
-    done = run_program(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def _run(command: list[str]) -> None:
+    done = run_program(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise failed(f"{os.path.basename(words[0])} failed", lines, "name another --size")
+        raise failed(f"{os.path.basename(command[0])} failed", lines, "name another --size")

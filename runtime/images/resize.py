@@ -102,10 +102,10 @@ def _check(path: Path, fd: int) -> None:
     _run(path, "e2fsck", ["-f", "-p"], fd, most=_REPAIRED)
 
 
-def _run(path: Path, name: str, words: list[str], fd: int, most: int = 0) -> None:
+def _run(path: Path, name: str, arguments: list[str], fd: int, most: int = 0) -> None:
     program = find_program(name)
     place = f"/proc/self/fd/{fd}"
-    command = [program, place, *words] if name == "resize2fs" else [program, *words, place]
+    command = [program, place, *arguments] if name == "resize2fs" else [program, *arguments, place]
     done = run_program(
         command,
         stdout=subprocess.PIPE,

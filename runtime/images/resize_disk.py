@@ -93,9 +93,9 @@ def _grow_table(path: Path, fd: int, old: int, size: int, last: Part) -> None:
     os.fsync(fd)
 
 
-def _sfdisk(path: Path, fd: int, words: list[str], said: str) -> None:
+def _sfdisk(path: Path, fd: int, arguments: list[str], said: str) -> None:
     place = f"/proc/self/fd/{fd}"
-    command = [find_program("sfdisk"), "--quiet", "--lock=no", *words, place]
+    command = [find_program("sfdisk"), "--quiet", "--lock=no", *arguments, place]
     done = run_program(
         command,
         input=said.encode(),

@@ -138,9 +138,9 @@ def drain(stream: BinaryIO) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _packed(words: list[str], image: Image, report: Report) -> AsyncIterator[BinaryIO]:
+async def _packed(command: list[str], image: Image, report: Report) -> AsyncIterator[BinaryIO]:
     """What a program that packs an archive writes."""
-    with scratch_errors() as errors, _packing(words, errors) as process:
+    with scratch_errors() as errors, _packing(command, errors) as process:
         stream = cast(BinaryIO, process.stdout)
         try:
             yield stream
@@ -168,11 +168,11 @@ def _bsdtar_words(path: Path) -> list[str]:
     return [program, "--create", "--format=pax", "--file=-", f"@{os.path.abspath(path)}"]
 
 
-def _packing(words: list[str], errors: BinaryIO) -> subprocess.Popen[bytes]:
+def _packing(command: list[str], errors: BinaryIO) -> subprocess.Popen[bytes]:
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
-    named = [os.path.basename(words[0]), *words[1:]]  # what begins its messages
-    return Program(named, executable=words[0], env=environment, **streams)
+    named = [os.path.basename(command[0]), *command[1:]]  # what begins its messages
+    return Program(named, executable=command[0], env=environment, **streams)
 
 
 @contextlib.contextmanager
@@ -185,8 +185,8 @@ def scratch_errors() -> Iterator[BinaryIO]:
 def said(errors: BinaryIO) -> list[str]:
     """The last lines of what a program said."""
     size = os.fstat(errors.fileno()).st_size
-    words = os.pread(errors.fileno(), _SAID_MAX, max(0, size - _SAID_MAX)).decode(errors="replace")
-    return words.strip().splitlines()
+    text = os.pread(errors.fileno(), _SAID_MAX, max(0, size - _SAID_MAX)).decode(errors="replace")
+    return text.strip().splitlines()
 
 
 def failed(what: str, lines: list[str], way_out: str | None = None) -> UmlError:

@@ -79,21 +79,21 @@ async def _part(device: BlockDevice, part: Part) -> PartInfo:
 
 
 async def _look_inside(device: BlockDevice, found: list[Part], info: ImageInfo) -> None:
-    chosen = [(part, told) for part, told in zip(found, info.parts, strict=True) if part.mountable]
-    for _, told in chosen[MOUNTED_MAX:]:
-        told.trouble = f"not looked into: one of more than {MOUNTED_MAX}"
+    chosen = [(part, shown) for part, shown in zip(found, info.parts, strict=True) if part.mountable]
+    for _, shown in chosen[MOUNTED_MAX:]:
+        shown.trouble = f"not looked into: one of more than {MOUNTED_MAX}"
     chosen = chosen[:MOUNTED_MAX]
     if not chosen:
         return
     async with mounted(device, [part for part, _ in chosen]) as filesystems:
-        for filesystem, (_, told) in zip(filesystems, chosen, strict=True):
+        for filesystem, (_, shown) in zip(filesystems, chosen, strict=True):
             if isinstance(filesystem, UmlError):
-                told.trouble = filesystem.what
+                shown.trouble = filesystem.what
                 continue
             state = await filesystem.statfs()
-            told.capacity = state.blocks * state.block_size
-            told.used = (state.blocks - state.blocks_free) * state.block_size
-            told.system = await system_in(filesystem)
+            shown.capacity = state.blocks * state.block_size
+            shown.used = (state.blocks - state.blocks_free) * state.block_size
+            shown.system = await system_in(filesystem)
 
 
 def _allocated(source: Source) -> int | None:

@@ -132,8 +132,8 @@ class Apt:
     @staticmethod
     def _inherited() -> list[str]:
         """How this host reaches the network."""
-        told = run(["apt-config", "dump"]).output
-        return [line for line in told.splitlines() if _INHERITED.match(line)]
+        output = run(["apt-config", "dump"]).output
+        return [line for line in output.splitlines() if _INHERITED.match(line)]
 
     def update(self) -> None:
         """Have the lists of the suites as they are now. UmlError."""
@@ -142,8 +142,8 @@ class Apt:
 
     def versions(self, name: str) -> list[Package]:
         """The versions of a package, as apt orders them: the newest first."""
-        told = self._run(["apt-cache", "madison", name], f"{name} cannot be looked up")
-        rows = ([cell.strip() for cell in line.split("|")] for line in told.splitlines())
+        output = self._run(["apt-cache", "madison", name], f"{name} cannot be looked up")
+        rows = ([cell.strip() for cell in line.split("|")] for line in output.splitlines())
         return [Package(row[0], row[1], row[2].split()[1].partition("/")[0]) for row in rows if len(row) == 3]
 
     def search(self, pattern: str) -> list[str]:
@@ -156,8 +156,8 @@ class Apt:
 
     def size(self, package: Package) -> int:
         """Of the file, in bytes."""
-        told = self._run(["apt-cache", "show", str(package)], f"{package} cannot be looked up")
-        found = re.search(r"^Size: (\d+)$", told, re.MULTILINE)
+        output = self._run(["apt-cache", "show", str(package)], f"{package} cannot be looked up")
+        found = re.search(r"^Size: (\d+)$", output, re.MULTILINE)
         return int(found[1]) if found else 0
 
     def download(self, package: Package) -> Path:
@@ -176,8 +176,8 @@ class Apt:
 
     def _met(self, package: Package) -> str:
         """The state of a host on which all that the package needs is installed: so it comes alone."""
-        told = self._run(["apt-cache", "show", str(package)], f"{package} cannot be looked up")
-        lines = re.findall(r"^(?:Pre-)?Depends: (.*)$", told, re.MULTILINE)
+        output = self._run(["apt-cache", "show", str(package)], f"{package} cannot be looked up")
+        lines = re.findall(r"^(?:Pre-)?Depends: (.*)$", output, re.MULTILINE)
         needed = (each.partition("|")[0].strip() for line in lines for each in line.split(","))
         return "".join(_installed(each) for each in sorted(set(needed)))
 

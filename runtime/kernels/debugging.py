@@ -20,10 +20,10 @@ STARTS_INIT: Final = "run_init_process"
 def gdb_command(pid: int, kernel: Path, *, before_init: bool = False) -> list[str]:
     """The command that attaches gdb to the kernel process `pid` of the file `kernel`. With `before_init` the kernel has
     just begun, and goes on to where it starts its init if it has symbols to find that by. UmlError without gdb."""
-    told = ["set pagination off", f"handle {' '.join(SIGNALS)} nostop noprint pass"]
+    commands = ["set pagination off", f"handle {' '.join(SIGNALS)} nostop noprint pass"]
     if scripts := find_scripts(kernel):
-        told += [f"add-auto-load-safe-path {scripts.parent}", f"source {scripts}"]
-    words = [word for each in told for word in ("-iex", each)]
+        commands += [f"add-auto-load-safe-path {scripts.parent}", f"source {scripts}"]
+    words = [word for each in commands for word in ("-iex", each)]
     steps = [f"tbreak {STARTS_INIT}", "continue"] if before_init and STARTS_INIT.encode() in kernel.read_bytes() else []
     return [gdb_path(), "-q", *words, "-p", str(pid), str(kernel), *(word for step in steps for word in ("-ex", step))]
 

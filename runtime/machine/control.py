@@ -199,11 +199,11 @@ class _Lines:
         return done
 
 
-def _failure(told: str) -> UmlError:
+def _failure(answer: str) -> UmlError:
     """Why a job could not be run, as the agent tells it: a status and words."""
-    status, _, why = told.partition(" ")
+    status, _, why = answer.partition(" ")
     if not (status.isascii() and status.isdigit()):
-        return UmlError(told or "the guest's agent gave no reason")
+        return UmlError(answer or "the guest's agent gave no reason")
     return UmlError(why or "the guest's agent gave no reason", status=int(status) & 0xFF or 1)
 
 

@@ -349,10 +349,10 @@ class Machine:
     ) -> None:
         tuned = tuning(kernel, raid=equipment.raid)
         lines = self._make_terminals(stack)
-        words = kernel_command(kernel, self.options, equipment, tuned, lines)
+        command = kernel_command(kernel, self.options, equipment, tuned, lines)
         grants = equipment.grants
         grants.descriptors += [*self.options.descriptors, *self.networking.descriptors, *lines.values()]
-        process = self._spawn(stack, nursery, kernel, keeper, grants, words, memory)
+        process = self._spawn(stack, nursery, kernel, keeper, grants, command, memory)
         self.pid = process.pid
         if self.options.on_started is not None:
             self.options.on_started(process.pid)
@@ -377,13 +377,13 @@ class Machine:
         kernel: Kernel,
         keeper: Keeper,
         grants: Grants,
-        words: Sequence[str],
+        command: Sequence[str],
         memory: Path,
     ) -> KernelProcess:
         """Start the kernel: in a jail, unless there is to be none."""
         environment = {"TMPDIR": str(keeper.memory or memory), "PATH": os.defpath, "HOME": str(keeper.directory)}
         if self.options.jail is Mode.OFF:
-            return keeper.spawn(words, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
+            return keeper.spawn(command, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
         from runtime.jail.launch import Launch  # a plan that is only shown, or has no jail, needs none of it
 
         assert keeper.memory is not None
@@ -405,7 +405,9 @@ class Machine:
             stack.callback(keeper.close)
         with launch:
             launch.prepare()
-            process = keeper.launch(launch, words, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
+            process = keeper.launch(
+                launch, command, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment
+            )
         self.layers, self._uid = launch.layers, launch.user.uid
         if launch.refusals >= 0:
             from runtime.jail import refusals  # loaded while the kernel starts

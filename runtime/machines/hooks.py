@@ -50,14 +50,14 @@ class Hooks:
         self._running = [each for each in self._running if each.poll() is None]
         if not command or len(self._running) >= RUNNING_MAX:
             return
-        told = {"UML_UMID": self._umid, "UML_EVENT": str(notification.kind), "UML_TEXT": notification.text}
+        variables = {"UML_UMID": self._umid, "UML_EVENT": str(notification.kind), "UML_TEXT": notification.text}
         try:
             with free_to_choose():
                 self._running.append(
                     Program(
                         ["/bin/sh", "-c", f"ulimit -Sn {callers_limit()}; {command}"],
                         stdin=subprocess.DEVNULL,
-                        env={**os.environ, **told},
+                        env={**os.environ, **variables},
                     )
                 )
         except (OSError, ValueError) as error:

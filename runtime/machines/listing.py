@@ -89,24 +89,24 @@ def _directories(parent: Path) -> Iterable[Path]:
 
 async def _looked_after(path: Path) -> Listed:
     try:
-        told = await client.state(path)
-        kernel = told["kernel"]
+        state = await client.state(path)
+        kernel = state["kernel"]
         used, cpu = await trio.to_thread.run_sync(_cost, kernel) if isinstance(kernel, int) else (0, 0.0)
         return Listed(
-            str(told["umid"]),
-            int(told["pid"]),
+            str(state["umid"]),
+            int(state["pid"]),
             kernel,
-            str(told["state"]),
-            str(told["root"]),
-            int(told["memory"]),
+            str(state["state"]),
+            str(state["root"]),
+            int(state["memory"]),
             used,
             cpu,
-            time.time() - float(told["since"]),
-            int(told["boots"]),
-            [str(each) for each in told["devices"]],
-            [dict(each) for each in told.get("statistics", [])],
-            dict(told.get("jail", {})),
-            {str(line): str(place) for line, place in dict(told.get("lines", {})).items()},
+            time.time() - float(state["since"]),
+            int(state["boots"]),
+            [str(each) for each in state["devices"]],
+            [dict(each) for each in state.get("statistics", [])],
+            dict(state.get("jail", {})),
+            {str(line): str(place) for line, place in dict(state.get("lines", {})).items()},
         )
     except (UmlError, KeyError, TypeError, ValueError):
         return Listed(path.name, layout.read_pid(path), None, "no answer")

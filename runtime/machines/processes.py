@@ -67,14 +67,14 @@ async def _run(path: Path, command: Sequence[str]) -> tuple[int, bytes, bytes]:
     with contextlib.ExitStack() as theirs:
         null = os.open(os.devnull, os.O_RDONLY)
         theirs.callback(os.close, null)
-        (out, told), (err, complained) = os.pipe(), os.pipe()
-        theirs.callback(os.close, told)
-        theirs.callback(os.close, complained)
+        (out, stdout), (err, stderr) = os.pipe(), os.pipe()
+        theirs.callback(os.close, stdout)
+        theirs.callback(os.close, stderr)
         async with trio.lowlevel.FdStream(out) as output, trio.lowlevel.FdStream(err) as errors:
             async with connected(path) as channel:
                 request = {"do": "exec", "command": list(command), "terminal": False, "directory": "/"}
                 try:
-                    await channel.send({**request, "environment": {}, "user": None}, [null, told, complained])
+                    await channel.send({**request, "environment": {}, "user": None}, [null, stdout, stderr])
                     await answer_of(channel, path)
                     theirs.close()
                     said, why = bytearray(), bytearray()

@@ -32,12 +32,12 @@ def in_foreground(supervisor: Supervisor, ready: Ready) -> int:
 
 def _once(ready: Ready) -> Ready:
     """`ready`, which a machine that boots again calls again, for the first time only."""
-    told = False
+    called = False
 
     def first() -> None:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal called
+        if not called:
+            called = True
             ready()
 
     return first

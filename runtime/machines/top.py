@@ -54,9 +54,9 @@ class Watched:
     ) -> Iterable[Iterable[str]]:
         used[machine.umid, 0] = machine.cpu
         share = self._share((machine.umid, 0), machine.cpu, elapsed)
-        told = machine.state if isinstance(inside, list) else f"{machine.state}: {inside.what}"
+        state = machine.state if isinstance(inside, list) else f"{machine.state}: {inside.what}"
         memory = f"{machine.used >> 20}M"
-        yield machine.umid, "host", "", "", _percent(share, elapsed), f"{machine.cpu:.1f}s", memory, told
+        yield machine.umid, "host", "", "", _percent(share, elapsed), f"{machine.cpu:.1f}s", memory, state
         if isinstance(inside, UmlError):
             return
         shares = {}

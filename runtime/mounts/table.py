@@ -78,14 +78,14 @@ class Mount:
 
 def _decoded(content: bytes) -> Status:
     try:
-        told: dict[str, Any] = json.loads(content)
+        record: dict[str, Any] = json.loads(content)
         return Status(
-            str(told["source"]),
-            int(told["pid"]),
-            float(told["since"]),
-            int(told["requests"]),
-            list(map(str, told["remarks"])),
-            bool(told.get("read_only")),
+            str(record["source"]),
+            int(record["pid"]),
+            float(record["since"]),
+            int(record["requests"]),
+            list(map(str, record["remarks"])),
+            bool(record.get("read_only")),
         )
     except (ValueError, KeyError, TypeError):
         raise OSError(errno.EPROTO, "the mount does not tell of itself") from None

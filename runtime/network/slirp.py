@@ -47,10 +47,10 @@ def find() -> str:
     if path is None:
         raise UmlError(f"no {PROGRAM} on this host, which --net user needs", INSTALL)
     try:
-        told = run_program([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=10).stdout
+        printed = run_program([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=10).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UmlError(f"{path}: cannot be run: {error}", INSTALL) from error
-    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", told.decode(errors="replace"))
+    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", printed.decode(errors="replace"))
     if found is None or tuple(map(int, found.groups())) < OLDEST:
         version = found[0] if found else "of an unknown version"
         raise UmlError(f"{path}: {version}, too old for --net user", f"{'.'.join(map(str, OLDEST))} or later will do")

@@ -32,8 +32,8 @@ def start(work: Work, *, directory: str | None = "/") -> int:
     gc.unfreeze()
     os.close(writer)
     os.waitpid(child, 0)
-    with open(reader, "rb") as told:
-        content = told.read()
+    with open(reader, "rb") as answers:
+        content = answers.read()
     if not content:
         raise UmlError("the process in the background ended without a word", "'--foreground' shows what it says")
     answer = json.loads(content)
@@ -56,11 +56,11 @@ def _detach(work: Work, writer: int, directory: str | None) -> NoReturn:
 
 
 def _run(work: Work, writer: int, directory: str | None) -> int:
-    told = False
+    reported = False
 
     def ready() -> None:
-        nonlocal told
-        told = True
+        nonlocal reported
+        reported = True
         null = os.open(os.devnull, os.O_RDWR)
         for fd in range(3):
             os.dup2(null, fd)
@@ -72,7 +72,7 @@ def _run(work: Work, writer: int, directory: str | None) -> int:
     try:
         work(ready)
     except BaseException as error:
-        if not told:
+        if not reported:
             _tell(writer, _failure(error))
         return 1
     return 0

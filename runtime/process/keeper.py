@@ -180,8 +180,8 @@ class Keeper:
         `raise_limit`. A program that does not make a group of its own, as a kernel does, is given one, and random
         addresses. The process number is the kernel's own. UmlError if it cannot be started. Wait for its end by `wait`.
         """
-        words = [SHELL, "-c", _LAUNCH, SHELL, callers_limit(), *(os.fspath(word) for word in arguments)]
-        kernel, bonds = self._popen(words, stdin, output, pass_fds, env, cwd, makes_group)
+        command = [SHELL, "-c", _LAUNCH, SHELL, callers_limit(), *(os.fspath(word) for word in arguments)]
+        kernel, bonds = self._popen(command, stdin, output, pass_fds, env, cwd, makes_group)
         self._kernels[kernel] = bonds
         return kernel
 
@@ -195,9 +195,9 @@ class Keeper:
         env: Mapping[str, str] | None = None,
     ) -> KernelProcess:
         """As `spawn`, by way of `launcher`; returns when the kernel runs, some milliseconds later."""
-        words = launcher.command([os.fspath(word) for word in arguments])
+        command = launcher.command([os.fspath(word) for word in arguments])
         inherited = [*pass_fds, *launcher.descriptors]
-        process, bonds = self._popen(words, subprocess.DEVNULL, output, inherited, env, Path("/"), True)
+        process, bonds = self._popen(command, subprocess.DEVNULL, output, inherited, env, Path("/"), True)
         self._kernels[process] = bonds
         started = launcher.started(process)
         kernel = self._adopt(started, process) if started.first else process
@@ -219,7 +219,7 @@ class Keeper:
 
     def _popen(
         self,
-        words: Sequence[str],
+        command: Sequence[str],
         stdin: int | IO[bytes],
         output: int | IO[bytes] | None,
         pass_fds: Sequence[int],
@@ -232,7 +232,7 @@ class Keeper:
         try:
             with fixed_addresses() if makes_group else contextlib.nullcontext():
                 process = subprocess.Popen(
-                    words,
+                    command,
                     stdin=stdin,
                     stdout=self._pipe,
                     stderr=output,
@@ -243,7 +243,7 @@ class Keeper:
                 )
         except OSError as error:
             liveness.close()
-            raise UmlError(f"{words[0]}: cannot be started: {error.strerror}") from error
+            raise UmlError(f"{command[0]}: cannot be started: {error.strerror}") from error
         finally:
             liveness.hand_over()
         return process, _Bonds(liveness, mark)

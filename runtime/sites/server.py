@@ -19,8 +19,8 @@ END_SECONDS: Final = 3.0
 BIND: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\s]*):\d{1,5}\Z")
 
 
-async def serve(sites: Sequence[SiteConfig], bind: str, told: Callable[[str], object]) -> None:
-    """Serve until cancelled; `told` gets the address once it can be reached. UmlError, UsageError."""
+async def serve(sites: Sequence[SiteConfig], bind: str, announce: Callable[[str], object]) -> None:
+    """Serve until cancelled; `announce` gets the address once it can be reached. UmlError, UsageError."""
     import hypercorn.trio
     from hypercorn.config import Config
 
@@ -41,7 +41,7 @@ async def serve(sites: Sequence[SiteConfig], bind: str, told: Callable[[str], ob
             addresses = await nursery.start(start)
         except (OSError, BaseExceptionGroup) as error:
             raise UmlError(f"{bind}: {sole(error)}", "choose another with --bind") from None
-        told(addresses[0])
+        announce(addresses[0])
         try:
             await trio.sleep_forever()
         finally:

@@ -51,8 +51,8 @@ def answering(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except (Exception, BaseExceptionGroup) as error:
-            status, told = failure_of(error)
-            return answer(told, status)
+            status, message = failure_of(error)
+            return answer(message, status)
 
     return handle
 

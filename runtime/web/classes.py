@@ -101,9 +101,9 @@ def load(name: str) -> Class:
     """The class of that name. UmlError if there is none, or it cannot be read."""
     _check_name(name)
     try:
-        told = json.loads((home() / name / FILE).read_bytes())
-        students = tuple(Student(str(each["name"]), str(each["secret"])) for each in told["students"])
-        return Class(name, str(told["image"]), int(told["memory"]), students)
+        record = json.loads((home() / name / FILE).read_bytes())
+        students = tuple(Student(str(each["name"]), str(each["secret"])) for each in record["students"])
+        return Class(name, str(record["image"]), int(record["memory"]), students)
     except FileNotFoundError:
         raise UmlError(f"{name}: no such class", _LIST) from None
     except (OSError, ValueError, KeyError, TypeError) as error:

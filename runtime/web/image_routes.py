@@ -149,7 +149,7 @@ class _Download(Response):
         except (Exception, BaseExceptionGroup) as error:
             if begun:
                 raise
-            status, told = failure_of(error)
-            await answer(told, status)(scope, receive, send)
+            status, message = failure_of(error)
+            await answer(message, status)(scope, receive, send)
             return
         await send({"type": "http.response.body", "body": b""})

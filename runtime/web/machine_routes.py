@@ -48,8 +48,8 @@ class MachineRoutes:
 
     async def _me(self, request: Request) -> Response:
         who = visitor(request)
-        told = {"name": who.name, "umid": who.umid, "read_only": self._read_only, "student": who.is_student}
-        return answer(told if who.is_student else {**told, "directory": str(self._images.directory)})
+        message = {"name": who.name, "umid": who.umid, "read_only": self._read_only, "student": who.is_student}
+        return answer(message if who.is_student else {**message, "directory": str(self._images.directory)})
 
     async def _list(self, request: Request) -> Response:
         who = visitor(request)

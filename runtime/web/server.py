@@ -87,8 +87,9 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def serve(options: Options, told: Callable[[str], object]) -> None:
-    """Serve until cancelled. `told` gets the address with the token, once it can be opened. UmlError, UsageError."""
+async def serve(options: Options, announce: Callable[[str], object]) -> None:
+    """Serve until cancelled. `announce` gets the address with the token, once that can be opened. UmlError,
+    UsageError."""
     import hypercorn.trio
     from hypercorn.config import Config
 
@@ -120,7 +121,7 @@ async def serve(options: Options, told: Callable[[str], object]) -> None:
         except (OSError, BaseExceptionGroup) as error:
             raise _no_listener(options.bind, sole(error)) from None
         nursery.start_soon(events.run)
-        told(f"{addresses[0]}/?token={token}")
+        announce(f"{addresses[0]}/?token={token}")
         try:
             await trio.sleep_forever()
         finally:

@@ -92,12 +92,12 @@ async def console(path: Path, line: str | None, screen: Screen, *, types: bool) 
         await screen.tell("the line has ended")
 
 
-async def command(path: Path, words: Sequence[str], screen: Screen) -> None:
+async def command(path: Path, arguments: Sequence[str], screen: Screen) -> None:
     """Run a command on a terminal of its own in the machine, as `uml exec -t` does. UmlError."""
     async with connected(path) as channel:
         request = {
             "do": "exec",
-            "command": list(words),
+            "command": list(arguments),
             "terminal": True,
             "environment": {"TERM": "xterm-256color", "PATH": DEFAULT_PATH, "HOME": "/root"},
         }

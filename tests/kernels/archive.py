@@ -43,12 +43,12 @@ class Archive:
         pool.mkdir(exist_ok=True)
         shutil.copy(package, pool)
         name = f"pool/{package.name}"
-        told = subprocess.run(["dpkg-deb", "-f", package], capture_output=True, text=True, check=True).stdout.strip()
+        printed = subprocess.run(["dpkg-deb", "-f", package], capture_output=True, text=True, check=True).stdout.strip()
         index = self.place / "dists" / suite / "main/binary-amd64"
         index.mkdir(parents=True, exist_ok=True)
         content = package.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        text = f"{told}\nFilename: {name}\nSize: {len(content)}\nSHA256: {digest}\n\n"
+        text = f"{printed}\nFilename: {name}\nSize: {len(content)}\nSHA256: {digest}\n\n"
         (index / "Packages.gz").write_bytes(gzip.compress(text.encode()))
         self.sign(suite)
 

@@ -84,8 +84,8 @@ def capture(uml: Household) -> None:
         assert eventually(lambda: file.stat().st_size > 200)
         capturing.terminate()
     words = [needs.program("tcpdump"), "-n", "-r", str(file), "icmp"]
-    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=BOUND).stdout
-    assert "ICMP echo request" in told
+    printed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=BOUND).stdout
+    assert "ICMP echo request" in printed
 
 
 @pytest.mark.guest
@@ -151,9 +151,9 @@ def test_a_way_out(ordinary: Household) -> None:
         uml.ok("halt", "web")
         watching.terminate()
         assert watching.stdout is not None
-        told = watching.stdout.read().decode()
-    assert "network lab: slirp4netns ended (killed by signal 9); it is started again" in told
-    assert "network lab is gone" in told
+        printed = watching.stdout.read().decode()
+    assert "network lab: slirp4netns ended (killed by signal 9); it is started again" in printed
+    assert "network lab is gone" in printed
     assert uml.ok("run", "--net", "lab", "--mem", "64M", "--", "echo", "there") == "there\n"
     uml.ok("net", "rm", "lab")
 
@@ -208,8 +208,8 @@ def can_lock(fd: int) -> bool:
 def test_dry_run_shows_networks(me: Household) -> None:
     me.ok("net", "create", "lab", "--internal")
     words = ("--net", "lab:vlan=3", "--net", "user:host=yes", "-p", "127.0.0.1:8080:80")
-    told = me.ok("run", "--dry-run", *words, "--", "true").splitlines()
-    assert [line for line in told if line.startswith("network")] == [
+    printed = me.ok("run", "--dry-run", *words, "--", "true").splitlines()
+    assert [line for line in printed if line.startswith("network")] == [
         "network  eth0 on network lab vlan=3",
         "network  eth1 on the internet, with this host's loopback, publishes 127.0.0.1:8080:80/tcp",
     ]

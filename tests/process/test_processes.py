@@ -11,15 +11,15 @@ HELPER = "setsid sh -c 'echo ready; exec sleep 1000' & wait"
 """With a process outside of the group."""
 
 
-def start(script: str, mark: str, leash: LivenessPipe, *, session: bool = True) -> subprocess.Popen[bytes]:
+def start(script: str, mark: str, pipe: LivenessPipe, *, session: bool = True) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         ["/bin/sh", "-c", script],
         stdout=subprocess.PIPE,
         start_new_session=session,
-        pass_fds=[leash.held],
+        pass_fds=[pipe.held],
         env={**os.environ, MARK: mark},
     )
-    leash.hand_over()
+    pipe.hand_over()
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.stdout.close()
@@ -27,67 +27,67 @@ def start(script: str, mark: str, leash: LivenessPipe, *, session: bool = True) 
 
 
 def test_leash_tells_of_processes_outside_of_the_group(tmp_path: Path) -> None:
-    leash = LivenessPipe()
-    process = start(HELPER, str(tmp_path), leash)
-    assert not leash.is_free()
+    pipe = LivenessPipe()
+    process = start(HELPER, str(tmp_path), pipe)
+    assert not pipe.is_free()
     kill_group(process.pid)
     assert process.wait() == -signal.SIGKILL
-    assert not leash.is_free(0.01)
+    assert not pipe.is_free(0.01)
     assert kill_marked(str(tmp_path)) == 1
-    assert leash.is_free(10)
+    assert pipe.is_free(10)
     assert kill_marked(str(tmp_path)) == 0
-    leash.close()
+    pipe.close()
 
 
 def test_other_marks_are_left_alone(tmp_path: Path) -> None:
-    leash = LivenessPipe()
-    process = start("echo ready; exec sleep 1000", f"{tmp_path}/12", leash)
+    pipe = LivenessPipe()
+    process = start("echo ready; exec sleep 1000", f"{tmp_path}/12", pipe)
     assert kill_marked(f"{tmp_path}/1") == 0
     assert kill_marked(f"{tmp_path}/12") == 1
     assert process.wait() == -signal.SIGKILL
-    assert leash.is_free(10)
-    leash.close()
+    assert pipe.is_free(10)
+    pipe.close()
 
 
 def test_helpers_of_a_dead_leader(tmp_path: Path) -> None:
-    leash = LivenessPipe()
-    process = start("sleep 1000 & echo ready; wait", str(tmp_path), leash)
+    pipe = LivenessPipe()
+    process = start("sleep 1000 & echo ready; wait", str(tmp_path), pipe)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert not leash.is_free()
+    assert not pipe.is_free()
     kill_group(process.pid)
-    assert leash.is_free(10)
+    assert pipe.is_free(10)
     assert process.wait() == -signal.SIGKILL
-    leash.close()
+    pipe.close()
 
 
 def test_child_that_has_no_group_yet(tmp_path: Path) -> None:
-    leash = LivenessPipe()
-    process = start("echo ready; exec sleep 1000", str(tmp_path), leash, session=False)
+    pipe = LivenessPipe()
+    process = start("echo ready; exec sleep 1000", str(tmp_path), pipe, session=False)
     assert os.getpgid(process.pid) == os.getpgrp()
     kill_group(process.pid)
     assert process.wait() == -signal.SIGKILL
-    leash.close()
+    pipe.close()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    leash = LivenessPipe()
-    process = start("echo ready", str(tmp_path), leash)
+    pipe = LivenessPipe()
+    process = start("echo ready", str(tmp_path), pipe)
     process.wait()
     kill_group(process.pid)
-    leash.close()
+    pipe.close()
 
 
 def test_processes_that_are_no_children_and_lead_no_group(tmp_path: Path) -> None:
-    leash = LivenessPipe()
-    process = start("sleep 1000 & echo ready; wait", str(tmp_path), leash)
+    pipe = LivenessPipe()
+    process = start("sleep 1000 & echo ready; wait", str(tmp_path), pipe)
     (inner,) = (int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
     kill_group(inner)
     assert os.getpgid(inner) == process.pid
     kill_group(process.pid)
-    assert leash.is_free(10)
+    assert pipe.is_free(10)
     process.wait()
-    leash.close()
+    pipe.close()
 
 
 def test_addresses_are_fixed_for_children_only() -> None:

@@ -40,11 +40,11 @@ def everybody(kernel: int) -> list[set[int]]:
 def test_all_of_a_kernel_on_one_processor() -> None:
     before = os.sched_getaffinity(0)
     with busy() as kernel:
-        seat = ProcessorChoice(kernel)
-        assert seat.processor in before
-        assert everybody(kernel) == [{seat.processor}] * 2
+        choice = ProcessorChoice(kernel)
+        assert choice.processor in before
+        assert everybody(kernel) == [{choice.processor}] * 2
         assert os.sched_getaffinity(0) == before
-        seat.leave()
+        choice.leave()
 
 
 def test_this_process_with_it() -> None:
@@ -62,12 +62,12 @@ def test_what_has_nothing_to_do_with_it() -> None:
     """Processes of others, started here, may run where this one might; and it stays where it is."""
     before = os.sched_getaffinity(0)
     with processor.shared(), busy() as kernel:
-        seat = ProcessorChoice(kernel)
+        choice = ProcessorChoice(kernel)
         with processor.free_to_choose():
-            told = subprocess.run([sys.executable, "-c", WHERE], stdout=subprocess.PIPE, check=True)
-        assert set(json.loads(told.stdout)) == before
-        assert os.sched_getaffinity(0) == {seat.processor}
-        seat.leave()
+            printed = subprocess.run([sys.executable, "-c", WHERE], stdout=subprocess.PIPE, check=True)
+        assert set(json.loads(printed.stdout)) == before
+        assert os.sched_getaffinity(0) == {choice.processor}
+        choice.leave()
     with processor.free_to_choose():
         assert os.sched_getaffinity(0) == before
 
@@ -75,27 +75,27 @@ def test_what_has_nothing_to_do_with_it() -> None:
 def test_a_kernel_that_is_gone() -> None:
     with busy() as kernel:
         pass
-    seat = ProcessorChoice(kernel)
-    assert seat.processor is None
-    seat.leave()
+    choice = ProcessorChoice(kernel)
+    assert choice.processor is None
+    choice.leave()
 
 
 async def test_a_move_from_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that spin on one processor are crowded there; another idles, or so we say."""
     monkeypatch.setattr(processor, "SECONDS", 0.1)
     with busy() as kernel:
-        seat = ProcessorChoice(kernel)
-        assert seat.processor is not None
-        seat._allowed = {seat.processor, ELSEWHERE}
-        first, looks, taken = seat.processor, itertools.count(), trio.Event()
+        choice = ProcessorChoice(kernel)
+        assert choice.processor is not None
+        choice._allowed = {choice.processor, ELSEWHERE}
+        first, looks, taken = choice.processor, itertools.count(), trio.Event()
         monkeypatch.setattr(processor, "_idle", lambda: {first: 0.0, ELSEWHERE: next(looks) * 10.0})
-        monkeypatch.setattr(seat, "_take", lambda chosen: taken.set() if chosen == ELSEWHERE else None)
+        monkeypatch.setattr(choice, "_take", lambda chosen: taken.set() if chosen == ELSEWHERE else None)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(seat.keep)
+            nursery.start_soon(choice.keep)
             with trio.fail_after(60):
                 await taken.wait()
             nursery.cancel_scope.cancel()
-        seat.leave()
+        choice.leave()
 
 
 def test_what_the_host_counts() -> None:

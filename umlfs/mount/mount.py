@@ -168,8 +168,8 @@ def _teller(source: str) -> Callable[[Adapter], bytes]:
     since = time.time()
 
     def tell(adapter: Adapter) -> bytes:
-        told = {"source": source, "pid": os.getpid(), "since": since, "requests": adapter.requests, "remarks": []}
-        return json.dumps(told).encode()
+        record = {"source": source, "pid": os.getpid(), "since": since, "requests": adapter.requests, "remarks": []}
+        return json.dumps(record).encode()
 
     return tell
 

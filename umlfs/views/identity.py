@@ -88,7 +88,7 @@ class Identity(View):
         return entry
 
     def _creator(self, caller: Caller) -> Caller:
-        """Whose the host is to make what `caller` creates."""
+        """The uid and gid that a new file of `caller` gets on the host."""
         mapping = self._mapping
         if mapping.squash:
             return self._server
@@ -97,7 +97,7 @@ class Identity(View):
         return Caller(uid, gid, caller.pid)
 
     def _owner(self, number: int | None, seeming: int | None) -> int | None:
-        """Whom the host is to give something that is given to `number`; None leaves it as it is."""
+        """The owner on the host when the consumer gives a file to `number`; None leaves the owner as it is."""
         if number is None or self._mapping.squash:
             return None
         if seeming is None:

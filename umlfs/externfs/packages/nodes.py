@@ -46,12 +46,14 @@ class Manager:
             with open(path, "wb") as target:
                 while data := file.read(1 << 20):
                     target.write(data)
-            words = ["apt-get", "install", "-y", "--allow-downgrades", "--", str(path)]
-            self._run(words if self._is_this_system else [*self._dpkg, "--install", str(path)], f"install {name}")
+            command = ["apt-get", "install", "-y", "--allow-downgrades", "--", str(path)]
+            self._run(command if self._is_this_system else [*self._dpkg, "--install", str(path)], f"install {name}")
 
     def remove(self, package: Package) -> None:
-        words = ["apt-get", "remove", "-y", "--", package.name]
-        self._run(words if self._is_this_system else [*self._dpkg, "--remove", package.name], f"remove {package.name}")
+        command = ["apt-get", "remove", "-y", "--", package.name]
+        self._run(
+            command if self._is_this_system else [*self._dpkg, "--remove", package.name], f"remove {package.name}"
+        )
 
     @property
     def _is_this_system(self) -> bool:
@@ -61,7 +63,7 @@ class Manager:
     def _dpkg(self) -> list[str]:
         return ["dpkg", f"--root={self.database.root}", "--force-not-root", "--force-script-chrootless"]
 
-    def _run(self, words: list[str], what: str) -> None:
+    def _run(self, command: list[str], what: str) -> None:
         if not self.writable:
             raise failure(errno.EROFS)
         if os.geteuid():
@@ -69,7 +71,7 @@ class Manager:
             raise failure(errno.EPERM)
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
-            words,
+            command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

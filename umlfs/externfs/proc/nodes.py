@@ -19,7 +19,7 @@ from umlfs.host.syscalls import failure
 _NICE_MAX: Final = 19
 
 
-def told(call: Callable[[], Any]) -> Any:
+def asked(call: Callable[[], Any]) -> Any:
     """What psutil tells; ENOENT of a process that is gone, EACCES of one that may not be looked at."""
     try:
         return call()
@@ -53,7 +53,7 @@ class Root(Directory):
         return ProcessDirectory(int(name), self._writable)
 
 
-_TOLD: Final[dict[str, Callable[[psutil.Process], Any]]] = {
+_TEXTS: Final[dict[str, Callable[[psutil.Process], Any]]] = {
     "name": lambda one: one.name(),
     "cmdline": lambda one: "\n".join(one.cmdline()),
     "exe": lambda one: one.exe(),
@@ -80,8 +80,8 @@ class ProcessDirectory(Directory):
         return "process", self._pid
 
     def children(self) -> list[Child]:
-        process = told(lambda: psutil.Process(self._pid))
-        found: list[Child] = [(name, Fact(process, name)) for name in _TOLD]
+        process = asked(lambda: psutil.Process(self._pid))
+        found: list[Child] = [(name, Fact(process, name)) for name in _TEXTS]
         return [*found, ("nice", Nice(process, self._writable)), ("signal", Signal(process))]
 
 
@@ -98,12 +98,12 @@ class Fact(File):
         return "fact", self._process, self._name
 
     def read(self) -> str:
-        return f"{told(lambda: _TOLD[self._name](self._process))}\n"
+        return f"{asked(lambda: _TEXTS[self._name](self._process))}\n"
 
 
 def check_own(process: psutil.Process) -> None:
     """EPERM of another user's process: not even root signals those here. And of ourselves."""
-    if told(process.uids).real != os.getuid() or process.pid in (os.getpid(), 1):
+    if asked(process.uids).real != os.getuid() or process.pid in (os.getpid(), 1):
         raise failure(errno.EPERM)
 
 
@@ -119,7 +119,7 @@ class Nice(File):
         return "nice", self._process
 
     def read(self) -> str:
-        return f"{told(self._process.nice)}\n"
+        return f"{asked(self._process.nice)}\n"
 
     def write(self, data: bytes) -> None:
         check_own(self._process)
@@ -129,7 +129,7 @@ class Nice(File):
             raise failure(errno.EINVAL) from None
         if not -20 <= value <= _NICE_MAX:
             raise failure(errno.EINVAL)
-        told(lambda: self._process.nice(value))
+        asked(lambda: self._process.nice(value))
 
 
 class Signal(Action):
@@ -149,7 +149,7 @@ class Signal(Action):
         if not isinstance(number, signal.Signals):
             raise failure(errno.EINVAL)
         check_own(self._process)
-        told(lambda: self._process.send_signal(number))
+        asked(lambda: self._process.send_signal(number))
 
 
 # Units ----------------------------------------------------------------------------------------
