@@ -155,6 +155,7 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         Mount("/run", "/run", "none", "rbind"),
         Mount("/bin/busybox", HERE + "/busybox", "none", "bind"),
     ]
+    agent = script("agent.sh") + script("locks.sh")
     texts = {
         "fstab.root": "".join(mount.line() for mount in first),
         "fstab": "".join(mount.line("/root") for mount in rest),
@@ -167,8 +168,8 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         + (_mounts(boot) if boot.mounts else "")
         + _announcer(boot)
         + (_LOCK if boot.lock_modules else ""),
-        "agent.sh": script("agent.sh") + (_throwaway(boot) if boot.init is None else _first(boot.init)),
-        "serve.sh": script("agent.sh") + script("lasting.sh") if boot.init is not None else "",
+        "agent.sh": agent + (_throwaway(boot) if boot.init is None else _first(boot.init)),
+        "serve.sh": agent + script("lasting.sh") if boot.init is not None else "",
     }
     texts["fstab.files"] = "".join(mount.whole().line() for mount in boot.mounts if mount.apart)
     for depth, mounts in enumerate(_by_depth(boot.mounts)):

@@ -1,6 +1,6 @@
 # What every agent does: gives a job of the control filesystem its pipes or its terminal, and passes on signals. Run by
 # busybox's ash, whose applets need no files. A fork costs milliseconds in UML, so there are few. The host puts
-# `throwaway.sh` or `lasting.sh` after this.
+# `locks.sh` and `throwaway.sh` or `lasting.sh` after this.
 
 here=/run/umlfs
 control=$here/control
@@ -14,16 +14,18 @@ fail() {
     exit 1
 }
 
-# Pass signals on to the process group of job $1 until the host says that it is over. `NETWORK` is none: what the guest's
-# cards go by was lost, and is there again.
+# Pass signals on to the process group of job $1 until the host says that it is over. Two are none. `NETWORK`: what the
+# guest's cards go by was lost, and is there again. `LOCKS`: threads wait for locks.
 signals() {
-    while read -r name; do
-        if [ "$name" = NETWORK ]; then
-            $here/busybox sh $here/reconnect.sh </dev/null
-            continue
-        fi
-        until read -r pid <"$here/pid.$1"; do :; done
-        kill -s "$name" -- "-$pid"
+    while read -r name threads; do
+        case $name in
+        NETWORK) $here/busybox sh $here/reconnect.sh </dev/null ;;
+        LOCKS) interrupted $threads ;;
+        *)
+            until read -r pid <"$here/pid.$1"; do :; done
+            kill -s "$name" -- "-$pid"
+            ;;
+        esac
     done <"$control/$1/signals" 2>/dev/null
     exec $here/busybox rm -f "$here/pid.$1"
 }

@@ -9,6 +9,7 @@ Bytes go between the command's pipes in the guest and descriptors of the host wi
     report         write  what went wrong at boot, in words
     changes        read   a change for the announcer, where there is one (`announcing.py`)
     announced      write  a byte for each change that it has tried to announce
+    interrupted    write  threads that wait for a lock and have a signal to take, a line each (`lock_signals.py`)
     N/script       read   the shell script that becomes the command
     N/program      read   an executable for it, of a job that has one
     N/stdin        read   the command's input until its end
@@ -278,6 +279,14 @@ class ControlFilesystem(Filesystem):
         if number is not None:
             for child in self._nodes.pop(number).children.values():
                 del self._nodes[child]
+
+    def signal_one(self, name: str) -> bool:
+        """Tell one of the jobs that are not over something by the way of its signals; False if there is none."""
+        for job in self._jobs.values():
+            if not job.over:
+                job.signal(name)
+                return True
+        return False
 
     def signal_all(self, name: str) -> None:
         """Tell every job something by the way of its signals."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -143,6 +144,12 @@ class Equipment:
 
             self.announcing = Announcing()
         return self.announcing
+
+    @property
+    def shared(self) -> Sequence[virtio_fs.VirtioFs]:
+        """Devices whose filesystems may have locks of the host."""
+        found = [each.device for each in self.devices if isinstance(each.device, virtio_fs.VirtioFs)]
+        return [each for each in found if each in self.slots or each.session.filesystem.traits.locks]
 
     def add_slots(self, count: int) -> None:
         """More virtio-fs devices, for filesystems that come later."""

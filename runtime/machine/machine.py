@@ -24,6 +24,7 @@ from runtime.machine import ending
 from runtime.machine.archive import write_archive
 from runtime.machine.control import ControlFilesystem, InputStream, Job, OutputStream
 from runtime.machine.equipment import Equipment, HostMount
+from runtime.machine.lock_signals import LockSignals
 from runtime.machine.log import KernelLog
 from runtime.machine.networking import Networking
 from runtime.machine.options import Options
@@ -312,6 +313,9 @@ class Machine:
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
             if heard:
                 heard.sender = self._uid
+            if self.has_agent and self.options.program is None:
+                locks = LockSignals(self._control, [each.lock_waits for each in equipment.shared], self._run_script)
+                nursery.start_soon(locks.run)
             if equipment.announcing is not None:
                 nursery.start_soon(equipment.announcing.run)
             nursery.start_soon(self._hang_up_at_the_end, watch, self.mconsole.parent)
@@ -451,6 +455,12 @@ class Machine:
             stack.callback(os.close, ends.far)
         return {line: ends.far for line, ends in self.terminals.items()}
 
+    async def _run_script(self, script: str) -> None:
+        """Have a guest that stays up run a script beside all else."""
+        if self.options.init is not None and not self._ended.is_set() and self._control.ready.is_set():
+            with contextlib.suppress(UmlError):
+                await run_script(self, script)
+
     async def _reconnect(self) -> None:
         """Have the guest connect its cards again."""
         if self._ended.is_set() or not self.has_agent or not self._control.ready.is_set():
@@ -458,8 +468,7 @@ class Machine:
         if self.options.init is None:
             self._control.signal_all("NETWORK")
             return
-        with contextlib.suppress(UmlError):
-            await run_script(self, f". {guest.HERE}/reconnect.sh")
+        await self._run_script(f". {guest.HERE}/reconnect.sh")
 
     async def _learn(self, kernel: Kernel) -> None:
         """Keep what this boot measured for the next one."""

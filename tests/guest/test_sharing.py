@@ -52,13 +52,31 @@ def test_what_is_held_stays(me: Caller) -> None:
 
 
 LOCKER = r"""
-import fcntl, os, sys
+import fcntl, os, signal, sys, time
 lock = open("/g/flock", "r+")
 try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
-    print("held", flush=True)
+    pass
+def interrupt(number, frame):
+    raise InterruptedError
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+except InterruptedError:
+    print("interrupted", flush=True)
+signal.signal(signal.SIGALRM, lambda *_: None)
+child = os.fork()
+if not child:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os._exit(1)
+time.sleep(0.3)
+os.kill(child, signal.SIGKILL)
+print("killed", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+signal.setitimer(signal.ITIMER_REAL, 0.3, 0.3)
 fcntl.flock(lock, fcntl.LOCK_EX)
+signal.setitimer(signal.ITIMER_REAL, 0)
 box = open("/g/posix", "r+")
 fcntl.lockf(box, fcntl.LOCK_EX, 10)
 print("got", flush=True)
@@ -84,7 +102,7 @@ def test_locks_are_one(me: Caller) -> None:
         with me.started("--mount", f"/g={host}", "--", me.python, "-c", LOCKER) as process:
             assert process.stdout is not None
             assert process.stdin is not None
-            assert process.stdout.readline() == b"held\n"
+            assert [process.stdout.readline() for _ in range(2)] == [b"interrupted\n", b"killed -9\n"]
             fcntl.flock(held, fcntl.LOCK_UN)
             assert process.stdout.readline() == b"got\n"
             with pytest.raises(BlockingIOError):

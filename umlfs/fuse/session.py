@@ -15,7 +15,7 @@ from umlfs.buffers import Buffers, after, scatter, total
 from umlfs.filesystem import Filesystem
 from umlfs.fuse.attributes import AttributeRequests
 from umlfs.fuse.files import CONTENTS_MAX, MAX_PAGES, FileRequests
-from umlfs.fuse.locks import LockRequests
+from umlfs.fuse.locks import LockRequests, LockWaits
 from umlfs.fuse.names import NameRequests
 from umlfs.fuse.request import Handler, Mover
 from umlfs.statistics import Statistics
@@ -77,6 +77,7 @@ class Session:
         lower_layer: bool = False,
         statistics: Statistics | None = None,
         announcements: Announcements | None = None,
+        lock_waits: LockWaits | None = None,
     ) -> None:
         """With `read_only` every change is answered EROFS, whatever the filesystem would do.
 
@@ -91,13 +92,13 @@ class Session:
         self.mounted = False
         """INIT was answered, and DESTROY did not follow."""
         self._attributes = AttributeRequests(filesystem, lower_layer=lower_layer)
-        self.locks = LockRequests(filesystem)
+        self.lock_waits = LockWaits() if lock_waits is None else lock_waits
         files = FileRequests(filesystem, self.statistics, read_only=self.read_only)
         self._handlers: dict[int, Handler] = {
             **NameRequests(filesystem).handlers(),
             **self._attributes.handlers(),
             **files.handlers(),
-            **self.locks.handlers(),
+            **LockRequests(filesystem, self.lock_waits).handlers(),
             Opcode.INIT: self._init,
             Opcode.DESTROY: self._destroy,
             Opcode.STATFS: self._statfs,
@@ -224,7 +225,7 @@ class Session:
         if not self.mounted:
             return
         if header.opcode == Opcode.INTERRUPT:
-            self.locks.interrupt(*wire.fields(wire.INTERRUPT_IN, body))
+            self.lock_waits.interrupt(*wire.fields(wire.INTERRUPT_IN, body))
         elif header.opcode == Opcode.FORGET:
             (count,) = wire.fields(wire.FORGET_IN, body)
             self.filesystem.forget(header.node, count)

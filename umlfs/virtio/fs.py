@@ -49,6 +49,7 @@ class VirtioFs:
             raise UsageError(f"virtio-fs tag '{tag}' is not of 1 to {TAG_MAX} bytes", "choose a shorter name")
         self.name = f"virtio-fs {tag}"
         self.session = Session(filesystem, read_only=read_only, lower_layer=lower_layer, announcements=announcements)
+        self.lock_waits = self.session.lock_waits
         self.statistics = self.session.statistics
         self.on_config_change: Callable[[], None] = unheard
         self._tag = encoded

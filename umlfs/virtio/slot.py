@@ -77,7 +77,7 @@ class Slot(VirtioFs):
         `take_out`."""
         self.name = f"virtio-fs {name or self.tag}"
         self.statistics.clear()
-        self._exchange(Session(filesystem, read_only=read_only, statistics=self.statistics))
+        self._exchange(Session(filesystem, read_only=read_only, statistics=self.statistics, lock_waits=self.lock_waits))
 
     async def take_out(self) -> None:
         """Serve nothing from now on; return when no request works on what was there any more.
@@ -86,8 +86,8 @@ class Slot(VirtioFs):
         """
         last = self._content
         self.name = f"virtio-fs {self.tag}"
-        self._exchange(Session(Empty(), statistics=self.statistics))
-        last.session.locks.interrupt_all()
+        self._exchange(Session(Empty(), statistics=self.statistics, lock_waits=self.lock_waits))
+        self.lock_waits.interrupt_all()
         await last.under_way.end()
         last.session.disconnect()
         last.taken_out.set()
