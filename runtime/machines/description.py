@@ -116,7 +116,7 @@ class Description:
         return not self.root and not self.root_device and not self.initrd
 
 
-_PATHS: Final = ("uml_dir", "initrd", "tty_log_dir", "notify")
+_PATHS: Final = ("uml_dir", "initrd", "tty_log_dir", "common_log", "notify")
 """Keys that hold a path and nothing else."""
 _WORDS: Final = {"mounts": placing.mount, "ubds": placing.disk, "consoles": placing.console}
 """Keys that hold lists of words, and what changes the paths in one."""

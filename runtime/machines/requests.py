@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from runtime import guest
 from runtime.machine import parsing
 from runtime.machine.machine import Machine
 from runtime.machine.script import run_script
@@ -37,6 +38,8 @@ PLUGGED: Final = "/mnt"
 """Where in the guest directories appear that are added while it runs."""
 SYNC_SECONDS: Final = 60.0
 """How long the guest may take to write back what it holds."""
+FROZEN_SECONDS: Final = 120
+"""After so many of its seconds a guest thaws its filesystems by itself."""
 STATES: Final = {"stop": "stopped", "go": "running"}
 """What the machine is once its kernel has done it."""
 _NAME: Final = re.compile(r"hostfs\d{1,3}\Z")
@@ -215,20 +218,25 @@ class Requests:
 
     @contextlib.asynccontextmanager
     async def _paused(self) -> AsyncIterator[None]:
-        """The guest has written back what it holds, and does nothing."""
+        """The guest has written back what it holds, its filesystems are frozen, and it does nothing."""
         async with self._pausing:
             if self._stopped:
                 yield
                 return
-            await run_script(self._machine, "sync", seconds=SYNC_SECONDS)
+            frozen = f"{guest.script('freeze.sh')}freeze {FROZEN_SECONDS}\n"
             try:
-                reply = await self._kernel.request("stop")
-                if reply.err:
-                    raise UmlError(reply.text)
-                yield
-            finally:  # a kernel that was too slow to answer stops yet, and must find this
+                await run_script(self._machine, frozen, seconds=SYNC_SECONDS)
+                try:
+                    reply = await self._kernel.request("stop")
+                    if reply.err:
+                        raise UmlError(reply.text)
+                    yield
+                finally:  # a kernel that was too slow to answer stops yet, and must find this
+                    with trio.CancelScope(shield=True):
+                        await self._kernel.request("go")
+            finally:
                 with trio.CancelScope(shield=True):
-                    await self._kernel.request("go")
+                    await run_script(self._machine, f"{guest.script('freeze.sh')}go_on\n", seconds=SYNC_SECONDS)
 
     async def _stats(self, argument: str) -> Reply:
         return Reply(0, "\n".join(statistics.lines(self._machine.stores)))
