@@ -30,16 +30,17 @@ async def open_modules(equipment: Equipment, stack: contextlib.AsyncExitStack, k
 
 async def open_root(
     equipment: Equipment, stack: contextlib.AsyncExitStack, source: Source, *, writable: bool, flags: str = ""
-) -> None:
-    """Open the source of the root, to be mounted with `flags`. UmlError, UsageError."""
+) -> Filesystem | None:
+    """Open the source of the root, to be mounted with `flags`; the filesystem, if it is one. UmlError, UsageError."""
     opened = await equipment.open(stack, source, OpenOptions(read_only=not writable, snapshot=not writable))
     if isinstance(opened, Filesystem):
         equipment.add_filesystem("root", opened, read_only=not writable, lower_layer=not writable)
         equipment.root = guest.Mount("root", "/", options=flags or ("rw" if writable else "ro"))
-        return
+        return opened
     equipment.root = await _mount_of(equipment, stack, opened, "/", source, read_only=not writable)
     if flags:
         equipment.root = equipment.root._replace(options=flags)
+    return None
 
 
 async def open_mounts(equipment: Equipment, stack: contextlib.AsyncExitStack, mounts: Sequence[HostMount]) -> None:

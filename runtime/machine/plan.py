@@ -21,10 +21,11 @@ from runtime.kernels.modules import has_module
 from runtime.kernels.tuning import Tuning, command_line, tuning
 from runtime.machine.control import ControlFilesystem
 from runtime.machine.equipment import BALLOON_MODULE, Equipment
-from runtime.machine.mount_points import check_places
+from runtime.machine.mount_points import check_places, check_there
 from runtime.machine.opening import open_modules, open_mounts, open_root
 from runtime.machine.options import Options
 from runtime.process.memory import memory_directory, needed_at_least
+from umlfs.errors import UsageError
 from umlfs.sources import as_source
 
 GIVES_BACK: Final = 1 << 30
@@ -32,6 +33,8 @@ GIVES_BACK: Final = 1 << 30
 blocks of 4 MiB: a small one would have few that are free."""
 ARCHIVE: Final = "initramfs"
 """The name of the guest's initramfs in the machine's directory."""
+DEVICES_MAX: Final = 44
+"""A virtio_uml device takes an interrupt of the kernel's, of which 6.1 has 45 to give, and 7.2 has 44."""
 NO_REBOOT: Final = "noreboot"
 """Has a kernel that is to start again end instead, so that it does not do so with devices that we are closing."""
 
@@ -70,7 +73,9 @@ async def equip(
         equipment.add_filesystem(guest.CONTROL_TAG, control)
     if options.program is None and options.root_disk is None and has_agent:
         source = as_source(options.root)
-        await open_root(equipment, stack, source, writable=options.writable, flags=options.root_flags)
+        root = await open_root(equipment, stack, source, writable=options.writable, flags=options.root_flags)
+        if root is not None and options.writable:
+            await check_there(root, [mount.place for mount in options.mounts])
     if options.program is None and has_agent and not options.writable:
         await open_modules(equipment, stack, kernel)
     await open_mounts(equipment, stack, options.mounts)
@@ -85,6 +90,7 @@ async def equip(
         add_disk_slots(equipment, options.disk_slots)
     if options.memory >= GIVES_BACK and options.init is not None and has_module(kernel, BALLOON_MODULE):
         equipment.add_balloon()
+    _check_devices(equipment)
     equipment.arguments += options.arguments
     if not look_only and any(word.startswith("iomem=") for word in options.arguments):
         from runtime.machine import shared_memory
@@ -97,6 +103,14 @@ async def equip(
             grant_watchdog(grants)
         equipment.arguments.append(shut_doors(hostfs=grants.hostfs, iomem=grants.iomem))
     return equipment
+
+
+def _check_devices(equipment: Equipment) -> None:
+    if len(equipment.devices) > DEVICES_MAX:
+        raise UsageError(
+            f"{len(equipment.devices)} devices for mounts, disks and slots: a guest has interrupts for {DEVICES_MAX}",
+            "mount a directory that has several of them in it",
+        )
 
 
 async def _attach_disks(equipment: Equipment, stack: contextlib.AsyncExitStack, options: Options) -> None:

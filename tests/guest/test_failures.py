@@ -66,6 +66,33 @@ def test_the_kernel_is_killed(me: Caller) -> None:
         assert b"the kernel died of signal 9" in process.stderr.read()
 
 
+def test_places_that_are_missing_in_a_root_that_is_written(me: Caller) -> None:
+    """Said before the boot, where that can be known."""
+    root, share = (
+        me.make("root", {"there/file": "", **dict.fromkeys(("dev/x", "proc/x", "run/x", "sys/x", "tmp/x"), "")}),
+        me.make("share", {"sub/file": ""}),
+    )
+    (root / "link").symlink_to("elsewhere")
+    missing = "no such directory in the root, whose changes go through; make it first, or leave out --rw"
+    for place in ("/new", "/there/new", "/there/../new"):
+        line = me.error("--root", str(root), "--rw", "--mount", f"{place}={share}", "--", "true")
+        assert line == (2, f"{os.path.normpath(place)}: {missing}")
+    # Below another mount, or behind a link, only the guest knows.
+    dry = ("--dry-run", "--root", str(root), "--rw", "--mount", f"/there={share}")
+    assert me.output(*dry, "--mount", f"/there/sub={share}", "--mount", f"/link/x={share}", "--", "true")
+
+
+def test_more_mounts_than_a_kernel_has_interrupts_for(me: Caller) -> None:
+    share = me.make("share", {"file": ""})
+    mounts = [word for number in range(120) for word in ("--mount", f"/m/{number}={share}")]
+    assert me.error(*mounts, "--", "true") == (
+        2,
+        "123 devices for mounts, disks and slots: a guest has interrupts for 44; "
+        "mount a directory that has several of them in it",
+    )
+    assert me.output(*mounts[:82], "--", "sh", "-c", "ls /m/*/file | wc -l") == "41\n"
+
+
 def test_no_kernel(me: Caller) -> None:
     assert me.error("--kernel", "/nowhere", "--", "true")[0] == 125
     status, line = me.error("--kernel", "/bin/true", "--", "true")
