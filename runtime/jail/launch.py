@@ -26,6 +26,7 @@ from umlfs.errors import UmlError
 SOURCE: Final = Path(__file__).with_name("launcher.c")
 NAME: Final = "jail"
 WHAT: Final = "the launcher of jailed kernels"
+SHUT: Final = "only its owner may open"
 FILES_MAX: Final = 1 << 20
 """Descriptors where the caller has no limit."""
 
@@ -178,7 +179,7 @@ class Launch:
             ([*it.write, *it.devices], 6),
         )
         shut = next(filter(None, (kept_from(paths, bits, _shows_files) for paths, bits in wanted)), None)
-        return f"only its owner may open {shut}" if shut else ""
+        return f"{SHUT} {shut}" if shut else ""
 
     def prepare(self) -> None:
         """Make the places that the kernel needs in its directory, and have it reach its sockets. OSError."""
@@ -245,7 +246,8 @@ class Launch:
 
     def _too_weak(self) -> UmlError:
         layer, why = next(iter(self.layers.lacking.items()))
-        return UmlError(f"--jail=strict: no {layer}: {why}", "see `uml doctor`, or use --jail=auto")
+        what = "let others open it" if SHUT in why else "see `uml doctor`"
+        return UmlError(f"--jail=strict: no {layer}: {why}", f"{what}, or use --jail=auto")
 
     def _close_descriptors(self) -> None:
         for fd in (self.directory, self.refusals):

@@ -2,7 +2,8 @@
  *
  * TRICKS is the list: a name, and an expression that is true if the trick worked. Each is tried in a process of its own,
  * and told on standard error as `trick NAME worked` or `trick NAME failed ERRNO`. What the tricks aim at comes as words
- * of the kernel's command line: `secret=FILE outside=DIRECTORY parent=PID victim=PID tcp=PORT abstract=NAME socket=PATH`.
+ * of the kernel's command line: `secret=FILE outside=DIRECTORY parent=PID victim=PID tcp=PORT abstract=NAME socket=PATH`,
+ * and the sockets of services by their usual names: `agent=PATH bus=PATH docker=PATH log=PATH`.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -33,6 +35,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define PATIENCE 20 /* seconds for a trick: one that hangs is killed, and has failed */
@@ -81,6 +84,12 @@ static int proc(const char *of, const char *name, int flags)
 }
 
 static int times(const char *path) { return utimensat(AT_FDCWD, path, NULL, 0) == 0; }
+
+static int watches(const char *path)
+{
+	int fd = inotify_init1(IN_CLOEXEC);
+	return fd >= 0 && inotify_add_watch(fd, path, IN_MODIFY) >= 0;
+}
 
 static int by_handle(void)
 {
@@ -154,11 +163,21 @@ static int sends_udp(void)
 	return fd >= 0 && sendto(fd, "x", 1, 0, (void *)&address, sizeof address) == 1;
 }
 
-static int unix_socket(const char *name, int abstract)
+static int unix_socket_of(int kind, const char *name, int abstract)
 {
 	struct sockaddr_un address = {AF_UNIX, {0}};
 	strncpy(address.sun_path + abstract, name, sizeof address.sun_path - 2);
-	return connects(AF_UNIX, SOCK_STREAM, &address, offsetof(struct sockaddr_un, sun_path) + abstract + strlen(name));
+	return connects(AF_UNIX, kind, &address, offsetof(struct sockaddr_un, sun_path) + abstract + strlen(name));
+}
+
+static int unix_socket(const char *name, int abstract) { return unix_socket_of(SOCK_STREAM, name, abstract); }
+
+static int binds(const char *path)
+{
+	struct sockaddr_un address = {AF_UNIX, {0}};
+	strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	return fd >= 0 && bind(fd, (void *)&address, sizeof address) == 0;
 }
 
 static int makes(int family, int kind, int protocol) { return socket(family, kind, protocol) >= 0; }
@@ -172,6 +191,13 @@ static int reads_memory(pid_t whom)
 	char byte;
 	struct iovec here = {&byte, 1}, there = {(void *)0x400000, 1};
 	return syscall(SYS_process_vm_readv, whom, &here, 1, &there, 1, 0) == 1 || errno == EFAULT;
+}
+
+static int writes_memory(pid_t whom)
+{
+	char byte = 0;
+	struct iovec here = {&byte, 1}, there = {(void *)0x400000, 1};
+	return syscall(SYS_process_vm_writev, whom, &here, 1, &there, 1, 0) == 1 || errno == EFAULT;
 }
 
 static int owns_signals_of(pid_t whom)
@@ -201,6 +227,14 @@ static int forks(int limit)
 static int maps(size_t length, int kind)
 {
 	return mmap(NULL, length, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS, -1, 0) != MAP_FAILED;
+}
+
+/* A file without a name, as large as it may be made; nothing is written. */
+static int fills_memory_file(long long size)
+{
+	int fd = syscall(SYS_memfd_create, "x", 0);
+	signal(SIGXFSZ, SIG_IGN);
+	return fd >= 0 && ftruncate(fd, size) == 0;
 }
 
 static int limit_can_be_raised(int which)
@@ -265,6 +299,15 @@ static int types_on_terminal(void)
 	return done;
 }
 
+/* TIOCLINUX: what is selected on a console, typed. */
+static int pastes_on_terminal(void)
+{
+	int done = 0;
+	for (int fd = 0; fd < 256; fd++)
+		done |= ioctl(fd, 0x541C, &(char){3}) == 0;
+	return done;
+}
+
 /* ---- system calls that no kernel needs */
 
 static int call(long number) { return syscall(number, 0, 0, 0, 0, 0, 0) >= 0 || errno == EFAULT || errno == EINVAL; }
@@ -299,6 +342,9 @@ static int clones3(unsigned long flags)
 	TRICK("create-in-tmp", opens("/tmp/hostile-kernel", O_WRONLY | O_CREAT)) \
 	TRICK("create-in-root", opens("/hostile-kernel", O_WRONLY | O_CREAT)) \
 	TRICK("create-beside-sockets", opens(join(word("uml_dir"), "../hostile"), O_WRONLY | O_CREAT)) \
+	TRICK("go-outside", chdir(word("outside")) == 0) \
+	TRICK("watch-secret", watches(word("secret"))) \
+	TRICK("attributes-of-secret", listxattr(word("secret"), NULL, 0) >= 0) \
 	TRICK("list-outside", lists(word("outside"))) \
 	TRICK("list-home", lists("/root") || lists("/home")) \
 	TRICK("list-sys", lists("/sys")) \
@@ -318,10 +364,15 @@ static int clones3(unsigned long flags)
 	TRICK("open-dev-tun", opens("/dev/net/tun", O_RDWR)) \
 	TRICK("open-dev-kvm", opens("/dev/kvm", O_RDWR)) \
 	TRICK("open-dev-fuse", opens("/dev/fuse", O_RDWR)) \
+	TRICK("open-dev-vhost", opens("/dev/vhost-net", O_RDWR) || opens("/dev/vhost-vsock", O_RDWR)) \
+	TRICK("open-dev-input", opens("/dev/uinput", O_WRONLY) || opens("/dev/input/event0", O_RDONLY)) \
+	TRICK("open-dev-userfaultfd", opens("/dev/userfaultfd", O_RDWR)) \
+	TRICK("open-dev-log", opens("/dev/kmsg", O_RDONLY)) \
 	TRICK("open-dev-vda", opens("/dev/vda", O_RDONLY) || opens("/dev/sda", O_RDONLY)) \
 	TRICK("open-terminal", opens("/dev/tty", O_RDWR) || opens("/dev/console", O_RDWR)) \
 	TRICK("open-others-pty", opens("/dev/pts/0", O_RDWR)) \
 	TRICK("type-on-terminal", types_on_terminal()) \
+	TRICK("paste-on-terminal", pastes_on_terminal()) \
 	TRICK("fill-own-directory", fills(word("uml_dir"), 4ll << 20)) \
 	TRICK("fill-memory-directory", fills(getenv("TMPDIR"), 160ll << 20)) \
 	TRICK("fill-device-directory", fills("/dev/shm", 1 << 20)) \
@@ -335,11 +386,16 @@ static int clones3(unsigned long flags)
 	TRICK("proc-sysctl", opens("/proc/sys/kernel/core_pattern", O_WRONLY)) \
 	TRICK("proc-keys", opens("/proc/keys", O_RDONLY)) \
 	TRICK("environment", getenv("UMLFS_TEST_SECRET") != NULL || getenv("USER") != NULL) \
+	TRICK("environment-of-services", getenv("SSH_AUTH_SOCK") || getenv("DBUS_SESSION_BUS_ADDRESS") || getenv("DOCKER_HOST")) \
 	TRICK("descriptors", descriptors(2)) \
 	TRICK("trace-parent", attaches(pid("parent"))) \
 	TRICK("trace-victim", attaches(pid("victim"))) \
 	TRICK("trace-first", attaches(1)) \
 	TRICK("read-parents-memory", reads_memory(pid("parent"))) \
+	TRICK("write-parents-memory", writes_memory(pid("parent"))) \
+	TRICK("advise-victims-memory", call(440)) \
+	TRICK("steal-descriptor", syscall(438, 0, 0, 0) >= 0 || errno == EBADF) \
+	TRICK("compare-victim", syscall(SYS_kcmp, pid("victim"), pid("victim"), 0, 0, 0) >= 0) \
 	TRICK("signal-parent", kill(pid("parent"), 0) == 0) \
 	TRICK("signal-victim", kill(pid("victim"), SIGTERM) == 0) \
 	TRICK("signal-victims-thread", syscall(SYS_tgkill, pid("victim"), pid("victim"), SIGTERM) == 0) \
@@ -348,6 +404,9 @@ static int clones3(unsigned long flags)
 	TRICK("limit-victim", prlimit(pid("victim"), RLIMIT_NOFILE, &(struct rlimit){1, 1}, NULL) == 0) \
 	TRICK("renice-victim", setpriority(PRIO_PROCESS, pid("victim"), 19) == 0) \
 	TRICK("move-victim", sched_setaffinity(pid("victim"), sizeof(cpu_set_t), &(cpu_set_t){{1}}) == 0) \
+	TRICK("input-priority-of-victim", syscall(SYS_ioprio_set, 1, pid("victim"), 3 << 13) == 0) \
+	TRICK("real-time", sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){1}) == 0) \
+	TRICK("before-all-others", setpriority(PRIO_PROCESS, 0, -20) == 0) \
 	TRICK("schedule-victim", sched_setscheduler(pid("victim"), SCHED_IDLE, &(struct sched_param){0}) == 0) \
 	TRICK("tcp-connect", inet(SOCK_STREAM, 0)) \
 	TRICK("tcp-bind", inet(SOCK_STREAM, 1)) \
@@ -358,9 +417,18 @@ static int clones3(unsigned long flags)
 	TRICK("netlink-socket", makes(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)) \
 	TRICK("audit-socket", makes(AF_NETLINK, SOCK_RAW, NETLINK_AUDIT)) \
 	TRICK("vsock-socket", makes(AF_VSOCK, SOCK_STREAM, 0)) \
+	TRICK("bluetooth-socket", makes(AF_BLUETOOTH, SOCK_RAW, 1)) \
+	TRICK("xdp-socket", makes(AF_XDP, SOCK_RAW, 0)) \
+	TRICK("key-socket", makes(AF_KEY, SOCK_RAW, 2)) \
 	TRICK("crypto-socket", makes(AF_ALG, SOCK_SEQPACKET, 0)) \
 	TRICK("abstract-socket", unix_socket(word("abstract"), 1)) \
 	TRICK("path-socket", unix_socket(word("socket"), 0)) \
+	TRICK("ssh-agent", unix_socket(word("agent"), 0)) \
+	TRICK("message-bus", unix_socket(word("bus"), 0)) \
+	TRICK("docker", unix_socket(word("docker"), 0)) \
+	TRICK("system-bus", unix_socket("/run/dbus/system_bus_socket", 0) || unix_socket("/run/systemd/private", 0)) \
+	TRICK("log-socket", unix_socket_of(SOCK_DGRAM, word("log"), 0) || unix_socket_of(SOCK_DGRAM, "/dev/log", 0)) \
+	TRICK("bind-socket-outside", binds(outside("listener"))) \
 	TRICK("mount", mount("x", "/", "tmpfs", 0, NULL) == 0) \
 	TRICK("mount-proc", mount("proc", word("uml_dir"), "proc", 0, NULL) == 0) \
 	TRICK("mount-new-api", call(428) || call(430)) \
@@ -398,6 +466,9 @@ static int clones3(unsigned long flags)
 	TRICK("numa", call(SYS_mbind) || call(SYS_migrate_pages) || call(SYS_move_pages)) \
 	TRICK("shared-memory", syscall(SYS_shmget, 1, 4096, 01600) >= 0) \
 	TRICK("message-queue", syscall(SYS_msgget, 1, 01600) >= 0) \
+	TRICK("semaphores", syscall(SYS_semget, 1, 1, 01600) >= 0) \
+	TRICK("posix-queue", syscall(SYS_mq_open, "hostile", O_RDWR | O_CREAT, 0600, NULL) >= 0) \
+	TRICK("secret-memory", call(447)) \
 	TRICK("personality", syscall(SYS_personality, 0x20000) >= 0) \
 	TRICK("32-bit-call", ({ long got; asm volatile("int $0x80" : "=a"(got) : "a"(20)); got > 0; })) \
 	TRICK("set-user", is_root()) \
@@ -412,6 +483,7 @@ static int clones3(unsigned long flags)
 	TRICK("fork-bomb", forks(6000)) \
 	TRICK("memory-bomb", maps(1ul << 30, MAP_PRIVATE)) \
 	TRICK("shared-memory-bomb", maps(8ul << 30, MAP_SHARED)) \
+	TRICK("unnamed-file-bomb", fills_memory_file(8ll << 30)) \
 	TRICK("locked-memory", mlock(word("secret"), 1) == 0)
 
 /* With a word `only=NAME,NAME` the others are left out: outside of a jail many would do harm. */

@@ -9,9 +9,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import trio
 
@@ -25,6 +27,19 @@ SOURCE = Path(__file__).with_name("hostile.c")
 TRICKS = re.findall(r'TRICK\("([\w-]+)"', SOURCE.read_text())
 """The names of all tricks."""
 SECRET = "UMLFS_TEST_SECRET"
+SERVICES = {
+    "agent": ("agent.1", "/tmp", "ssh-"),
+    "bus": ("bus", "/run", "user-"),
+    "docker": ("docker.sock", "/run", "docker-"),
+    "log": ("dev-log", "/run", "journal-"),
+}
+"""Sockets of services: a name, the directory below which it lies for root, and how the one that it lies in begins."""
+ENVIRONMENT = {
+    SECRET: "1",
+    "SSH_AUTH_SOCK": "/tmp/ssh-x/agent.1",
+    "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/0/bus",
+    "DOCKER_HOST": "unix:///run/docker.sock",
+}
 _LINE = re.compile(rb"trick ([\w-]+) (worked|failed)(?: (\d+))?")
 
 
@@ -62,10 +77,9 @@ def _targets(directory: Path) -> Iterator[list[str]]:
         stack.callback(victim.wait)
         stack.callback(victim.kill)
         tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        services = {each: stack.enter_context(_service(each)) for each in SERVICES}
         for address in (f"\0{name}", str(outside / "socket")):
-            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-            listener.bind(address)
-            listener.listen()
+            _listen(stack, address)
         yield [
             f"secret={outside}/secret",
             f"outside={outside}",
@@ -74,23 +88,42 @@ def _targets(directory: Path) -> Iterator[list[str]]:
             f"tcp={tcp.getsockname()[1]}",
             f"abstract={name}",
             f"socket={outside}/socket",
+            *(f"{each}={path}" for each, path in services.items()),
         ]
+
+
+@contextlib.contextmanager
+def _service(word: str) -> Iterator[str]:
+    """The path of a socket such as a service of the host has, where it has it."""
+    name, directory, prefix = SERVICES[word]
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=directory if _is_root() else "/tmp"))
+        path = os.path.join(place, name)
+        _listen(stack, path, socket.SOCK_DGRAM if word == "log" else socket.SOCK_STREAM)
+        yield path
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _listen(stack: contextlib.ExitStack, address: str, kind: int = socket.SOCK_STREAM) -> None:
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+    listener.bind(address)
+    if kind == socket.SOCK_STREAM:
+        listener.listen()
 
 
 async def attack(kernel: Path, directory: Path, mode: Mode, only: Sequence[str] = ()) -> Attack:
     """Run the hostile kernel to its end."""
     lines: list[bytes] = []
-    os.environ[SECRET] = "1"
-    try:
-        with _targets(directory) as words:
-            words += [f"only={','.join(only)}"] if only else []
-            options = Options(kernel=str(kernel), jail=mode, memory=64 << 20, arguments=words, on_log=lines.append)
-            machine = Machine(options)
-            with contextlib.suppress(UmlError), trio.fail_after(120):
-                async with machine:
-                    pass
-    finally:
-        del os.environ[SECRET]
+    with mock.patch.dict(os.environ, ENVIRONMENT), _targets(directory) as words:
+        words += [f"only={','.join(only)}"] if only else []
+        options = Options(kernel=str(kernel), jail=mode, memory=64 << 20, arguments=words, on_log=lines.append)
+        machine = Machine(options)
+        with contextlib.suppress(UmlError), trio.fail_after(120):
+            async with machine:
+                pass
     text = b"\n".join(lines)
     assert b"all tricks are done" in text, text.decode(errors="replace")
     found = [(name.decode(), what, number) for name, what, number in _LINE.findall(text)]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from runtime.appliance.guest import appliance
+from runtime.appliance.guest import appliance, options_for
 from runtime.command.throwaway import run
 from runtime.guest import Init
 from runtime.host import compiled as compiled_programs
@@ -24,6 +27,7 @@ from tests import needs
 from tests.jail.hostile_kernel import attack, compiled
 from tests.jail.hostile_module import hostile
 from tests.ordinary import OrdinaryUser
+from umlfs.blocks.raw import open_raw
 from umlfs.errors import UmlError
 
 pytestmark = pytest.mark.guest
@@ -98,10 +102,41 @@ async def test_off() -> None:
         assert "Seccomp:\t0\n" in Path(f"/proc/{machine.pid}/status").read_text()
 
 
+@pytest.mark.kernels
 def test_as_an_ordinary_user(user: OrdinaryUser) -> None:
-    command = user.uml("run", "--jail=strict", "--lock-modules", "--", "cat", "/proc/sys/kernel/modules_disabled")
-    done = user.run(command)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    """Strict, with the internet, and a disk of the kernel's own driver."""
+    with tempfile.NamedTemporaryFile(dir=user.home) as disk:
+        disk.truncate(1 << 20)
+        os.chown(disk.name, user.uid, user.gid)
+        given = ("--net", "--ubd", f"ubd0={disk.name}", "--ubd-driver", "native", "--lock-modules")
+        script = "cat /proc/sys/kernel/modules_disabled; ls /sys/class/net; echo written >/dev/ubda"
+        done = user.run(user.uml("run", "--jail=strict", *given, "--", "sh", "-c", script))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1\neth0\nlo\n", "")
+        assert disk.read(8) == b"written\n"
+
+
+@pytest.mark.parametrize(("mode", "status"), [(0o666, 0), (0o644, 125)])
+def test_a_native_disk_of_roots(mode: int, status: int, tmp_path: Path) -> None:
+    """The kernel is another user than root: what it opens by itself must be open to others."""
+    assert os.geteuid() == 0, "this test needs root"
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    disk.chmod(mode)
+    options = ("--jail=strict", "--ubd", f"ubd0={disk}", "--ubd-driver", "native")
+    command = [sys.executable, "-c", "from runtime.cli import main; main()", "run", *options, "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    why = f"uml: --jail=strict: no user: only its owner may open {disk}; let others open it, or use --jail=auto\n"
+    assert (done.returncode, done.stderr) == (status, why if status else "")
+
+
+async def test_a_strict_appliance(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(bytes(1 << 20))
+    device = open_raw(tmp_path / "image", read_only=True)
+    try:
+        async with Machine(replace(await options_for([device], ["ext4"]), jail=Mode.STRICT)) as machine:
+            assert not machine.layers.lacking
+    finally:
+        await device.close()
 
 
 # What hosts lack -----------------------------------------------------------------------------

@@ -344,7 +344,8 @@ def test_an_initrd_of_somebody_else(me: Household) -> None:
     kernel = find_kernel()
     image = me.home / "initrd"
     shutil.copyfile(build(kernel, (), init + b"exec sleep 1000\n", find_busybox(), scratch=me.home), image)
-    assert me.ok("boot", "-d", "umid=own", "mem=64M", "initrd=initrd", "root=/dev/theirs") == "own\n"
+    words = ("umid=own", "mem=64M", "initrd=initrd", "root=/dev/theirs")
+    assert me.ok("boot", "-d", "--jail=strict", *words) == "own\n"
     me.lines("own", "con0", "/dev/theirs")
     assert me.ps()[0]["root"] == "initrd initrd"
     why = "the guest has no agent: it was booted by an initrd= of its own; use its consoles"
@@ -354,7 +355,7 @@ def test_an_initrd_of_somebody_else(me: Household) -> None:
     why = "uml: ubdd: the kernel's jail does not show it files that it was not booted with; name it at boot"
     assert me.uml("mconsole", "own", "config ubd3=disk").stderr.decode().startswith(why)
     me.ok("halt", "--now", "own")
-    me.ok("boot", "-d", "--jail=off", "umid=own", "mem=64M", "initrd=initrd", "root=/dev/theirs")
+    me.ok("boot", "-d", "--jail=off", *words)
     driver = "the guest has no agent: its kernel's own driver has the disk, and writes it through\n"
     assert me.ok("mconsole", "own", "config ubd3=disk") == driver
     me.ok("halt", "--now", "own")
