@@ -22,7 +22,7 @@ ROOMS = {
     "umlfs": "errors sizes block filesystem buffers statistics lifetime host sources blocks views externfs cow ubd wire"
     " fuse virtio stream nbd mount entry",
     "runtime": "host archives process qemu jail tty standby kernels guest network mconsole machine command appliance"
-    " consoles machines inspect images doctor serve mounts cluster web captive sites cli",
+    " warm consoles machines inspect images doctor serve mounts cluster web captive sites cli",
 }
 """The rooms of a package, each of which imports only those before it, for types too."""
 
@@ -133,6 +133,7 @@ OF_OUR_GROUP = {
     "runtime/network/inside.py": "a child that does one thing, and ends with its parent",
     "runtime/standby/server.py": "makes a session",
     "runtime/host/suite.py": "the tests, which Ctrl-C is for",
+    "runtime/warm/keeper.py": "makes a session for each",
     "runtime/inspect/editing.py": "an editor, which the terminal is for",
 }
 """Modules that start processes without saying which group they are in, and why that is well."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +13,17 @@ import click
 
 from runtime.cli import equipment
 from runtime.cli.printing import printable_lines
+from umlfs.errors import UmlError, UsageError
 
 if TYPE_CHECKING:
+    from runtime.command.prepared import Prepared
     from runtime.machine.options import Options
     from runtime.network.contract import Network
     from umlfs.ubd import Spec
+
+_COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
+_prepared: list[Prepared] | None = None
+"""Where a command goes that is only to be prepared."""
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -44,6 +51,14 @@ if TYPE_CHECKING:
 @equipment.smp
 @equipment.time_travel
 @equipment.lock_modules
+@click.option(
+    "--warm",
+    type=click.FloatRange(min=0, max=86400),
+    is_flag=False,
+    flag_value=60.0,
+    metavar="[SECONDS]",
+    help="Have a guest like this one stand booted for the next command, so long.  [60 where nothing is said]",
+)
 @click.option(
     "--gdb",
     "by_gdb",
@@ -74,6 +89,7 @@ def command(
     smp: int | None,
     time_travel: str | None,
     lock_modules: bool | None,
+    warm: float | None,
     by_gdb: bool,
     coverage: str | None,
     dry_run: bool,
@@ -93,10 +109,11 @@ def command(
       uml run --mount /src=. --pwd /src -- make check
       tar c . | uml run -- sh -c 'cd /tmp && tar x && ls'
       uml run --kernel ./linux --gdb -- true
+      uml run --warm -- make check
     """
     import trio
 
-    from runtime.command import foreground
+    from runtime.command import foreground, prepared
     from runtime.jail.layers import DEFAULT, Mode
     from runtime.kernels.execution import SECCOMP, Execution
     from runtime.machine import owner, parsing
@@ -127,6 +144,16 @@ def command(
     if said := remark(options.memory):
         _warn(said)
     environment = {**caller.environment(root, user, on_terminal), **parsing.variables(variables)}
+    it = prepared.Prepared(
+        options, words, parsing.directory(pwd), environment, user, timeout, prepared.key_of(options), on_terminal
+    )
+    why_not = "--gdb, --coverage, --dry-run or -v" if by_gdb or coverage is not None or dry_run or verbose else ""
+    it = replace(it, why_not_warm=why_not or prepared.why_not_warm(options, published=bool(publish)))
+    if _prepared is not None:
+        _prepared.append(it)
+        return 0
+    if warm and it.why_not_warm and click.get_current_context().get_parameter_source("warm") is _COMMAND_LINE:
+        raise UsageError(f"--warm: no guest can stand with {it.why_not_warm}", "leave out one of the two")
     if dry_run:
         from runtime.machine.plan import plan
 
@@ -134,7 +161,7 @@ def command(
             click.echo("\n".join(trio.run(plan, options, words)))
         return 0
     open_files.raise_limit()
-    given: dict[str, Any] = {"directory": parsing.directory(pwd), "environment": environment, "user": user}
+    given: dict[str, Any] = {"directory": it.directory, "environment": environment, "user": user}
     if by_gdb:
         return _run_by_gdb(options, words, given, timeout, coverage)
     afterwards = None
@@ -146,7 +173,43 @@ def command(
         afterwards = collect
     run = foreground.Foreground(options, timeout, afterwards)
     with processes.for_machines():
-        return trio.run(lambda: run.run(words, **given))
+        status = trio.run(lambda: run.run(words, **given))
+    if warm and not it.why_not_warm:
+        _keep_warm(it, warm)
+    return status
+
+
+def prepare(arguments: list[str]) -> Prepared | None:
+    """What `uml ARGUMENTS` is to do, if that is a `uml run` that makes sense; nothing is done or said."""
+    from runtime.cli.group import uml
+
+    global _prepared
+    found: list[Prepared] = []
+    _prepared = found
+    try:
+        with uml.make_context("uml", list(arguments)) as ctx:
+            if ctx.protected_args[:1] == ["run"]:
+                uml.invoke(ctx)
+    except (click.ClickException, click.exceptions.Exit, UmlError):
+        return None
+    finally:
+        _prepared = None
+    return found[0] if found else None
+
+
+def _keep_warm(it: Prepared, seconds: float) -> None:
+    from runtime.cli.failure import FAILED, OURS, report
+    from runtime.warm.guest import Commands
+    from runtime.warm.keeper import keep
+
+    def reported(error: BaseException) -> int:
+        status = report(error, bool(os.environ.get("UML_DEBUG")))
+        return OURS if status == FAILED else status
+
+    try:
+        keep(it, Commands(prepare, reported), seconds)
+    except UmlError as error:
+        _warn(f"no guest stands for the next command: {error}")
 
 
 def _run_by_gdb(
@@ -159,7 +222,6 @@ def _run_by_gdb(
     from runtime.kernels.debugging import advice, check_may_attach, gdb_path
     from runtime.kernels.kernel import find_kernel
     from runtime.process import processes
-    from umlfs.errors import UsageError
 
     for name, value in (("--timeout", timeout), ("--coverage", coverage)):
         if value is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import trio
 
@@ -39,12 +40,16 @@ class Foreground:
         options: Options,
         timeout: float | None,
         afterwards: Callable[[Machine], Awaitable[None]] | None = None,
+        *,
+        standing: Machine | None = None,
     ) -> None:
         """`options.terminal` says whether the command gets a terminal or pipes; `timeout` is in seconds. `afterwards`
-        is called when the command has ended, before its guest does."""
+        is called when the command has ended, before its guest does. With a `standing` machine, which is running and
+        stays its owner's, none is booted."""
         self.options = options
         self.timeout = timeout
         self._afterwards = afterwards
+        self._standing = standing
         self._job: Job | None = None
         self._killed: int | None = None
         self._scope = trio.CancelScope()
@@ -63,7 +68,7 @@ class Foreground:
             with self._scope, trio.open_signal_receiver(*PASSED_ON) as signals:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._pass_on, signals, nursery)
-                    async with Machine(self.options) as machine:
+                    async with self._machine() as machine:
                         status = await self._within(machine, command, directory, environment, user)
                         if self._afterwards is not None:
                             await self._afterwards(machine)
@@ -74,6 +79,13 @@ class Foreground:
             raise TimeLimitError(self.timeout or 0)
         assert status is not None
         return status
+
+    def _machine(self) -> AbstractAsyncContextManager[Machine]:
+        return Machine(self.options) if self._standing is None else contextlib.nullcontext(self._standing)
+
+    def kill(self, number: int) -> None:
+        """End the run as signal `number` would."""
+        self._kill(number)
 
     async def _pass_on(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         seen: set[int] = set()

@@ -8,12 +8,16 @@ import socket
 
 from runtime.standby import finding, request_wire
 
+TYPE_CHECKING = False  # as in typing, which takes long to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 TAKEN = b"+"
 """What a standby answers first if it does the command; a descriptor of the process that does comes with it."""
 GO = b"!"
 """What it waits for then: from now on signals are passed on."""
 STATUS_MAX = 32
-_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
 
 
 def hand_over(arguments: list[str]) -> int | None:
@@ -22,40 +26,57 @@ def hand_over(arguments: list[str]) -> int | None:
     The exit status; None if none takes it, and nothing was done. Passes signals on, and ends by the signal by which
     the command ended.
     """
-    if not arguments or arguments[0] not in finding.COMMANDS:
+    suffix = _suffix(arguments)
+    if suffix is None:
         return None
     try:
-        connection = _connection()
-        if connection is None:
-            return None
-        with connection:
-            worker = _asked(connection, arguments)
-            return None if worker is None else _follow(connection, worker)
+        for connection in _connections(suffix):
+            with connection:
+                worker = _asked(connection, arguments)
+                if worker is not None:
+                    return _follow(connection, worker)
     except OSError:
-        return None
+        return None  # as if there were none
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    return None
 
 
-def _connection() -> socket.socket | None:
-    """A connection to the first standby that listens."""
+def _suffix(arguments: list[str]) -> str | None:
+    """How the sockets end of those who may do `uml ARGUMENTS`; None if nobody may."""
+    if not arguments:
+        return None
+    if arguments[0] == "run":
+        return None if _is_in_background() else finding.warm_suffix()
+    return finding.suffix() if arguments[0] in finding.COMMANDS else None
+
+
+def _is_in_background() -> bool:
+    """Whether this is a job in a shell's background, which is stopped if it asks anything of the terminal."""
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:
+        return False
+
+
+def _connections(suffix: str) -> Iterator[socket.socket]:
+    """Connections to those that listen at sockets of such names, one after the other; the caller's to close."""
     directory = finding.directory()
     if not finding.is_ours(directory):
-        return None
-    suffix = finding.suffix()
+        return
     for name in os.listdir(directory):
         if name.endswith(suffix):
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 connection.connect(os.path.join(directory, name))
-                return connection
             except OSError:
                 connection.close()
-    return None
+            else:
+                yield connection
 
 
 def _asked(connection: socket.socket, arguments: list[str]) -> int | None:
-    """A descriptor of the process that does it; None if it is refused."""
+    """A descriptor of the process that does it; None if it is refused, or that process is gone."""
     umask = os.umask(0)
     os.umask(umask)
     request = request_wire.encode(finding.identity(), umask, arguments, dict(os.environb))
@@ -65,7 +86,10 @@ def _asked(connection: socket.socket, arguments: list[str]) -> int | None:
         connection.sendall(request[sent:])
     finally:
         os.close(place)
-    answer, descriptors, _, _ = socket.recv_fds(connection, len(TAKEN), 1)
+    try:
+        answer, descriptors, _, _ = socket.recv_fds(connection, len(TAKEN), 1)
+    except ConnectionResetError:
+        return None
     return descriptors[0] if answer == TAKEN and descriptors else None
 
 

@@ -32,6 +32,11 @@ def suffix() -> str:
     return f".{found.st_ino ^ found.st_mtime_ns:x}"
 
 
+def warm_suffix() -> str:
+    """How the sockets of guests end that stand for the next `uml run` of this very version."""
+    return suffix() + "w"
+
+
 def identity() -> str:
     """Which program, run by which interpreter, this is."""
     return "\n".join((__file__, sys.executable, sys.version))

@@ -58,7 +58,7 @@ def _detach(path: Path, commands: Commands, orphans: Sequence[Path], lifeline: i
 
 
 def _serve(path: Path, commands: Commands, orphans: Sequence[Path], lifeline: int) -> None:
-    _keep_open({lifeline})
+    keep_open({lifeline})
     for name in commands.modules:
         import_module(name)
     # What is never looked at is never copied.
@@ -74,7 +74,7 @@ def _serve(path: Path, commands: Commands, orphans: Sequence[Path], lifeline: in
             path.parent.rmdir()
 
 
-def _keep_open(kept: set[int]) -> None:
+def keep_open(kept: set[int]) -> None:
     """Close all descriptors but those; the standard ones are /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
@@ -146,7 +146,7 @@ class _Server:
         status = 1
         try:
             number = connection.detach()
-            _keep_open({number})
+            keep_open({number})
             with socket.socket(fileno=number) as own:
                 status = work(own, self._commands, self._files, parent)
             sys.stdout.flush()

@@ -40,7 +40,7 @@ class Commands:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
     pid: int
     """Of the client."""
     identity: str
@@ -59,16 +59,16 @@ def work(connection: socket.socket, commands: Commands, files: Files, parent: in
     if os.getppid() != parent:
         return 1
     try:
-        request = _receive(connection)
-        if not (unchanged(files) and _take_place(request) and commands.suits(request.arguments)):
+        request = receive(connection)
+        if not (unchanged(files) and take_place(request) and commands.suits(request.arguments)):
             return 1
     except (OSError, ValueError, EOFError, struct.error):
         return 1
-    _take_streams(request.descriptors)
-    return _status(commands.invoke, request.arguments) if _agreed(connection) else 1
+    take_streams(request.descriptors)
+    return _status(commands.invoke, request.arguments) if agreed(connection) else 1
 
 
-def _agreed(connection: socket.socket) -> bool:
+def agreed(connection: socket.socket) -> bool:
     """Tell the client that this is going to do it; False if it is gone."""
     worker = os.pidfd_open(os.getpid())
     try:
@@ -80,15 +80,25 @@ def _agreed(connection: socket.socket) -> bool:
         os.close(worker)
 
 
-def _receive(connection: socket.socket) -> _Request:
+def receive(connection: socket.socket) -> Request:
     """The request. EOFError, ValueError, OSError."""
     connection.settimeout(REQUEST_SECONDS)
     client = peer_of(connection)
     if client.uid != os.geteuid() or not client.pid:
         raise request_wire.Malformed("somebody else's")
     data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, _STREAMS)
-    if len(descriptors) != _STREAMS:
-        raise request_wire.Malformed("no descriptors")
+    try:
+        if len(descriptors) != _STREAMS:
+            raise request_wire.Malformed("no descriptors")
+        return Request(client.pid, *_content(connection, data), descriptors)
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+
+
+def _content(connection: socket.socket, data: bytes) -> tuple[str, int, list[str], dict[bytes, bytes]]:
+    """What a request says that begins with `data`."""
     size = request_wire.LENGTH_SIZE + request_wire.length(data[: request_wire.LENGTH_SIZE])
     pieces = bytearray(data)
     while len(pieces) < size:
@@ -96,10 +106,10 @@ def _receive(connection: socket.socket) -> _Request:
         if not piece:
             raise EOFError
         pieces += piece
-    return _Request(client.pid, *request_wire.decode(bytes(pieces[request_wire.LENGTH_SIZE :])), descriptors)
+    return request_wire.decode(bytes(pieces[request_wire.LENGTH_SIZE :]))
 
 
-def _take_place(request: _Request) -> bool:
+def take_place(request: Request) -> bool:
     """Be in the client's place; False if that cannot be. OSError, ValueError."""
     if request.identity != finding.identity() or Standing.of(request.pid) != Standing.of("self"):
         return False
@@ -111,7 +121,7 @@ def _take_place(request: _Request) -> bool:
     return True
 
 
-def _take_streams(descriptors: list[int]) -> None:
+def take_streams(descriptors: list[int]) -> None:
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     for descriptor in descriptors:

@@ -1,0 +1,1 @@
+"""Guests that stand for the next command."""
