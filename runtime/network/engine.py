@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -148,6 +149,19 @@ async def appearing(path: Path, seconds: float = POLL_SECONDS) -> None:
         if os.path.exists(path):  # noqa: ASYNC240 (a directory in memory)
             return
         await trio.sleep(seconds)
+
+
+async def connect(connection: socket.socket, path: Path) -> None:
+    """Connect to an engine whose socket is there, and which will listen there in a moment. OSError."""
+    deadline = trio.current_time() + START_SECONDS
+    while True:
+        try:
+            connection.connect(os.fspath(path))
+            return
+        except ConnectionRefusedError:
+            if trio.current_time() > deadline:
+                raise
+        await trio.sleep(POLL_SECONDS)
 
 
 @cache

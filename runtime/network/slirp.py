@@ -21,8 +21,10 @@ import trio
 
 from runtime.guest.network import Card
 from runtime.network import resolver
+from runtime.network.allowed import allowed
 from runtime.network.contract import Gear, Place
 from runtime.network.engine import Engine, appearing, slirp_jail
+from runtime.network.passage import Passage
 from runtime.network.published import Published, check_free
 from runtime.network.slirp_api import PERIOD_SECONDS, SlirpApi
 from umlfs.errors import UmlError, UsageError
@@ -38,6 +40,9 @@ GATEWAY: Final = "10.0.2.2"
 SERVER: Final = "10.0.2.3"
 ADDRESS_6: Final = "fd00::100"
 GATEWAY_6: Final = "fd00::2"
+SERVER_6: Final = "fd00::3"
+OWN: Final = (GATEWAY, SERVER, GATEWAY_6, SERVER_6)
+"""What a guest needs, wherever else it may go."""
 
 
 @cache
@@ -65,6 +70,8 @@ class Slirp:
     """The guest reaches the host's loopback, at the gateway's address."""
     mac: str = ""
     published: Sequence[Published] = ()
+    allow: Sequence[str] = ()
+    """Where the guest may go alone; empty for everywhere."""
     mtu: int = MTU
     remark: str = field(default="", compare=False)
 
@@ -79,11 +86,16 @@ class Slirp:
         program = find()
         for published in self.published:
             check_free(published)
-        attachment = SlirpAttachment(self, place, program)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(attachment.engine.run)
-            yield attachment
-            nursery.cancel_scope.cancel()
+        with (
+            Passage(allowed(self.allow, OWN), (GATEWAY, GATEWAY_6))
+            if self.allow
+            else contextlib.nullcontext() as passage
+        ):
+            attachment = SlirpAttachment(self, place, program, passage)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(attachment.engine.run)
+                yield attachment
+                nursery.cancel_scope.cancel()
 
 
 @dataclass(slots=True)
@@ -93,6 +105,8 @@ class SlirpAttachment:
     network: Slirp
     place: Place
     program: str
+    passage: Passage | None = None
+    """What the guest's frames go through, where not all may."""
     published: list[Published] = field(init=False)
     engine: Engine = field(init=False)
     ipv6: bool = field(default_factory=resolver.has_ipv6)
@@ -107,8 +121,8 @@ class SlirpAttachment:
             self.place.keeper,
             self._command,
             directory / f"net{unit}",
-            started=self._publish_all,
-            lost=self.place.reconnect,
+            started=self._started,
+            lost=self._lost,
             tell=self.place.tell,
         )
 
@@ -127,11 +141,16 @@ class SlirpAttachment:
                 [f"{ADDRESS}/24", *([f"{ADDRESS_6}/64"] if six else [])],
                 [GATEWAY, *([GATEWAY_6] if six else [])],
             ),
-            arguments=[f"vec{unit}:transport=bess,dst={self.engine.socket},mtu={self.network.mtu},mac={mac}"],
+            arguments=[f"vec{unit}:transport={self._transport},mtu={self.network.mtu},mac={mac}"],
+            descriptors=[self.passage.far.fileno()] if self.passage else [],
             modules=["ipv6"] if six else [],
             servers=[SERVER],
             search=resolver.search_domains(),
         )
+
+    @property
+    def _transport(self) -> str:
+        return f"fd,fd={self.passage.far.fileno()}" if self.passage else f"bess,dst={self.engine.socket}"
 
     def _command(self) -> list[str]:
         self._api.unlink(missing_ok=True)
@@ -168,6 +187,16 @@ class SlirpAttachment:
             raise self._trouble
 
     # Ports ------------------------------------------------------------------------------------
+
+    async def _started(self) -> None:
+        async with trio.open_nursery() as nursery:
+            if self.passage is not None:
+                nursery.start_soon(self.passage.run, self.engine.socket)
+            await self._publish_all()
+
+    async def _lost(self) -> None:
+        if self.passage is None:
+            await self.place.reconnect()
 
     async def _publish_all(self) -> None:
         """Publish what there is to be, at an engine that was started. It listens when the guest has connected."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -12,7 +11,7 @@ import trio
 
 from runtime.network import slirp
 from runtime.network.bridge import UPLINK, Bridge
-from runtime.network.engine import Engine, appearing, slirp_jail
+from runtime.network.engine import Engine, appearing, connect, slirp_jail
 from runtime.network.lab import Lab
 from runtime.network.published import Published, check_free
 from runtime.network.slirp_api import PERIOD_SECONDS, SlirpApi
@@ -86,7 +85,7 @@ class Uplink:
 
     async def _connect(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            connection.connect(os.fspath(self._socket))
+            await connect(connection, self._socket)
             await self._carry(connection)
 
     async def _join(self, bridge: Bridge) -> None:

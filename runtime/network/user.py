@@ -19,13 +19,16 @@ class User:
     host: bool = False
     """The guest reaches what listens on the host's loopback alone, at the address of its gateway."""
     mac: str = ""
+    allow: Sequence[str] = ()
+    """Where alone it may go; empty for everywhere."""
     published: Sequence[Published] = ()
 
     @property
     def described(self) -> str:
         """See `Network`."""
         host = [", with this host's loopback"] if self.host else []
-        return "".join(["the internet", *host, *(f", publishes {each}" for each in self.published)])
+        limits = [f", to {' and '.join(self.allow)} alone"] if self.allow else []
+        return "".join(["the internet", *host, *limits, *(f", publishes {each}" for each in self.published)])
 
     @property
     def remark(self) -> str:
@@ -35,7 +38,7 @@ class User:
     @contextlib.asynccontextmanager
     async def attached(self, place: Place) -> AsyncIterator[Attachment]:
         """See `Network`."""
-        network = slirp.Slirp(self.host, self.mac, self.published)
+        network = slirp.Slirp(self.host, self.mac, self.published, self.allow)
         async with network.attached(place) as attachment:
             yield attachment
 

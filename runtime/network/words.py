@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from runtime.network import lab, member, published, user
+from runtime.network import allowed, lab, member, published, user
 from runtime.network.contract import Network
 from runtime.network.published import Published
 from umlfs.errors import UmlError, UsageError
@@ -16,7 +16,7 @@ from umlfs.wire.ethernet import VLAN_MAX
 
 NONE: Final = "none"
 USER: Final = "user"
-KINDS: Final = f"{NONE}, {USER}[:host=yes]"
+KINDS: Final = f"{NONE}, {USER}[:host=yes,allow=CIDR]"
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 _ANSWERS: Final = {"yes": True, "no": False}
 
@@ -90,8 +90,9 @@ def answer(word: str, name: str, text: str) -> bool:
 
 
 def _user(word: str, options: dict[str, str]) -> user.User:
-    refuse_unknown(word, options, ("host", "mac"))
-    return user.User(answer(word, "host", options.get("host", "no")), mac(word, options.get("mac", "")))
+    refuse_unknown(word, options, ("host", "mac", "allow"))
+    allow = allowed.parse(word, options["allow"]) if "allow" in options else ()
+    return user.User(answer(word, "host", options.get("host", "no")), mac(word, options.get("mac", "")), allow)
 
 
 def _member(word: str, name: str, options: dict[str, str]) -> member.Member:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.guest.caller import Caller, eventually
 from tests.network.servers import free_port, greeting, heard
 
 pytestmark = pytest.mark.guest
 
+SERVER = """
+import socket
+with socket.create_server(("", 7001)) as listener:
+    while True:
+        with listener.accept()[0] as connection:
+            connection.sendall(f"it is {connection.getsockname()[0]}\\n".encode())
+"""
 REACH = "exec 3<>/dev/tcp/10.0.2.2/{port} && cat <&3"
 
 
@@ -40,6 +50,25 @@ def test_the_hosts_loopback_is_the_hosts(me: Caller) -> None:
     with greeting() as port:
         done = me.run("--net", "user", "--", "bash", "-c", REACH.format(port=port))
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_a_guest_that_may_go_to_one_place(me: Caller) -> None:
+    """In a network of the test's own, which has two."""
+    needs.root()
+    asks = "for n in 1 2; do (exec 3<>/dev/tcp/192.0.2.$n/7001 && cat <&3); done 2>/dev/null; true"
+    script = (
+        "ip link set lo up && ip addr add 192.0.2.1/32 dev lo && ip addr add 192.0.2.2/32 dev lo || exit\n"
+        f"{shlex.join([sys.executable, '-c', SERVER])} & server=$!\n"
+        f"{shlex.join(me.command('run', '--net', 'user:allow=192.0.2.1', '--', 'bash', '-c', asks))}\nkill $server"
+    )
+    done = subprocess.run(
+        [needs.program("unshare"), "--net", "bash", "-c", script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout == b"it is 192.0.2.1\n", done.stderr
 
 
 def test_a_root_that_is_written_through_keeps_its_resolver(me: Caller) -> None:

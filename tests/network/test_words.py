@@ -19,6 +19,7 @@ from umlfs.errors import UmlError, UsageError
         ("user", User()),
         ("user:host=yes", User(host=True)),
         ("user:host=no,mac=02:00:00:00:00:0A", User(mac="02:00:00:00:00:0a")),
+        ("user:allow=192.0.2.0/24,2001:db8::1", User(allow=["192.0.2.0/24", "2001:db8::1/128"])),
     ],
 )
 def test_networks(word: str, network: object) -> None:
@@ -37,6 +38,8 @@ def test_networks(word: str, network: object) -> None:
         ("user:mac=1:2", "'1:2' is not a MAC address"),
         ("user:mac=01:00:00:00:00:01", "is not the address of one card"),
         ("none:host=yes", "no option 'host'; it takes none"),
+        ("user:allow=example.org", "allow=example.org: 'example.org' does not appear to be an IPv4 or IPv6 network"),
+        ("user:allow=192.0.2.1/24", "192.0.2.1/24 has host bits set; write it like allow=192.168.7.0/24,10.1.2.3"),
         ("", "'' is not a network"),
     ],
 )
