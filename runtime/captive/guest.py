@@ -210,6 +210,17 @@ class Captive(User):
         self._nursery.start_soon(process.attend)
         return process
 
+    async def run_program(self, program: bytes, stdin: CommandInput, arguments: Sequence[str]) -> None:
+        """Run an executable of this host's, as `Machine.start_program` says, until it ends. What it prints is lost."""
+        stdout = CommandOutput()
+        job = self.machine_for(arguments).start_program(program, stdin=stdin, stdout=stdout, arguments=arguments)
+        try:
+            await job.ended()
+        finally:
+            stdin.hang_up()
+            stdout.finish()
+            self._machine.retire(job)
+
     def tell(self, kind: str, text: str) -> None:
         """Have the program hear of something."""
         if kind not in set(EventKind):

@@ -11,6 +11,7 @@ from runtime.appliance.program import install_program
 from runtime.captive.processes import install_stand_in
 from runtime.guest import announcer
 from runtime.jail.launch import install_launcher
+from runtime.sites.spawner import install_spawner
 from umlfs.errors import UmlError, described
 
 
@@ -20,6 +21,7 @@ def main() -> int:
         install_launcher()
         install_program()
         install_stand_in()
+        install_spawner()
         announcer.install_program()
     except UmlError as error:
         print(error.details, error, sep="\n", file=sys.stderr)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Mapping
 from typing import Final
 
-import trio
-
-from runtime.captive import Process
-from runtime.captive.guest import User
 from runtime.sites.exchange import HEADERS_MAX, BadAnswer, Exchange, is_header
+from umlfs.host.syscalls import failure
 
 log = logging.getLogger(__name__)
 
-PIECE: Final = 64 << 10
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SAID_MAX: Final = 4096
 """Bytes of a script's errors that the log gets."""
 
@@ -23,6 +20,7 @@ def environment(exchange: Exchange, script: str) -> dict[str, str]:
     """The variables of a request (RFC 3875, 4.1), and where it is as files."""
     request = exchange.request
     found = {
+        "PATH": DEFAULT_PATH,
         "GATEWAY_INTERFACE": "CGI/1.1",
         "SERVER_SOFTWARE": "umlfs",
         "SERVER_PROTOCOL": "HTTP/1.1",
@@ -70,58 +68,55 @@ def parse_head(head: bytes) -> tuple[int, dict[bytes, bytes]]:
     return status, headers
 
 
-async def answer(user: User, exchange: Exchange, handler: tuple[str, ...], site: str) -> None:
-    """Have `handler` answer. BadAnswer; UmlError if it cannot be run."""
-    variables: Mapping[str, str] = environment(exchange, handler[0])
-    running = user.start(handler, directory="/site", environment=variables)
-    async with running as process, trio.open_nursery() as nursery:
-        nursery.start_soon(_feed, exchange, process)
-        nursery.start_soon(_complain, process, site)
-        try:
-            await _pass_on(exchange, process)
-        finally:
-            nursery.cancel_scope.cancel()
+class Output:
+    """What a script prints: headers, an empty line, the body."""
 
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._head = bytearray()
 
-async def _pass_on(exchange: Exchange, process: Process) -> None:
-    head, rest = await _head(process)
-    exchange.status, exchange.headers = parse_head(head)
-    exchange.begun.set()
-    while rest:
-        await exchange.write(rest)
-        rest = await process.stdout.receive_some(PIECE)
-    exchange.finish()
-
-
-async def _head(process: Process) -> tuple[bytes, bytes]:
-    found = bytearray()
-    while True:
-        piece = await process.stdout.receive_some(PIECE)
-        if not piece:
-            status = await process.wait()  # UmlError, if it did not even start
-            raise BadAnswer(f"no headers, and the exit status was {status}")
-        found += piece
+    async def write(self, data: bytes) -> None:
+        """Some of it. EPIPE when nobody wants it."""
+        if self._exchange.begun.is_set():
+            await self._exchange.write(data)
+            return
+        self._head += data
         for end in (b"\r\n\r\n", b"\n\n"):
-            head, blank, rest = bytes(found).partition(end)
+            head, blank, rest = bytes(self._head).partition(end)
             if blank and len(head) <= HEADERS_MAX:
-                return head, rest or await process.stdout.receive_some(PIECE)
-        if len(found) > HEADERS_MAX:
-            raise BadAnswer(f"more than {HEADERS_MAX} bytes of headers")
+                await self._begin(head, rest)
+                return
+        if len(self._head) > HEADERS_MAX:
+            self._exchange.fail(f"more than {HEADERS_MAX} bytes of headers")
+            raise failure(errno.EPIPE)
+
+    async def _begin(self, head: bytes, rest: bytes) -> None:
+        try:
+            self._exchange.status, self._exchange.headers = parse_head(head)
+        except BadAnswer as error:
+            self._exchange.fail(str(error))
+            raise failure(errno.EPIPE) from None
+        self._exchange.begun.set()
+        if rest:
+            await self._exchange.write(rest)
+
+    def close(self) -> None:
+        """It prints no more."""
+        if self._exchange.begun.is_set():
+            self._exchange.finish()
+        else:
+            self._exchange.fail("no headers")
 
 
-async def _feed(exchange: Exchange, process: Process) -> None:
-    """The client's body is the script's input. One that does not want it need not read it."""
-    try:
-        while data := await exchange.request.body.read(PIECE):
-            await process.stdin.send_all(data)
-        await process.stdin.aclose()
-    except (trio.BrokenResourceError, OSError):
-        pass
+class Errors:
+    """What a script complains of, for the log."""
 
+    def __init__(self, site: str) -> None:
+        self._site = site
+        self._said = 0
 
-async def _complain(process: Process, site: str) -> None:
-    said = 0
-    async for data in process.stderr:
-        if said < SAID_MAX:
-            log.info("%s: %s", site, data[: SAID_MAX - said].decode(errors="replace").rstrip())
-        said += len(data)
+    async def write(self, data: bytes) -> None:
+        """Some of it. The log does not get more than `SAID_MAX`."""
+        if self._said < SAID_MAX:
+            log.info("%s: %s", self._site, data[: SAID_MAX - self._said].decode(errors="replace").rstrip())
+        self._said += len(data)

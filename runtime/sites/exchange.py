@@ -77,6 +77,12 @@ class Exchange:
     """Nobody waits for it any more."""
     broken: bool = False
     """It ended before all was said."""
+    failure: BadAnswer | None = None
+    """Why there is no answer."""
+    session: int = 0
+    """Of the processes that answer, in the guest; 0 for none of its own."""
+    finished: bool = False
+    """All of the answer is there."""
 
     def __post_init__(self) -> None:
         self._send, self._pieces = trio.open_memory_channel[bytes](0)
@@ -118,8 +124,14 @@ class Exchange:
 
     def finish(self) -> None:
         """All of the answer is there."""
+        self.finished = True
         self.begun.set()
         self._send.close()
+
+    def fail(self, why: str) -> None:
+        """There is no answer, or no rest of it."""
+        self.failure, self.broken = BadAnswer(why), True
+        self.finish()
 
     def abandon(self) -> None:
         """Nobody waits any more."""

@@ -14,11 +14,11 @@ from typing import Final
 import trio
 
 from runtime.captive import Captive, Limits, Mount, captive
-from runtime.sites import cgi
 from runtime.sites.config import Mode, SiteConfig
-from runtime.sites.exchange import BadAnswer, Exchange, Request
+from runtime.sites.exchange import Exchange, Request
 from runtime.sites.settings import Settings
-from runtime.sites.tree import Requests
+from runtime.sites.spawner import Spawner
+from runtime.sites.tree import Requests, Script
 from umlfs.errors import UmlError
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Site:
         self.config = config
         self._numbers = itertools.count(1)
         self._limit = trio.CapacityLimiter(config.at_once)
-        self._queue, self._waiting = trio.open_memory_channel[Exchange](math.inf)
+        self._queue, self._waiting = trio.open_memory_channel[Exchange | None](math.inf)
         self._requests = Requests(self._next)
         self._guest: Captive | None = None
         self._nursery: trio.Nursery | None = None
@@ -58,6 +58,7 @@ class Site:
         self._users = 0
         self._used = 0.0
         self._restart: trio.CancelScope | None = None
+        self._spawner: Spawner | None = None
 
     @property
     def warm(self) -> bool:
@@ -110,6 +111,8 @@ class Site:
                     nursery.start_soon(self._until_idle, nursery.cancel_scope)
                     if config.mode is Mode.LOOP:
                         nursery.start_soon(self._loop, guest)
+                    else:
+                        nursery.start_soon(self._scripts, guest)
                     how = await guest.ended()
                     log.error("%s: the guest ended: %s", config.name, how)
                     nursery.cancel_scope.cancel()
@@ -126,6 +129,12 @@ class Site:
             words = done.stderr.decode(errors="replace").strip()[-200:]
             log.warning("%s: the handler ended with exit status %d %s", self.config.name, done.returncode, words)
             await trio.sleep(1)
+
+    async def _scripts(self, guest: Captive) -> None:
+        """Have scripts answer by CGI; by another one when the site's settings say so."""
+        while True:
+            self._spawner = Spawner(guest)
+            await self._spawner.run(self.config.user, self.config.handler)
 
     def restart(self) -> None:
         """End the guest; the next request boots another."""
@@ -145,10 +154,13 @@ class Site:
 
     def _reconfigure(self, config: SiteConfig) -> None:
         """The site's own settings changed."""
-        loops = config.mode is Mode.LOOP or self.config.mode is Mode.LOOP
+        same_mode, same_handler = config.mode is self.config.mode, config.handler == self.config.handler
         self.config = replace(self.config, handler=config.handler, mode=config.mode, time_limit=config.time_limit)
-        if loops:
+        if not same_mode or (not same_handler and config.mode is Mode.LOOP):
             self.restart()
+        elif not same_handler and self._spawner is not None:
+            self._spawner.stopped = True
+            self._queue.send_nowait(None)
 
     async def _up(self) -> Captive:
         """The guest. UmlError if it does not boot."""
@@ -166,11 +178,11 @@ class Site:
             self._waiters -= 1
         return self._guest
 
-    async def _next(self) -> Exchange:
-        """The next request that still waits for an answer, for a script that loops."""
+    async def _next(self) -> Exchange | None:
+        """The next request that still waits for an answer; None to end whoever takes them."""
         while True:
             exchange = await self._waiting.receive()
-            if not exchange.over:
+            if exchange is None or not exchange.over:
                 return exchange
 
     # Requests ---------------------------------------------------------------------------------
@@ -183,53 +195,41 @@ class Site:
         exchange = Exchange(next(self._numbers), request)
         self._users += 1
         try:
-            async with self._limit, trio.open_nursery() as nursery:
+            async with self._limit:
                 guest = await self._up()
-                self._requests.add(exchange)
-                try:
-                    await self._begin(nursery, guest, exchange)
-                    yield exchange
-                finally:
-                    nursery.cancel_scope.cancel()
+                by_cgi = self.config.mode is Mode.CGI
+                script = Script(self.config.name, self.config.handler[0]) if by_cgi else None
+                self._requests.add(exchange, script)
+                self._queue.send_nowait(exchange)
+                await self._begin(guest, exchange)
+                yield exchange
         finally:
-            exchange.abandon()
+            await self._abandon(exchange)
             self._requests.drop(exchange)
             self._users -= 1
             self._used = trio.current_time()
 
-    async def _begin(self, nursery: trio.Nursery, guest: Captive, exchange: Exchange) -> None:
+    async def _abandon(self, exchange: Exchange) -> None:
+        exchange.abandon()
+        if exchange.session and not exchange.finished and self._spawner is not None:
+            with trio.move_on_after(CHECK_SECONDS, shield=True):
+                await self._spawner.kill(exchange.session)
+
+    async def _begin(self, guest: Captive, exchange: Exchange) -> None:
         failed: list[Exception] = []
         with trio.move_on_after(self.config.time_limit):
-            if self.config.mode is Mode.CGI:
-                nursery.start_soon(self._answer, guest, exchange, failed)
-            else:
-                self._queue.send_nowait(exchange)
             async with trio.open_nursery() as waiting:
                 waiting.start_soon(_gone, guest, waiting.cancel_scope, failed)
                 await exchange.begun.wait()
                 waiting.cancel_scope.cancel()
-        if failed:
-            raise failed[0]
+        if failed or exchange.failure is not None:
+            raise failed[0] if exchange.failure is None else exchange.failure
         if not exchange.begun.is_set():
             if self.config.mode is Mode.LOOP:
                 self.restart()
             elif self._nursery is not None:
                 self._nursery.start_soon(self._check, guest)
             raise Late
-
-    async def _answer(self, guest: Captive, exchange: Exchange, failed: list[Exception]) -> None:
-        try:
-            await cgi.answer(guest.as_user(self.config.user), exchange, self.config.handler, self.config.name)
-        except* (BadAnswer, UmlError, OSError) as group:
-            if not exchange.over:
-                failed.append(_first(group))
-            exchange.broken = True
-            exchange.finish()
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    found = group.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 async def _gone(guest: Captive, scope: trio.CancelScope, failed: list[Exception]) -> None:

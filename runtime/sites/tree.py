@@ -8,6 +8,7 @@ N/body                  read   as it comes
 N/response/status       write  three digits; 200 if nothing is said
 N/response/headers/NAME write
 N/response/body         write  from the first byte on status and headers count; closing it ends the answer
+N/cgi/*                        what `cgi.c` reads and writes, where scripts answer by CGI
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 
+from runtime.sites import cgi
 from runtime.sites.exchange import Exchange
 from umlfs.externfs.calls import instant
 from umlfs.externfs.contents import Contents
@@ -23,7 +26,8 @@ from umlfs.externfs.node import Child, Directory, File, Fixed, Node, Text
 from umlfs.filesystem import Caller
 from umlfs.host.syscalls import failure
 
-Next = Callable[[], Awaitable[Exchange]]
+Next = Callable[[], Awaitable[Exchange | None]]
+"""The next request, when there is one; None for a reader that is to take no more."""
 
 
 class Requests(Directory):
@@ -33,9 +37,9 @@ class Requests(Directory):
         self._under_way: dict[str, Directory] = {}
         self._next = Feed(next_request)
 
-    def add(self, exchange: Exchange) -> None:
-        """Show one."""
-        self._under_way[str(exchange.number)] = directory(exchange)
+    def add(self, exchange: Exchange, script: Script | None = None) -> None:
+        """Show one, which `script` answers by CGI, or a process that loops."""
+        self._under_way[str(exchange.number)] = directory(exchange, script)
 
     def drop(self, exchange: Exchange) -> None:
         """It is over."""
@@ -53,7 +57,15 @@ class Requests(Directory):
         return found
 
 
-def directory(exchange: Exchange) -> Directory:
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Of a site that answers by CGI."""
+
+    site: str
+    path: str
+
+
+def directory(exchange: Exchange, script: Script | None = None) -> Directory:
     """One request."""
     request = exchange.request
     headers: dict[str, Node] = {}
@@ -65,9 +77,12 @@ def directory(exchange: Exchange) -> Directory:
                 (before.data.rstrip(b"\n") + b", " if isinstance(before, Text) else b"") + value + b"\n"
             )
     url = request.path.encode() + (b"?" + request.query if request.query else b"")
-    response = Fixed({"status": Status(exchange), "headers": Headers(exchange), "body": Answer(exchange)})
+    body = Sink(exchange.write, exchange.finish)
+    response = Fixed({"status": Status(exchange), "headers": Headers(exchange), "body": body})
+    by_cgi = {} if script is None else {"cgi": _cgi(exchange, script)}
     return Fixed(
-        {
+        by_cgi
+        | {
             "method": Text(request.method + "\n"),
             "path": Text(request.path + "\n"),
             "query": Text(request.query + b"\n"),
@@ -76,6 +91,20 @@ def directory(exchange: Exchange) -> Directory:
             "headers": Fixed(headers),
             "body": BodyFile(exchange),
             "response": response,
+        }
+    )
+
+
+def _cgi(exchange: Exchange, script: Script) -> Directory:
+    output, errors = cgi.Output(exchange), cgi.Errors(script.site)
+    variables = cgi.environment(exchange, script.path)
+    text = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in variables.items())
+    return Fixed(
+        {
+            "environment": Text(text),
+            "pid": Session(exchange),
+            "output": Sink(output.write, output.close),
+            "errors": Sink(errors.write, lambda: None),
         }
     )
 
@@ -125,7 +154,8 @@ class _Number(_Stream):
     @instant  # it waits, but for as long as it likes
     async def read(self, offset: int, length: int) -> bytes:
         if self._rest is None:
-            self._rest = b"%d\n" % (await self._next_request()).number
+            exchange = await self._next_request()
+            self._rest = b"" if exchange is None else b"%d\n" % exchange.number
         found, self._rest = self._rest[:length], self._rest[length:]
         return found
 
@@ -206,28 +236,51 @@ class Headers(Directory):
         return Header(self._exchange, name.lower())
 
 
-class Answer(File):
-    mode = 0o222
-    size = 0
+class Session(File):
+    """Takes the number of the script's session."""
+
+    mode = 0o200
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
+
+    @instant
+    async def write(self, data: bytes) -> None:
+        word = data.strip()
+        if not word.isdigit() or len(word) > 9:
+            raise failure(errno.EINVAL)
+        self._exchange.session = int(word)
+
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class Sink(File):
+    """Takes bytes as they come; `close` is told the end."""
+
+    mode = 0o222
+    size = 0
+
+    def __init__(self, write: Write, close: Callable[[], None]) -> None:
+        self._write = write
+        self._close = close
 
     @instant
     async def open(self, flags: int) -> Contents:
         if flags & os.O_ACCMODE == os.O_RDONLY:
             raise failure(errno.EACCES)
-        return _Outgoing(self._exchange)
+        return _Outgoing(self._write, self._close)
 
 
 class _Outgoing(_Stream):
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, write: Write, close: Callable[[], None]) -> None:
+        self._write = write
+        self._close = close
 
     @instant
     async def write(self, offset: int, data: bytes) -> None:
-        await self._exchange.write(data)
+        await self._write(data)
 
     @instant
     async def close(self) -> None:
-        self._exchange.finish()
+        self._close()

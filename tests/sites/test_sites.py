@@ -62,12 +62,24 @@ handler = "/site/answer"
 mode = "loop"
 time-limit = 8
 memory = 96
+
+[sites."three.example"]
+files = "three"
+handler = "/site/answer"
+user = "root"
+memory = 96
+"""
+ITSELF = """\
+#!/bin/sh
+printf 'Content-Type: text/plain\\n\\n'
+echo "$0 $1"
+[ "$1" ] || echo '/site/answer again' >/config/handler
 """
 
 
 @pytest.fixture
 def sites(tmp_path: Path) -> Path:
-    for name, text in (("one", CGI), ("two", LOOP)):
+    for name, text in (("one", CGI), ("two", LOOP), ("three", ITSELF)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "answer").write_text(text)
         (tmp_path / name / "answer").chmod(0o755)
@@ -122,7 +134,9 @@ def test_two_sites(sites: Path, tmp_path: Path) -> None:
         ask(port, one, "/bomb")
         assert ask(port, two, "/still")[0] == 201
         assert ask(port, one, "/hello")[0] == 200
-        assert ask(port, "three.example", "/")[0] == 404
+        assert ask(port, "three.example", "/")[1] == b"/site/answer \n"
+        assert ask(port, "three.example", "/")[1] == b"/site/answer again\n", "its own settings count"
+        assert ask(port, "four.example", "/")[0] == 404
     said = (tmp_path / "log").read_text()
     assert "one.example: GET /garbage" in said
     assert "Traceback" not in said
