@@ -64,9 +64,8 @@ def main() -> None:
                 process.terminate()
                 process.wait()
     guest, host = (statistics.median(found[name]) for name in ("guest", "host"))
-    print(
-        f"{count} sites, load {os.getloadavg()[0]:.1f}: {guest:.1f} requests/s in guests, {host:.1f} on the host: {guest / host:.2f}"
-    )
+    print(f"{count} sites, load {os.getloadavg()[0]:.1f}: requests/s {guest:.1f} in guests, {host:.1f} on the host,")
+    print(f"ratio {guest / host:.2f}")
 
 
 if __name__ == "__main__":
