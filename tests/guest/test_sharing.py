@@ -4,51 +4,44 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
+import shlex
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests import needs
-from tests.guest.caller import BOUND, Caller, eventually
+from tests.guest.caller import BOUND, Caller, caller_as
+from tests.two_sides import Side, play_all, shell
 
 pytestmark = pytest.mark.guest
 
-HOLDER = r"""
-exec 3>>/g/log 4</g/replaced 5<>/g/removed
-cp /bin/sleep /g/program && chmod +x /g/program && /g/program 1000 &
-cd /g/directory
-until [ "$(cat /proc/$!/comm)" = program ]; do sleep 0.1; done
-echo ready
-read -r _
-echo line >&3
-cat <&4
-echo more >&5; chmod 600 /proc/self/fd/5; stat -L -c %s:%a /proc/self/fd/5
-echo here >file || exit 1
-kill -0 $! && kill $! && wait $!; echo $?
-"""
+Shared = tuple[Path, Side]
+"""A directory that the guest has at /g, at /n without caches, and a shell in the guest."""
 
 
-def test_what_is_held_stays(me: Caller) -> None:
-    """A rotated log, a file that is replaced, one that is removed, a running program, a current directory."""
-    host = me.make("host", {"log": "", "replaced": "old\n", "removed": "content\n", "directory/other": ""})
-    with me.started("--mount", f"/g={host}", "--", "sh", "-c", HOLDER) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        (host / "log").rename(host / "log.1")
-        (host / "log").touch()
-        for name in ("replaced", "program"):
-            (host / "new").write_text("new\n" * 4096)
-            (host / "new").rename(host / name)
-        (host / "removed").unlink()
-        (host / "directory").rename(host / "moved")
-        output, _ = process.communicate(b"\n", timeout=BOUND)
-    assert output.decode().split() == ["old", "8:600", "143"]
-    assert ((host / "log.1").read_text(), (host / "log").read_text()) == ("line\n", "")
-    assert (host / "moved" / "file").read_text() == "here\n"
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Shared]:
+    """One guest for what does not end it. Single files are mounted over one that is there, and where nothing is."""
+    with caller_as(None) as me:
+        host = me.make("host", {"app.conf": "one\n"})
+        mounts = [f"/g={host}", f"/n={host}:cache=never", f"/etc/hostname={host}/app.conf"]
+        words = [word for mount in [*mounts, f"/new/place.conf={host}/app.conf:ro"] for word in ("--mount", mount)]
+        with me.started(*words, "--", "sh") as process:
+            yield host, Side(process)
+            assert process.communicate(timeout=BOUND) == (b"", b"")
+
+
+@pytest.mark.parametrize(("setting", "seen"), [("guest", "/g"), ("guest-never", "/n")])
+def test_programs(shared: Shared, setting: str, seen: str, long: bool) -> None:
+    """Each scenario of two sides."""
+    host, there = shared
+    with shell() as here:
+        play_all(setting, here, there, (host, seen), long)
+    there.do("cd /")
 
 
 LOCKER = r"""
@@ -148,34 +141,65 @@ def test_one_database(me: Caller, long: bool) -> None:
         assert base.execute("select count(*), count(distinct who) from t").fetchone() == (3 * count, 3)
 
 
-def test_a_database_that_is_shared_by_mapping(me: Caller) -> None:
+def test_a_database_that_is_shared_by_mapping(shared: Shared, me: Caller) -> None:
     """Write-ahead log: with the host in it the guest is told so, alone it works."""
-    host = me.make("host", {})
-    insert = f"{INSERT}\nprint('done')"
+    host, guest = shared
+    insert = shlex.join([str(me.python), "-c", INSERT.replace("timeout=60", "timeout=0"), "/g", "one"])
     with closing(sqlite3.connect(host / "base")) as base:
         base.execute("pragma journal_mode=wal")
         base.execute("create table t (who, n)")
         base.commit()
-        quick = insert.replace("timeout=60", "timeout=0")
-        done = me.run("--mount", f"/g={host}", "--", me.python, "-c", quick, "/g", "one", "1")
-        assert done.returncode == 1
-        assert b"lock" in done.stderr
+        assert "lock" in guest.do(f"{insert} 1")
         assert base.execute("pragma integrity_check").fetchone() == ("ok",)
-    assert me.output("--mount", f"/g={host}", "--", me.python, "-c", insert, "/g", "one", "9") == "done\n"
+    assert guest.do(f"{insert} 9 && echo done") == "done\n"
     with closing(sqlite3.connect(host / "base")) as base:
         assert base.execute("select count(*) from t").fetchone() == (9,)
+
+
+def test_a_log_that_is_rotated_often(shared: Shared, long: bool) -> None:
+    """Written in the guest, rotated on the host as soon as there is a line: each is in the file it was meant for."""
+    host, guest = shared
+    rounds = 10000 if long else 40
+    for number in range(rounds):
+        guest.do(f"echo {number} >>/g/log")
+        (host / "log").rename(host / f"log.{number}")
+    assert [int((host / f"log.{number}").read_text()) for number in range(rounds)] == list(range(rounds))
+
+
+def test_a_single_file(shared: Shared) -> None:
+    """Replaced on the host; for reading only."""
+    host, guest = shared
+    assert guest.do("cat /etc/hostname /new/place.conf") == "one\none\n"
+    (host / "next").write_text("another\n")
+    (host / "next").rename(host / "app.conf")
+    assert guest.do("cat /etc/hostname /new/place.conf; echo more >>/etc/hostname") == "another\nanother\n"
+    assert guest.do("(echo x >>/new/place.conf) 2>/dev/null || echo read-only") == "read-only\n"
+    assert guest.do("rm /etc/hostname 2>/dev/null || echo busy") == "busy\n"
+    assert (host / "app.conf").read_text() == "another\nmore\n"
 
 
 # Owners ---------------------------------------------------------------------------------------
 
 
+ROOTS = r"""
+cd /g && git init -q . && git status --short && touch made && chown 0:0 made && stat -c %u:%g file made
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+useradd -m somebody && echo somebody:secret | chpasswd && passwd -S somebody | cut -d' ' -f1,2
+su somebody -c 'id -un'
+grep -c '^root:' /etc/shadow
+ls -A /root >/dev/null && touch /root/mine && ls /root/mine
+"""
+
+
 def test_the_callers_files(caller: Caller) -> None:
-    """They are root's in the guest, so that git trusts them, and what root makes there is the caller's."""
+    """They are root's in the guest, so that git trusts them, and what root makes there is the caller's.
+
+    What only root may read has a stand-in in a private root, with which users are made, get a password, become others.
+    """
+    needs.program("git")
     host = caller.make("host", {"file": "x"})
-    git = needs.program("git")
-    script = f"cd /g && {git} init -q . && {git} status --short && touch made && chown 0:0 made"
-    script += " && stat -c %u:%g file made"
-    assert caller.output("--mount", f"/g={host}", "--", "sh", "-c", script) == "?? file\n0:0\n0:0\n"
+    told = ["?? file", "0:0", "0:0", "somebody P", "somebody", "1", "/root/mine"]
+    assert caller.output("--mount", f"/g={host}", "--", "sh", "-c", ROOTS).splitlines() == told
     owner = (caller.user.uid, caller.user.gid) if caller.user else (os.getuid(), os.getgid())
     found = (host / "made").stat()
     assert (found.st_uid, found.st_gid) == owner
@@ -189,40 +213,7 @@ def test_a_user_without_a_name(caller: Caller) -> None:
     assert caller.output("--user", "12345", "--mount", f"/g={host}", "--", "sh", "-c", script) == expected
 
 
-def test_what_only_root_may_read(caller: Caller) -> None:
-    """A private root has a stand-in, with which users are made, get a password, and become others."""
-    script = r"""
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
-useradd -m somebody && echo somebody:secret | chpasswd && passwd -S somebody | cut -d' ' -f1,2
-su somebody -c 'id -un'
-grep -c '^root:' /etc/shadow
-ls -A /root >/dev/null && touch /root/mine && ls /root/mine
-"""
-    assert caller.output("--", "sh", "-c", script).splitlines() == ["somebody P", "somebody", "1", "/root/mine"]
-
-
-# Single files and foreign programs ------------------------------------------------------------
-
-
-def test_a_single_file(me: Caller) -> None:
-    """Over one that is there, and where nothing is; replaced on the host; for reading only."""
-    host = me.make("host", {"app.conf": "one\n", "other": "not shown"})
-    mounts = ["--mount", f"/etc/hostname={host}/app.conf", "--mount", f"/new/place.conf={host}/app.conf:ro"]
-    script = r"""
-cat /etc/hostname /new/place.conf; echo ready; read -r _
-cat /etc/hostname /new/place.conf
-echo more >>/etc/hostname
-echo x 2>/dev/null >>/new/place.conf || echo read-only
-rm /etc/hostname 2>/dev/null || echo busy
-"""
-    with me.started(*mounts, "--", "sh", "-c", script) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(3)] == [b"one\n", b"one\n", b"ready\n"]
-        (host / "next").write_text("another\n")
-        (host / "next").rename(host / "app.conf")
-        output, _ = process.communicate(b"\n", timeout=BOUND)
-    assert output.decode().split() == ["another", "another", "read-only", "busy"]
-    assert (host / "app.conf").read_text() == "another\nmore\n"
+# Foreign programs ---------------------------------------------------------------------------
 
 
 def test_a_program_for_another_machine(me: Caller) -> None:
@@ -231,30 +222,7 @@ def test_a_program_for_another_machine(me: Caller) -> None:
     host = me.make("host", {})
     (host / "foreign").write_bytes(foreign)
     (host / "foreign").chmod(0o755)
-    shutil.copy("/bin/true", host / "native")
     done = me.run("--mount", f"/g={host}", "--", "/g/foreign")
     assert done.returncode == 126
     assert b"another kind of machine" in done.stderr
     assert done.stderr.count(b"\n") == 1
-    assert me.run("--mount", f"/g={host}", "--", "/g/native").returncode == 0
-
-
-def test_a_log_that_is_rotated_often(me: Caller, long: bool) -> None:
-    """Written in the guest, rotated on the host as soon as there is a line: each is in the file it was meant for."""
-    host = me.make("host", {"log": ""})
-    rounds = 10000 if long else 40
-    script = "echo ready; while read -r l; do echo $l >>/g/log; done"
-    with me.started("--mount", f"/g={host}", "--", "sh", "-c", script) as p:
-        assert p.stdout is not None
-        assert p.stdin is not None
-        p.stdout.readline()
-        written = []
-        for number in range(rounds):
-            p.stdin.write(b"%d\n" % number)
-            p.stdin.flush()
-            written.append(number)
-            assert eventually(lambda: (host / "log").exists() and (host / "log").stat().st_size > 0)
-            (host / "log").rename(host / f"log.{number}")
-        p.communicate(timeout=BOUND)
-    found = [int((host / f"log.{number}").read_text()) for number in range(rounds)]
-    assert found == written

@@ -13,12 +13,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from tests import needs
 from tests.mounts.server import mounted
+from tests.two_sides import play_all, shell
 
 Sides = tuple[Path, Path]
 """A directory as one side has it, and as the other side has it."""
@@ -130,59 +130,19 @@ def test_a_current_directory(sides: Sides) -> None:
     assert (beneath / "moved" / "file").read_text() == "x\n"
 
 
-def test_a_mail_spool_by_dotlock(sides: Sides) -> None:
-    """Both sides make the lock, one at a time."""
-    locks = [side / "spool.lock" for side in sides]
-    for mine, theirs in (locks, locks[::-1]):
-        os.close(os.open(mine, os.O_CREAT | os.O_EXCL))
-        with pytest.raises(FileExistsError):
-            os.open(theirs, os.O_CREAT | os.O_EXCL)
-        theirs.unlink()
-
-
-def test_git_on_both_sides(sides: Sides, request: pytest.FixtureRequest) -> None:
-    """Branches are switched beneath, and a commit is made above."""
-    if "always" in request.node.callspec.id:
-        return  # nothing of what happens beneath need be seen
-    beneath, above = sides
-    git = [needs.program("git"), "-c", "user.name=x", "-c", "user.email=x@y", "-c", "safe.directory=*"]
-
-    def run(side: Path, *words: str) -> str:
-        return subprocess.run([*git, "-C", side, *words], check=True, capture_output=True, text=True).stdout
-
-    run(beneath, "init", "-q", "-b", "main")
-    (beneath / "file").write_text("main\n")
-    run(beneath, "add", "file")
-    run(beneath, "commit", "-qm", "one")
-    run(beneath, "checkout", "-qb", "other")
-    (beneath / "file").write_text("other\n")
-    run(beneath, "commit", "-qam", "two")
-    for branch in ("main", "other", "main"):
-        run(beneath, "checkout", "-q", branch)
-        assert soon(lambda branch=branch: (above / "file").read_text() == f"{branch}\n")  # type: ignore[misc]
-        assert soon(lambda: run(above, "status", "--short") == "")
-    (above / "file").write_text("above\n")
-    run(above, "commit", "-qam", "three")
-    assert soon(lambda: run(beneath, "log", "--format=%s").split() == ["three", "one"])
-    run(beneath, "fsck", "--strict")
-
-
-def test_writing_in_place(sides: Sides, request: pytest.FixtureRequest) -> None:
-    """As `rsync --inplace` and torrents do: blocks anywhere in the file, which a reader has open."""
-    if "always" in request.node.callspec.id:
-        return
-    beneath, above = sides
-    random = Random(0)
-    (beneath / "file").write_bytes(random.randbytes(300_000))
-    with (above / "file").open("rb") as reader, (beneath / "file").open("r+b") as writer:
-        assert reader.read() == (beneath / "file").read_bytes()
-        for _ in range(20):
-            writer.seek(random.randrange(290_000))
-            writer.write(random.randbytes(random.randrange(1, 10_000)))
-        writer.flush()
-
-        def again() -> bool:
-            reader.seek(0)
-            return reader.read() == (beneath / "file").read_bytes()
-
-        assert soon(again)
+@pytest.mark.parametrize("setting", ["plain", "bindfs", "mount", "mount-never"])
+def test_programs(setting: str, tmp_path: Path, long: bool) -> None:
+    """Each scenario, with the other side on a plain directory, a bindfs, and mounts of ours."""
+    beneath, above = tmp_path / "beneath", tmp_path / "above"
+    beneath.mkdir()
+    above.mkdir()
+    with contextlib.ExitStack() as stack:
+        if setting == "plain":
+            above = beneath
+        elif setting == "bindfs":
+            subprocess.run([needs.program("bindfs"), beneath, above], check=True)
+            stack.callback(subprocess.run, ["umount", str(above)], check=True)
+        else:
+            stack.enter_context(mounted(beneath, above, "cache=never" if "never" in setting else "cache=auto"))
+        here, there = stack.enter_context(shell()), stack.enter_context(shell())
+        play_all(setting, here, there, (beneath, str(above)), long)
