@@ -1,7 +1,7 @@
 """What makes a stock kernel boot fast, and the command line as a whole.
 
 Of a plain boot most goes into measuring what nobody needs: a benchmark of raid6 and xor routines, btrfs's self
-test, and the delay loop. docs/boot.md has the figures.
+test, and the delay loop. docs/boot-costs.md has the figures.
 """
 
 from __future__ import annotations
