@@ -11,7 +11,7 @@ from typing import Any, Final
 import trio
 
 from runtime.cluster import joining, orphans, state
-from runtime.cluster.checking import Ready, check
+from runtime.cluster.checking import Ready, check, source_of
 from runtime.cluster.description import Cluster, Node
 from runtime.cluster.orphans import WORD
 from runtime.cluster.state import State
@@ -22,7 +22,6 @@ from runtime.machines.capture import capture
 from runtime.machines.starting import start
 from runtime.network import lab as labs
 from umlfs.errors import UmlError
-from umlfs.sources import Source, as_source
 from umlfs.ubd import Spec
 
 AT_ONCE: Final = 4
@@ -44,7 +43,11 @@ def bring_up(cluster: Cluster, told: Told) -> State:
         lab = _network(cluster)
         found = state.record(cluster)
         work = _Work(cluster, ready, found, lab, told)
-        trio.run(work.run)
+        try:
+            trio.run(work.run)
+        except BaseException:
+            told(f"'uml cluster down {cluster.name}' ends what was started")
+            raise
     return found
 
 
@@ -116,7 +119,7 @@ class _Work:
         """The source of its root, and whether changes go to memory: those to an image go to a COW file over it."""
         if not node.machine.root:
             return "", False
-        source = _source(node.machine.root, self.cluster.directory)
+        source = source_of(node.machine.root, self.cluster.directory)
         if source.scheme in TREES:
             return source.full, True
         backing = source.argument if source.scheme == "raw" else source.full
@@ -143,12 +146,6 @@ class _Work:
                 f"'uml logs {node.umid}' may say why",
             )
         self.told(f"{node.umid}: joined")
-
-
-def _source(word: str, directory: Path) -> Source:
-    """The source of a root, whose path is relative to `directory`. UsageError."""
-    path = directory / word
-    return as_source(str(path) if path.exists() else word)
 
 
 def _runs(node: Node) -> bool:

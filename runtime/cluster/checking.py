@@ -20,6 +20,7 @@ from runtime.kernels.modules import Module, resolve
 from runtime.machines import directory as machines
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, UsageError
+from umlfs.sources import Source, as_source
 from umlfs.ubd import Spec
 from umlfs.ubd.device import open_ubd
 
@@ -47,6 +48,7 @@ def check(cluster: Cluster) -> Ready:
     _check_names(cluster)
     _check_memory(cluster)
     _check_images(cluster)
+    _check_roots(cluster)
     kernels = {node.number: find_kernel(node.machine.kernel or None) for node in cluster.nodes}
     modules = {node.number: _modules(cluster, node, kernels[node.number]) for node in cluster.nodes}
     return Ready(kernels, modules, trio.run(_volumes, cluster))
@@ -62,6 +64,18 @@ def _check_names(cluster: Cluster) -> None:
     for node in cluster.nodes:
         if node.umid not in ours and machines.runs(machines.machines_directory() / node.umid):
             raise UmlError(f"{node.umid}: a machine of that name is running", f"'uml halt {node.umid}' ends it")
+
+
+def _check_roots(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        if node.machine.root:
+            source_of(node.machine.root, cluster.directory)
+
+
+def source_of(word: str, directory: Path) -> Source:
+    """The source of a root, whose path is relative to `directory`. UsageError."""
+    path = directory / word
+    return as_source(str(path) if path.exists() else word)
 
 
 def _check_memory(cluster: Cluster) -> None:

@@ -15,6 +15,8 @@ from runtime.guest.kernel_modules import KernelModules
 CONTROL_TAG = "umlfs"
 HERE = "/run/umlfs"
 """Where the agent has its things in the guest's root."""
+VOLATILE: Final = "/run/"
+"""What is below it is in memory, whatever the root is: places can be made there."""
 DISK_NAME: Final = "UMLFS_UBD"
 """The udev property that is a disk's name."""
 DEVICE_LINKS = {
@@ -275,7 +277,10 @@ def _mounts(boot: Boot) -> str:
         lines.append(f'mount -a -T {HERE}/fstab.files 2>{HERE}/errors || fail "$(cat {HERE}/errors)"\n')
     for depth, mounts in enumerate(_by_depth(boot.mounts)):
         missing = _NOT_INSIDE if depth else _MAKE if boot.overlay else _MISSING
-        lines.append(_have((mount.place for mount in mounts if not mount.file), missing))
+        places = [mount.place for mount in mounts if not mount.file]
+        if made := [place for place in places if place.startswith(VOLATILE) and not depth]:
+            lines.append(_have(made, _MAKE))
+        lines.append(_have((place for place in places if place not in made), missing))
         files = [mount.place for mount in mounts if mount.file]
         if files:
             lines.append(_have_files(files, make=boot.overlay and not depth))

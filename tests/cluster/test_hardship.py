@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.cluster.test_cluster import (
     down,
     killed_amid_writes,
@@ -95,6 +97,46 @@ def test_down_after_everybody_was_killed(ordinary: Household) -> None:
     assert _runs(kernels[1])
     down(uml)
     assert eventually(lambda: not any(_runs(pid) for pid in kernels))
+
+
+@pytest.mark.guest
+@pytest.mark.slow
+def test_nodes_from_an_image(ordinary: Household) -> None:
+    """Of a root with a shell and nothing else, in an image that stays as it is; each node changes its own COW file."""
+    uml = ordinary
+    tree, image = uml.home / "tree", uml.home / "root.img"
+    for name in ("bin", "dev", "proc", "sys", "run", "tmp", "etc"):
+        (tree / name).mkdir(parents=True)
+    shutil.copy(needs.path("/bin/busybox"), tree / "bin")
+    for name in ("sh", "ls", "cat", "hostname"):
+        (tree / "bin" / name).symlink_to("busybox")
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run([needs.program("mke2fs"), "-q", "-t", "ext4", "-d", tree, image], check=True)
+    before = image.read_bytes()
+    path = made(uml, 2)
+    path.write_text(path.read_text().replace('init = ""', 'root = "root.img"'))
+    up(uml, path)
+    uml.ok("cluster", "exec", "mail", "--", "sh", "-c", "hostname >/shared/$(hostname); hostname >/mine")
+    assert sh(uml, 1, "cat /shared/mail-* /mine") == "mail-1\nmail-2\nmail-1\n"
+    down(uml)
+    assert image.read_bytes() == before
+
+
+@pytest.mark.guest
+@pytest.mark.slow
+def test_interrupted(ordinary: Household) -> None:
+    """Ctrl-C while it comes up: `down` ends what there is, and then it can come up."""
+    uml = ordinary
+    path = made(uml, 2)
+    with subprocess.Popen(uml.command("cluster", "up", path), stderr=subprocess.PIPE) as it:
+        assert it.stderr is not None
+        assert it.stderr.readline().endswith(b": runs\n")
+        os.kill(it.pid, signal.SIGINT)
+        assert b"'uml cluster down mail' ends what was started" in it.stderr.read()
+    down(uml)
+    up(uml, path)
+    down(uml)
 
 
 def _keepers(home: Path) -> list[int]:
