@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import trio
 
 from runtime.appliance.part import Part
+from runtime.volumes import keys
+from runtime.volumes.find import MEMBERS, volumes
 from umlfs.block import BlockDevice
 from umlfs.blocks.probe import PARTITIONED, probe
 from umlfs.blocks.slice import Slice
@@ -39,3 +41,16 @@ async def parts(device: BlockDevice) -> list[Part]:
     for each in await partitions(device):
         found.append(Part(each.number, each.offset, each.length, await probe(Slice(device, each.offset, each.length))))
     return found
+
+
+async def parts_and_volumes(device: BlockDevice) -> list[Part]:
+    """The partitions, and the volumes of LVM, LUKS and MD on them; both stay the device's. OSError, UmlError."""
+    found = await parts(device)
+    if not any(part.kind in MEMBERS for part in found):
+        return found
+    for each in await volumes(device, keys.known()):
+        if each.device is None:
+            found.append(Part(None, 0, 0, None, each.name, None, each.problem))
+        else:
+            found.append(Part(None, 0, each.device.size, await probe(each.device), each.name, each.device))
+    return [part for part in found if part.number is not None or part.kind not in MEMBERS or part.name]

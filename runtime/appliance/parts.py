@@ -35,9 +35,12 @@ async def mounted(
             if writable and not KINDS[part.kind or ""].writable:
                 raise UmlError(f"the kernel only reads {part.kind}", "copy what is in it to another filesystem")
             each = part.of(device)
+            if writable and each.read_only:
+                raise UmlError("only read: its disk is, or it is one of several copies", "copy it, and change that")
             if not writable:
                 # Not the device itself, which a Scratch would close.
-                each = Scratch(part.of(device) if part.number is not None else _whole(device))
+                own = part.of(device)
+                each = Scratch(own if own is not device else _whole(device))
                 stack.push_async_callback(_close, each)
             devices.append(each)
         guest = await stack.enter_async_context(appliance(devices, kinds, writable=writable))

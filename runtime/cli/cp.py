@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runtime.cli.keys import key_options
 from runtime.cli.printing import printable
 from runtime.cli.progress import activity, progress_option
 from runtime.cli.trees import run
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("-f", "--force", is_flag=True, help="Replace files that are there.")
 @click.option("--owner", metavar="UID:GID", help="Whom the copies belong to.  [whom the originals do]")
 @progress_option
+@key_options
 def command(words: tuple[str, ...], target: str, recursive: bool, force: bool, owner: str | None) -> int:
     """Copy files between this host and the inside of images and trees, or from one to another.
 

@@ -9,6 +9,7 @@ from typing import TextIO
 
 import click
 
+from runtime.cli.keys import key_options
 from runtime.cli.printing import printable
 from runtime.cli.progress import activity, progress_option
 from runtime.cli.trees import as_json, run, show, show_json
@@ -108,6 +109,7 @@ def build_(
 @click.option("--size", metavar="SIZE", help="Of the new filesystem; by default what the files need, and a fifth more.")
 @click.option("--strict", is_flag=True, help="What DST cannot carry is an error, not a line.")
 @force_option
+@key_options
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
 @progress_option
@@ -262,6 +264,7 @@ def snapshot_(file: str, what: str, name: str | None) -> None:
 
 @command.command("info")
 @click.argument("word", metavar="FILE")
+@key_options
 @as_json
 def info_(word: str, as_json: bool) -> None:
     """Show what is on a disk image: partitions, filesystems, labels, how full they are, and the systems in them.

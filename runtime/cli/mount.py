@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from runtime.cli.keys import key_options
 from runtime.cli.printing import print_table, printable
 from umlfs.errors import UsageError
 
@@ -17,6 +18,7 @@ from umlfs.errors import UsageError
 @click.option("-o", "options", multiple=True, metavar="OPTS", help="Options with commas between; docs/mounting.md.")
 @click.option("--foreground", is_flag=True, help="Serve in this process, until Ctrl-C or an unmount.")
 @click.option("--json", "as_json", is_flag=True, help="The list of mounts as JSON.")
+@key_options
 def command(
     source: str | None, mountpoint: str | None, options: tuple[str, ...], foreground: bool, as_json: bool
 ) -> None:

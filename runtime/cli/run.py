@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.cli import equipment
+from runtime.cli.keys import key_options
 from runtime.cli.printing import printable_lines
 from umlfs.errors import UmlError, UsageError
 
@@ -68,6 +69,7 @@ _prepared: list[Prepared] | None = None
 @click.option("--coverage", metavar="DIR", help="Write which lines of the kernel were run to DIR (flavour gcov).")
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the guest's boot log on standard error.")
+@key_options
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
 def command(
     root: str,

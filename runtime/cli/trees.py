@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from runtime.cli.keys import key_options
 from runtime.cli.printing import printable
+from umlfs.errors import UsageError
 
 if TYPE_CHECKING:
     from runtime.standby.worker import Commands
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
 
@@ -37,9 +40,14 @@ class Troubles:
         return 1 if self.count else 0
 
 
-keep = click.option(
+_keep = click.option(
     "--keep", type=click.IntRange(min=1), metavar="SECONDS", help="Keep the appliance so long, for the next command."
 )
+
+
+def keep(command: F) -> F:
+    """Give a command that looks into images `--keep`, and the options for the keys of encrypted ones."""
+    return _keep(key_options(command))
 
 
 def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequence[str] = ()) -> T:
@@ -53,7 +61,10 @@ def run(work: Callable[[], Awaitable[T]], keep: int | None = None, words: Sequen
     if keep is not None:
         from runtime.appliance.client import keep as keep_appliance
         from runtime.inspect import location
+        from runtime.volumes import keys
 
+        if keys.known():
+            raise UsageError("--keep: not with the key of an encrypted disk", "leave one of them out")
         for word in words:
             keep_appliance(location.parse(word).source, keep, _standby_commands())
     with processes.for_machines():

@@ -129,6 +129,8 @@ class Image:
     """Of container images: the name of the one that is meant."""
     compression: str | None = None
     """What a disk is compressed with."""
+    volume: str = ""
+    """Of a volume on a disk: the argument of `volume:` that names it."""
     shown: str = ""
     """What it is called in messages, where its path is one that nobody knows."""
 
@@ -154,6 +156,8 @@ def source(word: str) -> Image:
     container image, `oci:PATH:NAME` is the one of that name. UsageError for what is no image; UmlError if it cannot be
     read."""
     scheme, colon, rest = word.partition(":")
+    if scheme == "volume" and (volume := _volume(word)) is not None:
+        return volume
     if colon and scheme in _SCHEMES and not os.path.lexists(word):
         return _named(_SCHEMES[scheme], rest)
     if word == STANDARD:
@@ -163,11 +167,26 @@ def source(word: str) -> Image:
         within = _WITHIN.match(word)
         if within is not None and (within[2] or within[3]) and os.path.exists(within[1]):
             return _within(source(within[1]), within[2], within[3])
+        if (volume := _volume(word)) is not None:
+            return volume
         raise UsageError(f"{word}: no such file or directory", "name an existing image")
     try:
         return _directory(path) if path.is_dir() else _file(path)
     except OSError as error:
         raise UmlError(f"{word}: {error.strerror}", None) from error
+
+
+def _volume(word: str) -> Image | None:
+    """A volume on a disk, and a directory in it."""
+    from umlfs import sources
+
+    try:
+        found, inside = sources.split(word)
+    except UsageError:
+        return None
+    if found.scheme != "volume":
+        return None
+    return Image(Path(found.files[0]), Format.RAW, inside=inside or "/", volume=found.argument, shown=word)
 
 
 def _named(format_: Format, rest: str) -> Image:

@@ -18,6 +18,7 @@ from runtime.images.output import scratch_file
 from runtime.images.sink import Report, Tick, ticking
 from runtime.images.streams import tar_stream
 from umlfs.errors import UmlError
+from umlfs.sources import OpenOptions, parse
 
 _CHUNK: Final = 1 << 20
 _BLOCK: Final = 64 << 10
@@ -32,6 +33,8 @@ async def prepared(image: Image, near: Path, progress: Tick) -> AsyncIterator[Im
     async with contextlib.AsyncExitStack() as stack:
         if str(image.path) == STANDARD:
             image = await _from_standard_input(image, stack, near, ticking(progress))
+        if image.volume:
+            image = await _from_volume(image, stack, near, progress)
         if image.compression is not None:
             image = await _decompressed(image, stack, near, ticking(progress))
         if image.format is Format.ARCHIVE:
@@ -64,6 +67,26 @@ async def _decompressed(image: Image, stack: contextlib.AsyncExitStack, near: Pa
 
     await _in_thread(work)
     return replace(image, path=Path(f"/proc/self/fd/{fd}"), compression=None, shown=image.name)
+
+
+async def _from_volume(image: Image, stack: contextlib.AsyncExitStack, near: Path, tick: Tick) -> Image:
+    """The volume's blocks, in a disk of their own."""
+    fd = stack.enter_context(scratch_file(near))
+    device = await parse(f"volume:{image.volume}").device(OpenOptions(read_only=True, snapshot=True))
+    try:
+        for start in range(0, device.size, _CHUNK):
+            data = bytearray(min(_CHUNK, device.size - start))
+            await device.read_into(start, [memoryview(data)])
+            if data.strip(b"\0"):
+                await trio.to_thread.run_sync(os.pwrite, fd, data, start)
+            tick(start >> 20, "MiB")
+        os.ftruncate(fd, device.size)
+    except OSError as error:
+        raise UmlError(f"{image.name}: {error.strerror}", None) from error
+    finally:
+        with trio.CancelScope(shield=True):
+            await device.close()
+    return replace(image, path=Path(f"/proc/self/fd/{fd}"), volume="", shown=image.name)
 
 
 async def _as_tar(image: Image, stack: contextlib.AsyncExitStack, near: Path) -> Image:

@@ -39,6 +39,8 @@ class PartInfo:
     system: System | None = None
     trouble: str | None = None
     """Why it could not be looked into."""
+    volume: str | None = None
+    """Of a volume of LVM, LUKS or MD: how it is named behind the disk."""
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ async def image_info(source: Source) -> ImageInfo:
     async with disk.opened(source) as device:
         if isinstance(device, Filesystem):
             raise UmlError(f"{source}: a tree, not an image", "'uml ls' lists what is in it")
-        found = await disk.parts(device)
+        found = await disk.parts_and_volumes(device)
         table = await probe(device) == PARTITIONED
         kind = "nbd" if source.scheme.startswith("nbd") else source.scheme
         info = ImageInfo(str(source), kind, device.size, _allocated(source), table, layers_of(source))
@@ -74,8 +76,10 @@ async def image_info(source: Source) -> ImageInfo:
 
 
 async def _part(device: BlockDevice, part: Part) -> PartInfo:
+    if part.problem:
+        return PartInfo(None, 0, 0, None, trouble=part.problem, volume=part.name)
     label = await label_of(part.of(device), part.kind)
-    return PartInfo(part.number, part.offset, part.size, part.kind, label.label, label.uuid)
+    return PartInfo(part.number, part.offset, part.size, part.kind, label.label, label.uuid, volume=part.name or None)
 
 
 async def _look_inside(device: BlockDevice, found: list[Part], info: ImageInfo) -> None:

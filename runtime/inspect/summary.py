@@ -16,14 +16,17 @@ def summary(info: ImageInfo) -> list[str]:
     lines += [f"{'layers' if index == 0 else 'over':<11} {layer}" for index, layer in enumerate(info.layers)][
         : len(info.layers) if len(info.layers) > 1 else 0
     ]
-    lines.append(f"partitions  {len(info.parts) if info.table else 'none'}")
+    lines.append(f"partitions  {sum(part.volume is None for part in info.parts) if info.table else 'none'}")
     for part in info.parts:
         lines += ["", *_part(part)]
     return lines
 
 
 def _part(part: PartInfo) -> Iterator[str]:
-    yield f"partition {part.number}" if part.number is not None else "the whole"
+    if part.volume is not None:
+        yield f"volume {part.volume}"
+    else:
+        yield f"partition {part.number}" if part.number is not None else "the whole"
     yield f"  size        {human(part.size)}" + (f" at {human(part.offset)}" if part.offset else "")
     yield f"  filesystem  {part.filesystem or 'none known'}"
     for name in ("label", "uuid"):

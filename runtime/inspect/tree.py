@@ -123,7 +123,7 @@ async def _own_tree(location: Location, writable: bool) -> AsyncIterator[OpenTre
                 raise UmlError(f"{location.source}: not a disk", "leave out the partition")
             yield OpenTree(found, "tree", str(location.source).removeprefix("hostfs:"))
             return
-        part = choose(str(location.source), await disk.parts(found), location.partition)
+        part = choose(str(location.source), await disk.parts_and_volumes(found), location.partition)
         async with mounted(found, [part], writable=writable) as filesystems:
             if isinstance(filesystems[0], UmlError):
                 raise UmlError(f"{location.source}: {filesystems[0].what}", details=filesystems[0].details)

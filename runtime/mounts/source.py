@@ -74,7 +74,10 @@ async def _mountable(source: Source) -> bool:
     from runtime.appliance import disk
 
     async with disk.opened(source) as device:
-        return isinstance(device, BlockDevice) and sum(part.mountable for part in await disk.parts(device)) == 1
+        return (
+            isinstance(device, BlockDevice)
+            and sum(part.mountable for part in await disk.parts_and_volumes(device)) == 1
+        )
 
 
 async def _filesystem(source: Source, options: OpenOptions) -> Filesystem:

@@ -60,6 +60,11 @@ class SourceKind:
         name, more, rest = argument.partition(":")
         return name, rest if more else None
 
+    def within(self, path: str, rest: str) -> tuple[str, str | None] | None:
+        """Of a word `path:rest` whose `path` is there: the argument that names what `rest` begins with, and what
+        follows it after a colon, if this kind finds something inside of the file that is called so. May wait."""
+        return None
+
     def absolute(self, argument: str) -> str:
         """`argument` with the paths of its files absolute."""
         return ",".join(map(os.path.abspath, self.files(argument)))

@@ -153,6 +153,9 @@ def detect(text: str) -> Source:
     """The source at the path `text`, whatever colons it has. UsageError for a missing path, or one of no kind."""
     path = Path(text)
     if not os.path.lexists(path):
+        inside = _within(text)
+        if inside is not None and inside[1] is None:
+            return inside[0]
         raise UsageError(f"{path}: no such file or directory", "name an existing one as the source")
     best: tuple[int, str, SourceKind] | None = None
     for scheme, target in entry_points(GROUP).items():
@@ -165,6 +168,21 @@ def detect(text: str) -> Source:
             f"{path}: not a directory or a file that umlfs can use", f"say its kind: {', '.join(schemes())}"
         )
     return Source(best[1], text, best[2], detected=True, word=text)
+
+
+def _within(word: str) -> tuple[Source, str | None] | None:
+    """What a word names that lies inside of a file, which ends at the last colon where there is one; and what follows
+    it. Nothing if no kind knows it."""
+    for end in ends(word):
+        if end < len(word) and os.path.isfile(word[:end]):
+            for scheme, target in entry_points(GROUP).items():
+                found = kind_at(target).within(word[:end], word[end + 1 :])
+                if found is not None:
+                    argument, rest = found
+                    own = word if rest is None else word[: -len(rest) - 1]
+                    return Source(scheme, argument, kind_at(target), detected=True, word=own), rest
+            return None
+    return None
 
 
 def _claim(kind: SourceKind, path: Path) -> int:
@@ -194,6 +212,9 @@ def split(word: str) -> tuple[Source, str | None]:
         return parse(f"{scheme}:{name}"), rest
     for end in ends(word):
         if _names_files(word[:end]):
+            inside = _within(word) if end < len(word) and ":" not in word[:end] else None
+            if inside is not None:
+                return inside
             return parse(word[:end]), word[end + 1 :] if end < len(word) else None
     said = scheme in points and bool(colon)
     name = ":".join(word.split(":")[: 1 + said]) or word
