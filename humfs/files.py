@@ -109,8 +109,11 @@ class Files:
         return inode
 
     async def _in_thread(self, inode: Inode, work: Callable[[int], T]) -> T:
-        """`work` in a thread, on the inode's descriptor."""
-        fd = self._core.host.file(inode)
+        """`work` in a thread, on a descriptor for reading and writing."""
+        return await self._on(self._core.host.file(inode), inode, work)
+
+    async def _on(self, fd: int, inode: Inode, work: Callable[[int], T]) -> T:
+        """`work` in a thread, on the descriptor `fd` of the inode."""
         with self._core.busy(inode):
             return await trio.to_thread.run_sync(work, fd)
 
@@ -128,9 +131,9 @@ class Files:
     async def read_into(self, ino: int, handle: int, offset: int, buffers: Buffers) -> int:
         inode = self._file(ino)
         self._accessed(inode)
+        fd = self._core.host.readable(inode)
         if len(buffers) > sparse.IOV_MAX:
-            return await self._in_thread(inode, lambda fd: sparse.read_into(fd, offset, buffers))
-        fd = self._core.host.file(inode)
+            return await self._on(fd, inode, lambda fd: sparse.read_into(fd, offset, buffers))
         try:
             done = os.preadv(fd, buffers, offset, self._nowait)
         except OSError as error:
@@ -141,7 +144,7 @@ class Files:
             if done == sum(map(len, buffers)) or offset + done >= inode.size:
                 return done
         rest = part(buffers, done, total(buffers) - done)
-        return done + await self._in_thread(inode, lambda fd: sparse.read_into(fd, offset + done, rest))
+        return done + await self._on(fd, inode, lambda fd: sparse.read_into(fd, offset + done, rest))
 
     def _accessed(self, inode: Inode) -> None:
         """Move the access time on, as the policy says."""
@@ -230,7 +233,7 @@ class Files:
         if inode.blocks << 9 >= inode.size:
             # No holes, or none worth the look at the disk's map.
             return offset if whence == os.SEEK_DATA else inode.size
-        return await self._in_thread(inode, lambda fd: os.lseek(fd, offset, whence))
+        return await self._on(self._core.host.readable(inode), inode, lambda fd: os.lseek(fd, offset, whence))
 
     async def copy_file_range(
         self, ino: int, handle: int, offset: int, out_ino: int, out_handle: int, out_offset: int, length: int
@@ -243,7 +246,7 @@ class Files:
         if self._core.volume.used + length + SLACK > self._core.volume.superblock.total:
             raise failure(errno.EXDEV)  # the consumer then reads and writes, which stops exactly at the limit
         self._core.drop_set_id(out)
-        source = os.dup(self._core.host.file(inode))
+        source = os.dup(self._core.host.readable(inode))
         try:
             with self._reserved(length):
                 copied = await self._in_thread(

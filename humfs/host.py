@@ -114,6 +114,8 @@ class Host:
             os.mkdir(root / ORPHANS, DIRECTORY_MODE)
         self.orphans = os.open(root / ORPHANS, _DIRECTORY)
         self._open: OrderedDict[int, Inode] = OrderedDict()
+        self._only_readable: set[int] = set()
+        """Those whose descriptors are open for reading alone: what they lie on has become read-only."""
         self._detached: dict[int, Inode] = {}
         """Those whose files have no name any more, and live by their descriptors."""
 
@@ -126,17 +128,37 @@ class Host:
         return os.stat(inode.name, dir_fd=self.place(inode), follow_symlinks=False)
 
     def file(self, inode: Inode) -> int:
-        """A descriptor of the inode's file, open for reading and writing, good until the next await."""
+        """A descriptor of the inode's file, open for reading and writing, good until the next await. EROFS if it is not
+        to be written."""
+        if inode.fd >= 0 and inode.ino in self._only_readable:
+            if inode.busy:
+                raise failure(errno.EROFS)
+            os.close(self.release(inode))
+        return self._file(inode, os.O_RDWR)
+
+    def readable(self, inode: Inode) -> int:
+        """Likewise, for reading."""
+        try:
+            return self._file(inode, os.O_RDWR)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+        fd = self._file(inode, os.O_RDONLY)
+        self._only_readable.add(inode.ino)
+        return fd
+
+    def _file(self, inode: Inode, flags: int) -> int:
         inode.used = True
         if inode.fd >= 0:
             return inode.fd
+        self._only_readable.discard(inode.ino)
         place = self.place(inode)
         try:
-            fd = os.open(inode.name, os.O_RDWR | _SAFE, dir_fd=place)
+            fd = os.open(inode.name, flags | _SAFE, dir_fd=place)
         except PermissionError:
             # Put there by hand, without the owner's permission to use it.
             self._permit(inode.name, place)
-            fd = os.open(inode.name, os.O_RDWR | _SAFE, dir_fd=place)
+            fd = os.open(inode.name, flags | _SAFE, dir_fd=place)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise failure(errno.EIO)
