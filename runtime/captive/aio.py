@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 import trio
 
@@ -16,11 +16,15 @@ from runtime.captive import guest as trios
 from runtime.captive.accounts import Account
 from runtime.captive.events import Event
 from runtime.captive.files import Files as TrioFiles
+from runtime.captive.guest import RunOptions, StartOptions
 from runtime.captive.guest import User as TrioUser
-from runtime.captive.held import Held, call
+from runtime.captive.held import Held, following, in_trio
 from runtime.captive.portal import Portal
 from runtime.captive.process import Process as TrioProcess
 from umlfs.filesystem import Attr
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _Through:
@@ -29,8 +33,8 @@ class _Through:
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
 
-    async def _call(self, function: Any, *args: Any, **words: Any) -> Any:
-        return await asyncio.wrap_future(self._portal.submit(call, function, args, words))
+    async def _call(self, function: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwargs) -> T:
+        return await asyncio.wrap_future(self._portal.submit(partial(function, *args, **options)))
 
 
 class Process(_Through):
@@ -49,20 +53,17 @@ class Process(_Through):
 
     async def receive(self, max_bytes: int | None = None) -> bytes:
         """Some of its output; nothing at the end."""
-        found: bytes = await self._call(self._process.stdout.receive_some, max_bytes)
-        return found
+        return await self._call(self._process.stdout.receive_some, max_bytes)
 
     async def receive_error(self, max_bytes: int | None = None) -> bytes:
         """Some of its errors; nothing at the end."""
-        found: bytes = await self._call(self._process.stderr.receive_some, max_bytes)
-        return found
+        return await self._call(self._process.stderr.receive_some, max_bytes)
 
     async def wait(self) -> int:
-        status: int = await self._call(self._process.wait)
-        return status
+        return await self._call(self._process.wait)
 
     async def signal(self, name: str) -> None:
-        await self._call(self._process.signal, name)
+        await self._call(in_trio(self._process.signal), name)
 
     async def aclose(self) -> None:
         """End it, if it runs."""
@@ -84,44 +85,37 @@ class Files(_Through):
         super().__init__(portal)
         self._files = files
 
-    async def read(self, path: str, **words: Any) -> bytes:
-        found: bytes = await self._call(self._files.read, path, **words)
-        return found
+    async def read(self, path: str, **options: Any) -> bytes:
+        return await self._call(self._files.read, path, **options)
 
-    async def write(self, path: str, data: bytes, **words: Any) -> None:
-        await self._call(self._files.write, path, data, **words)
+    async def write(self, path: str, data: bytes, **options: Any) -> None:
+        await self._call(self._files.write, path, data, **options)
 
     async def stat(self, path: str, *, follow: bool = True) -> Attr:
-        found: Attr = await self._call(self._files.stat, path, follow=follow)
-        return found
+        return await self._call(self._files.stat, path, follow=follow)
 
     async def exists(self, path: str) -> bool:
-        return bool(await self._call(self._files.exists, path))
+        return await self._call(self._files.exists, path)
 
     async def listdir(self, path: str = "/") -> list[str]:
-        found: list[str] = await self._call(self._files.listdir, path)
-        return found
+        return await self._call(self._files.listdir, path)
 
     async def walk(self, path: str = "/") -> AsyncGenerator[tuple[str, list[str], list[str]], None]:
         found = self._files.walk(path)
         try:
-            while (item := await self._call(_next, found)) is not None:
+            while (item := await self._call(following, found)) is not None:
                 yield item
         finally:
             await self._call(found.aclose)
 
-    async def mkdir(self, path: str, mode: int = 0o755, **words: Any) -> None:
-        await self._call(self._files.mkdir, path, mode, **words)
+    async def mkdir(self, path: str, mode: int = 0o755, **options: Any) -> None:
+        await self._call(self._files.mkdir, path, mode, **options)
 
     async def remove(self, path: str) -> None:
         await self._call(self._files.remove, path)
 
     async def rename(self, path: str, to: str) -> None:
         await self._call(self._files.rename, path, to)
-
-
-async def _next(found: Any) -> Any:
-    return await anext(found, None)
 
 
 class User(_Through):
@@ -131,22 +125,11 @@ class User(_Through):
         super().__init__(portal)
         self._user = user
 
-    async def run(
-        self,
-        command: Sequence[str],
-        *,
-        input: bytes = b"",
-        directory: str | None = None,
-        environment: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-    ) -> subprocess.CompletedProcess[bytes]:
-        words = {"input": input, "directory": directory, "environment": environment, "timeout": timeout, "check": check}
-        done: subprocess.CompletedProcess[bytes] = await self._call(self._user.run, command, **words)
-        return done
+    async def run(self, command: Sequence[str], **options: Unpack[RunOptions]) -> subprocess.CompletedProcess[bytes]:
+        return await self._call(self._user.run, command, **options)
 
-    async def start(self, command: Sequence[str], **words: Any) -> Process:
-        return Process(self._portal, await self._call(self._user.start, command, **words))
+    async def start(self, command: Sequence[str], **options: Unpack[StartOptions]) -> Process:
+        return Process(self._portal, await self._call(in_trio(self._user.start), command, **options))
 
 
 class Captive(User):
@@ -161,8 +144,7 @@ class Captive(User):
         return User(self._portal, self._guest.as_user(user))
 
     async def login(self, name: str, password: str | bytes) -> Account | None:
-        found: Account | None = await self._call(self._guest.login, name, password)
-        return found
+        return await self._call(self._guest.login, name, password)
 
     async def next_event(self) -> Event | None:
         """Wait for what happens to the guest; None once it has ended and all was told."""
@@ -173,11 +155,10 @@ class Captive(User):
         return found
 
     async def snapshot(self, directory: str = "") -> list[str]:
-        found: list[str] = await self._call(self._guest.snapshot, directory)
-        return found
+        return await self._call(self._guest.snapshot, directory)
 
     async def kill(self) -> None:
-        await self._call(self._guest.kill)
+        await self._call(in_trio(self._guest.kill))
 
     @property
     def alive(self) -> bool:
@@ -189,12 +170,12 @@ class Captive(User):
 
 
 @contextlib.asynccontextmanager
-async def captive(**words: Any) -> AsyncIterator[Captive]:
+async def captive(**options: Any) -> AsyncIterator[Captive]:
     """See `runtime.captive.guest.captive`. Methods of trees run in trio's thread (`async def`), or in others."""
     portal = Portal()
     await asyncio.to_thread(portal.__enter__)
     try:
-        held = Held(partial(trios.captive, **words))
+        held = Held(partial(trios.captive, **options))
         guest = await asyncio.wrap_future(portal.submit(held.enter))
         try:
             yield Captive(portal, guest)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 import trio
 
@@ -15,11 +15,15 @@ from runtime.captive import guest as trios
 from runtime.captive.accounts import Account
 from runtime.captive.events import Event
 from runtime.captive.files import Files as TrioFiles
+from runtime.captive.guest import RunOptions, StartOptions
 from runtime.captive.guest import User as TrioUser
-from runtime.captive.held import Held, call
+from runtime.captive.held import Held, following, in_trio
 from runtime.captive.portal import Portal
 from runtime.captive.process import Process as TrioProcess
 from umlfs.filesystem import Attr
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _Through:
@@ -28,8 +32,8 @@ class _Through:
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
 
-    def _call(self, function: Any, *args: Any, **words: Any) -> Any:
-        return self._portal.call(call, function, args, words)
+    def _call(self, function: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwargs) -> T:
+        return self._portal.call(partial(function, *args, **options))
 
 
 class Process(_Through):
@@ -48,20 +52,17 @@ class Process(_Through):
 
     def receive(self, max_bytes: int | None = None) -> bytes:
         """Some of its output; nothing at the end."""
-        found: bytes = self._call(self._process.stdout.receive_some, max_bytes)
-        return found
+        return self._call(self._process.stdout.receive_some, max_bytes)
 
     def receive_error(self, max_bytes: int | None = None) -> bytes:
         """Some of its errors; nothing at the end."""
-        found: bytes = self._call(self._process.stderr.receive_some, max_bytes)
-        return found
+        return self._call(self._process.stderr.receive_some, max_bytes)
 
     def wait(self) -> int:
-        status: int = self._call(self._process.wait)
-        return status
+        return self._call(self._process.wait)
 
     def signal(self, name: str) -> None:
-        self._call(self._process.signal, name)
+        self._call(in_trio(self._process.signal), name)
 
     def close(self) -> None:
         """End it, if it runs."""
@@ -83,44 +84,37 @@ class Files(_Through):
         super().__init__(portal)
         self._files = files
 
-    def read(self, path: str, **words: Any) -> bytes:
-        found: bytes = self._call(self._files.read, path, **words)
-        return found
+    def read(self, path: str, **options: Any) -> bytes:
+        return self._call(self._files.read, path, **options)
 
-    def write(self, path: str, data: bytes, **words: Any) -> None:
-        self._call(self._files.write, path, data, **words)
+    def write(self, path: str, data: bytes, **options: Any) -> None:
+        self._call(self._files.write, path, data, **options)
 
     def stat(self, path: str, *, follow: bool = True) -> Attr:
-        found: Attr = self._call(self._files.stat, path, follow=follow)
-        return found
+        return self._call(self._files.stat, path, follow=follow)
 
     def exists(self, path: str) -> bool:
-        return bool(self._call(self._files.exists, path))
+        return self._call(self._files.exists, path)
 
     def listdir(self, path: str = "/") -> list[str]:
-        found: list[str] = self._call(self._files.listdir, path)
-        return found
+        return self._call(self._files.listdir, path)
 
     def walk(self, path: str = "/") -> Iterator[tuple[str, list[str], list[str]]]:
         found = self._files.walk(path)
         try:
-            while (item := self._call(_next, found)) is not None:
+            while (item := self._call(following, found)) is not None:
                 yield item
         finally:
             self._call(found.aclose)
 
-    def mkdir(self, path: str, mode: int = 0o755, **words: Any) -> None:
-        self._call(self._files.mkdir, path, mode, **words)
+    def mkdir(self, path: str, mode: int = 0o755, **options: Any) -> None:
+        self._call(self._files.mkdir, path, mode, **options)
 
     def remove(self, path: str) -> None:
         self._call(self._files.remove, path)
 
     def rename(self, path: str, to: str) -> None:
         self._call(self._files.rename, path, to)
-
-
-async def _next(found: Any) -> Any:
-    return await anext(found, None)
 
 
 class User(_Through):
@@ -130,22 +124,11 @@ class User(_Through):
         super().__init__(portal)
         self._user = user
 
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        input: bytes = b"",
-        directory: str | None = None,
-        environment: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-    ) -> subprocess.CompletedProcess[bytes]:
-        words = {"input": input, "directory": directory, "environment": environment, "timeout": timeout, "check": check}
-        done: subprocess.CompletedProcess[bytes] = self._call(self._user.run, command, **words)
-        return done
+    def run(self, command: Sequence[str], **options: Unpack[RunOptions]) -> subprocess.CompletedProcess[bytes]:
+        return self._call(self._user.run, command, **options)
 
-    def start(self, command: Sequence[str], **words: Any) -> Process:
-        return Process(self._portal, self._call(self._user.start, command, **words))
+    def start(self, command: Sequence[str], **options: Unpack[StartOptions]) -> Process:
+        return Process(self._portal, self._call(in_trio(self._user.start), command, **options))
 
 
 class Captive(User):
@@ -160,8 +143,7 @@ class Captive(User):
         return User(self._portal, self._guest.as_user(user))
 
     def login(self, name: str, password: str | bytes) -> Account | None:
-        found: Account | None = self._call(self._guest.login, name, password)
-        return found
+        return self._call(self._guest.login, name, password)
 
     def next_event(self) -> Event | None:
         """Wait for what happens to the guest; None once it has ended and all was told."""
@@ -172,11 +154,10 @@ class Captive(User):
         return found
 
     def snapshot(self, directory: str = "") -> list[str]:
-        found: list[str] = self._call(self._guest.snapshot, directory)
-        return found
+        return self._call(self._guest.snapshot, directory)
 
     def kill(self) -> None:
-        self._call(self._guest.kill)
+        self._call(in_trio(self._guest.kill))
 
     @property
     def alive(self) -> bool:
@@ -188,10 +169,10 @@ class Captive(User):
 
 
 @contextlib.contextmanager
-def captive(**words: Any) -> Iterator[Captive]:
+def captive(**options: Any) -> Iterator[Captive]:
     """See `runtime.captive.guest.captive`. Methods of trees run in trio's thread (`async def`), or in others."""
     with Portal() as portal:
-        held = Held(partial(trios.captive, **words))
+        held = Held(partial(trios.captive, **options))
         guest = portal.call(held.enter)
         try:
             yield Captive(portal, guest)

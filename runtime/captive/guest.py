@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final
+from typing import Final, TypedDict
 
 import trio
 
@@ -39,6 +39,25 @@ from umlfs.errors import UmlError, sole
 EVENTS_MAX: Final = 256
 """Events that wait for the program. The oldest are dropped."""
 SYNC_SECONDS: Final = 60.0
+
+
+class StartOptions(TypedDict, total=False):
+    """How a command is started."""
+
+    directory: str | None
+    """`/` by default."""
+    environment: Mapping[str, str] | None
+    """On top of PATH, HOME and USER."""
+
+
+class RunOptions(StartOptions, total=False):
+    """How a command is run to its end."""
+
+    input: bytes
+    timeout: float | None
+    """In seconds; then it is ended."""
+    check: bool
+    """A status other than 0 is an error."""
 
 
 class User:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import trio
 
 from runtime.captive.guest import Captive
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Held:
@@ -58,7 +61,15 @@ class Held:
             raise self._failure
 
 
-async def call(function: Callable[..., Any], args: tuple[Any, ...], words: dict[str, Any]) -> Any:
-    """`function` of the guest, with words that a portal does not pass on."""
-    found = function(*args, **words)
-    return await found if hasattr(found, "__await__") else found
+def in_trio(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """`function`, which waits for nothing, as a portal calls it."""
+
+    async def called(*args: P.args, **options: P.kwargs) -> T:
+        return function(*args, **options)
+
+    return called
+
+
+async def following(items: AsyncIterator[T]) -> T | None:
+    """The next of `items`; None after the last."""
+    return await anext(items, None)
