@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import trio
 
@@ -64,12 +65,14 @@ class Foreground:
     ) -> int:
         """The exit status of `command`; 128 + N if signal N made us end the guest. UmlError as for `run`."""
         status: int | None = None
+        on_terminal = self.options.terminal
         with trio.move_on_after(float("inf") if self.timeout is None else self.timeout) as limit:
             with self._scope, trio.open_signal_receiver(*PASSED_ON) as signals:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._pass_on, signals, nursery)
                     async with self._machine() as machine:
-                        status = await self._within(machine, command, directory, environment, user)
+                        start = partial(machine.start, command, directory=directory, environment=environment, user=user)
+                        status = await (self._on_terminal(machine, start) if on_terminal else self._on_streams(start))
                         if self._afterwards is not None:
                             await self._afterwards(machine)
                     nursery.cancel_scope.cancel()
@@ -107,43 +110,18 @@ class Foreground:
         self._killed = number
         self._scope.cancel()
 
-    async def _within(
-        self,
-        machine: Machine,
-        command: Sequence[str],
-        directory: str | None,
-        environment: Mapping[str, str] | None,
-        user: str | None,
-    ) -> int:
-        if self.options.terminal:
-            return await self._on_terminal(machine, command, directory, environment, user)
+    async def _on_streams(self, start: Callable[..., Job]) -> int:
+        """Run the command of `start`, a `Machine.start`, on the caller's own streams."""
         with standard_streams() as (stdin, stdout, stderr):
-            self._job = machine.start(
-                command,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                directory=directory,
-                environment=environment,
-                user=user,
-            )
+            self._job = start(stdin=stdin, stdout=stdout, stderr=stderr)
             return await self._job.wait()
 
-    async def _on_terminal(
-        self,
-        machine: Machine,
-        command: Sequence[str],
-        directory: str | None,
-        environment: Mapping[str, str] | None,
-        user: str | None,
-    ) -> int:
+    async def _on_terminal(self, machine: Machine, start: Callable[..., Job]) -> int:
         from runtime.tty import terminal
 
         line = machine.terminal
         assert line is not None
         async with terminal.lent(line, self._kill):
-            self._job = machine.start(
-                command, directory=directory, environment=environment, user=user, terminal=TERMINAL
-            )
+            self._job = start(terminal=TERMINAL)
             status = await self._job.wait()
         return status
