@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
+import shutil
 import stat
 import subprocess
+import sys
 import uuid
 import zipfile
 from pathlib import Path
@@ -185,3 +188,23 @@ def test_wrong_words(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no number above 0" in message("fs:http://127.0.0.1:1/,block=x")
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
     assert message("fs:gs://x").endswith("the Python package 'gcsfs' is missing; pip install 'umlfs[gs]'")
+
+
+@pytest.mark.guest
+def test_a_root_from_a_web_server(tmp_path: Path) -> None:
+    """A listing, which tells no sizes, takes no pages from the program that runs."""
+    root = tmp_path / "root"
+    for name in ("bin", "dev", "etc", "proc", "run", "sys", "tmp"):
+        (root / name).mkdir(parents=True)
+    for name in ("sh", "ls", "wc", "tar"):
+        shutil.copy("/bin/busybox", root / "bin" / name)
+    size = os.path.getsize("/bin/busybox")
+    (root / "etc/word").write_text("here\n")
+    script = "ls /bin; ls -l /bin/sh; tar cf - -C /etc word | tar xOf -; wc -c </bin/ls"
+    with web_server(root) as (_, url):
+        words = [sys.executable, "-c", "from runtime.cli import main; main()", "run", "--root", f"fs:{url}/"]
+        done = subprocess.run([*words, "--", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    *names, listed, word, counted = done.stdout.splitlines()
+    assert names == ["ls", "sh", "tar", "wc"]
+    assert (listed.split()[4], word, counted) == (str(size), "here", str(size))

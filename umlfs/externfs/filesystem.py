@@ -511,7 +511,7 @@ class NodeFilesystem(Filesystem):
     async def _add(self, parent: Inode, name: bytes, node: Node, offset: int, add: DirSink, plus: bool) -> bool:
         """Offer one name; whether there was room for it."""
         entry = None
-        if plus:
+        if plus and node.listed:
             with contextlib.suppress(OSError):  # it vanished meanwhile, or is out of order; who looks it up is told
                 entry = await self._entry(parent, node)
         taken = add(name, offset, self._inodes.number(node), node.kind, entry)

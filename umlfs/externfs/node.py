@@ -57,6 +57,9 @@ class Node:
     """Permission bits, where `attributes` does not say otherwise."""
     valid_ns: int = 0
     """How long a name that led here, and the attributes, may be believed without asking again."""
+    listed: bool = True
+    """Whether a listing of its directory brings its attributes along. False where they are costly: then they are asked
+    for by who wants them."""
     early: int = 0
     """Bits that are left out of its inode number: those who copy a directory take the lowest numbers first."""
 

@@ -133,9 +133,16 @@ class RemoteFile(File):
     def key(self) -> Hashable:
         return self.path, "file"
 
+    @property
+    def listed(self) -> bool:  # type: ignore[override]
+        """A web server's listing tells no size: who wants to know it asks for this file."""
+        return _size(self._info) is not None
+
     async def attributes(self) -> Attributes:
         known = self._store.known(self.path)
-        self._info = known if known is not None else await trio.to_thread.run_sync(self._store.info, self.path)
+        if known is None or _size(known) is None:
+            known = await trio.to_thread.run_sync(lambda: self._store.info(self.path, fresh=True))
+        self._info = known
         return Attributes(_permissions(self._info, self._store.writable), _size(self._info) or 0, _mtime(self._info))
 
     def open(self, flags: int) -> Contents:
