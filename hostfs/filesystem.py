@@ -96,6 +96,7 @@ class HostFilesystem(Filesystem):
             writeback=not read_only_root and (cache is Cache.ALWAYS if writeback is None else writeback),
             shared=cache is not Cache.ALWAYS,
             locks=settings.locks,
+            direct_maps=cache is Cache.NEVER and not append,
         )
         self.handles = handles = Handles(resolver.descriptors, resolver.closer)
         self.locks = locks = Locks(settings, resolver.descriptors)

@@ -172,6 +172,8 @@ class Traits(NamedTuple):
     """The provider drops set-id bits and capabilities itself on chown, truncate, and writes that say so."""
     locks: bool = False
     """Locks are shared with others: `getlk`, `setlk` and `flock` are there. Else the consumer keeps them itself."""
+    direct_maps: bool = False
+    """What is `Opened.direct` may be mapped shared, where the consumer's kernel can; it is cached for that long."""
     posix_acl: bool = False
     """`system.posix_acl_*` attributes are stored, and the consumer's kernel enforces them. The `mode` of what is
     created is then not masked: the provider applies `umask`, or the directory's default list in its place."""

@@ -150,10 +150,36 @@ def test_a_database_that_is_shared_by_mapping(shared: Shared, me: Caller) -> Non
         base.execute("create table t (who, n)")
         base.commit()
         assert "lock" in guest.do(f"{insert} 1")
+        assert "OperationalError" in guest.do(f"{insert.replace('/g one', '/n one')} 1")
         assert base.execute("pragma integrity_check").fetchone() == ("ok",)
     assert guest.do(f"{insert} 9 && echo done") == "done\n"
     with closing(sqlite3.connect(host / "base")) as base:
         assert base.execute("select count(*) from t").fetchone() == (9,)
+
+
+MAPPER = """
+import mmap, os
+with open("/n/mapped", "r+b") as file:
+    try:
+        mapping = mmap.mmap(file.fileno(), 0)
+    except OSError as error:
+        print(error.strerror)
+    else:
+        mapping[:3] = b"new"
+        mapping.close()
+        os.fsync(file.fileno())
+        print("mapped")
+"""
+
+
+def test_a_shared_mapping_without_caches(shared: Shared, me: Caller) -> None:
+    """From Linux 6.6 on."""
+    host, guest = shared
+    (host / "mapped").write_text("old")
+    release = [int(part) for part in guest.do("uname -r").split(".")[:2]]
+    can = release >= [6, 6]
+    assert guest.do(shlex.join([str(me.python), "-c", MAPPER])) == ("mapped\n" if can else "No such device\n")
+    assert (host / "mapped").read_text() == ("new" if can else "old")
 
 
 def test_a_log_that_is_rotated_often(shared: Shared, long: bool) -> None:

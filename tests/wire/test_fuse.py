@@ -55,6 +55,16 @@ def test_headers_cut_short(size: int) -> None:
         wire.header([])
 
 
+def test_flags_beyond_32_bits() -> None:
+    """They are offered, and taken, in a field of their own, where INIT_EXT says so."""
+    offered = wire.INIT_IN.pack(7, 38, 4096, int(wire.Init.INIT_EXT)) + wire.INIT_IN_FLAGS2.pack(1 << 4)
+    flags = wire.init_in(offered)[3]
+    assert wire.Init.DIRECT_IO_ALLOW_MMAP in wire.Init(flags)
+    assert wire.init_in(offered[:16])[3] == wire.init_in(wire.INIT_IN.pack(7, 38, 4096, 0) + offered[16:])[3] | 1 << 30
+    fields = wire.INIT_OUT.unpack(wire.init_out(flags, 0, 0, 0, 0))
+    assert (fields[3], fields[-1]) == (1 << 30, 1 << 4)
+
+
 def test_bodies_have_a_limit() -> None:
     part = memoryview(bytes(wire.BODY_MAX // 2))
     assert len(wire.body([part, part])) == wire.BODY_MAX

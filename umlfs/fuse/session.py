@@ -174,7 +174,7 @@ class Session:
     # The mount --------------------------------------------------------------------------------
 
     async def _init(self, header: wire.Header, body: bytes) -> bytes:
-        major, minor, readahead, offered = wire.fields(wire.INIT_IN, body)
+        major, minor, readahead, offered = wire.init_in(body)
         if major > wire.MAJOR:
             return wire.init_again_out()
         if (major, minor) < (wire.MAJOR, wire.MINOR_MIN):
@@ -206,6 +206,8 @@ class Session:
             wanted |= Init.POSIX_LOCKS | Init.FLOCK_LOCKS
         if traits.kills_set_id:
             wanted |= Init.HANDLE_KILLPRIV_V2
+        if traits.direct_maps:
+            wanted |= Init.DIRECT_IO_ALLOW_MMAP
         if traits.posix_acl:
             wanted |= Init.POSIX_ACL | Init.DONT_MASK
         return wanted

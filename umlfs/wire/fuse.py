@@ -95,6 +95,8 @@ class Init(enum.IntFlag):
     HANDLE_KILLPRIV_V2 = 1 << 28
     SETXATTR_EXT = 1 << 29
     INIT_EXT = 1 << 30
+    DIRECT_IO_ALLOW_MMAP = 1 << 36
+    """From Linux 6.6 on."""
 
 
 FORGET_IN: Final = struct.Struct("<Q")
@@ -133,6 +135,8 @@ LOCK_FLOCK: Final = 1 << 0
 LOCK_OUT: Final = struct.Struct("<QQII")
 INTERRUPT_IN: Final = struct.Struct("<Q")
 INIT_IN: Final = struct.Struct("<IIII")
+INIT_IN_FLAGS2: Final = struct.Struct("<I")
+"""What follows, with INIT_EXT: the flags from 1 << 32 on."""
 
 _ATTR: Final = "QQQqqqIIIIIIIIII"
 ATTR_OUT: Final = struct.Struct("<QII" + _ATTR)
@@ -416,10 +420,19 @@ def init_again_out() -> bytes:
     return INIT_OUT.pack(MAJOR, MINOR, *bytes(9))
 
 
+def init_in(body: bytes) -> tuple[int, int, int, int]:
+    """INIT: major and minor version, the readahead, and the flags that are offered."""
+    major, minor, readahead, offered = fields(INIT_IN, body)
+    if offered & Init.INIT_EXT and len(body) >= INIT_IN.size + INIT_IN_FLAGS2.size:
+        offered |= INIT_IN_FLAGS2.unpack_from(body, INIT_IN.size)[0] << 32
+    return major, minor, readahead, offered
+
+
 def init_out(flags: int, max_readahead: int, max_write: int, max_pages: int, max_background: int) -> bytes:
     """The answer to INIT. Times have a granularity of one nanosecond."""
     threshold = max_background * 3 // 4
-    return INIT_OUT.pack(MAJOR, MINOR, max_readahead, flags, max_background, threshold, max_write, 1, max_pages, 0, 0)
+    low, high = flags & _U32, flags >> 32
+    return INIT_OUT.pack(MAJOR, MINOR, max_readahead, low, max_background, threshold, max_write, 1, max_pages, 0, high)
 
 
 def size_out(size: int) -> bytes:
