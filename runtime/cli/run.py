@@ -150,7 +150,7 @@ def command(
         options, words, parsing.directory(pwd), environment, user, timeout, prepared.key_of(options), on_terminal
     )
     why_not = "--gdb, --coverage, --dry-run or -v" if by_gdb or coverage is not None or dry_run or verbose else ""
-    it = replace(it, why_not_warm=why_not or prepared.why_not_warm(options, published=bool(publish)))
+    it = replace(it, warm=warm, why_not_warm=why_not or prepared.why_not_warm(options, published=bool(publish)))
     if _prepared is not None:
         _prepared.append(it)
         return 0
@@ -176,7 +176,7 @@ def command(
     run = foreground.Foreground(options, timeout, afterwards)
     with processes.for_machines():
         status = trio.run(lambda: run.run(words, **given))
-    if warm and not it.why_not_warm:
+    if warm is not None and not it.why_not_warm:
         _keep_warm(it, warm)
     return status
 

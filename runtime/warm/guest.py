@@ -21,7 +21,7 @@ from runtime.process import open_files
 from runtime.process.processes import for_machines
 from runtime.standby import worker
 from runtime.standby.loaded import Files, unchanged
-from runtime.warm.places import guest_path
+from runtime.warm.places import guest_path, prolong
 from umlfs.host.listening import unix_listener
 
 FORGET: Final = "echo 3 >/proc/sys/vm/drop_caches"
@@ -89,6 +89,8 @@ async def _stand(prepared: Prepared, commands: Commands, files: Files, lifeline:
         with client.connection:
             os.kill(machine.pid, signal.SIGCONT)
             status = await _serve(machine, client, commands)
+            if client.command.warm is not None:
+                prolong(prepared.key, client.command.warm)
             with contextlib.suppress(OSError):
                 client.connection.send(b"%d\n" % status, socket.MSG_NOSIGNAL)
 

@@ -34,9 +34,9 @@ WORD_MAX: Final = 64
 
 
 def keep(prepared: Prepared, commands: Commands, seconds: float) -> None:
-    """See to it that for `seconds` after the last command a guest stands for another like `prepared`. To be called
-    without an event loop. UmlError."""
-    if prolong(prepared.key, seconds):
+    """See to it that for `seconds` after the last command a guest stands for another like `prepared`; with 0, that none
+    does. To be called without an event loop. UmlError."""
+    if prolong(prepared.key, seconds) or not seconds:
         return
 
     prepared = prepared.absolute()
@@ -103,12 +103,15 @@ class _Keeper:
         try:
             while self.vain <= VAIN_MAX and unchanged(self.files):
                 watched = [self.listener.fileno(), standing.told]
-                seconds = None if end == inf else max(0.0, end - time.monotonic())
-                ready, _, _ = select.select(watched, [], [], seconds)
+                left = None if end == inf else max(0.0, end - time.monotonic())
+                ready, _, _ = select.select(watched, [], [], left)
                 if not ready:
                     break
                 if self.listener.fileno() in ready:
-                    end = max(end, time.monotonic() + self._prolonged())
+                    seconds = self._prolonged()
+                    if seconds == 0:
+                        break
+                    end = max(end, time.monotonic() + seconds)
                 if standing.told in ready:
                     word = os.read(standing.told, 1)
                     if word == STANDS:
@@ -129,7 +132,7 @@ class _Keeper:
             try:
                 return min(float(connection.recv(WORD_MAX)), SECONDS_MAX)
             except (OSError, ValueError):
-                return 0.0
+                return self.seconds
 
     def _boot(self) -> _Standing:
         lifeline, ours = os.pipe()

@@ -20,7 +20,7 @@ def guest_path(key: str, pid: int) -> Path:
 
 
 def prolong(key: str, seconds: float) -> bool:
-    """Have the keeper of such guests go on for `seconds` from now at least; False if there is none."""
+    """Have the keeper of such guests go on for `seconds` from now at least, or end, with 0; False if there is none."""
     path = keeper_path(key)
     if not finding.is_ours(str(path.parent)):
         return False

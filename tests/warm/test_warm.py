@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -32,24 +31,13 @@ def stand(caller: Caller) -> None:
 
 
 @contextlib.contextmanager
-def ended(caller: Caller) -> Iterator[None]:
-    """At the end the process that sees to guests is asked to end, as a person would, and leaves nothing."""
+def ended(caller: Caller, *options: str) -> Iterator[None]:
+    """At the end no guest with these options is to stand any more, and nothing is left."""
     try:
         yield
     finally:
-        end_keeper(caller)
+        caller.output("--warm=0", *options, "--", "true")
         assert eventually(lambda: not caller.left())
-
-
-def end_keeper(caller: Caller) -> None:
-    wanted = f"XDG_RUNTIME_DIR={caller.runtime}".encode()
-    found: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    (keeper,) = (pid for pid, parent in found.items() if parent not in found)
-    os.kill(keeper, signal.SIGTERM)
 
 
 def test_the_next_command(caller: Caller) -> None:
@@ -57,7 +45,7 @@ def test_the_next_command(caller: Caller) -> None:
     guest was booted, and leaves nothing to the one after it."""
     tree = caller.make("tree", {"old": "old", "gone": "", "etc/one": "1"})
     link = ("--mount", "/mnt=tree")
-    with ended(caller):
+    with ended(caller, *link):
         first = caller.output(WARM, *link, "--", "sh", "-c", f"ls {tree}/etc {tree}; cat {tree}/old; {AGE}")
         stand(caller)
         socket = standing(caller)

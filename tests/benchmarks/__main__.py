@@ -1,0 +1,114 @@
+"""All benchmarks, one after the other: a page of what they print, and a picture of the ratios.
+
+    python -m tests.benchmarks [-o DIRECTORY] [NAME...]
+
+Without names all of them, which takes an hour. They go to `benchmarks.md` and `benchmarks.png` in DIRECTORY (this one).
+A benchmark that fails, because the machine lacks its peer, is told of on the page, and makes the exit status 1. The
+picture needs matplotlib (`pip install '.[benchmarks]'`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from runtime.kernels.kernel import find_kernel
+from tests.benchmarks.ratios_in import Ratio, ratios
+
+HERE: Final = Path(__file__).parent
+TOOLS: Final = frozenset({"__init__", "__main__", "ratio", "ratios_in"})
+SECONDS: Final = 3600.0
+"""How long one may take."""
+ROW_INCHES: Final = 0.22
+
+
+def names() -> list[str]:
+    """Of all benchmarks."""
+    return sorted(path.stem for path in HERE.glob("*.py") if path.stem not in TOOLS)
+
+
+def run(name: str) -> tuple[int, str]:
+    """The exit status of one, and what it printed."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{name}"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL, "text": True}
+    try:
+        done = subprocess.run(command, cwd=HERE.parent.parent, check=False, timeout=SECONDS, process_group=0, **options)  # type: ignore[call-overload]
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+        return 1, f"{said}\nnot done within {SECONDS:g} s"
+    return done.returncode, done.stdout
+
+
+def machine() -> str:
+    """What it is measured on."""
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    host = os.uname()
+    kernel = find_kernel().version
+    return (
+        f"Guests' Linux {kernel}, host's Linux {host.release}, {os.cpu_count()} processors, load {load} at the start."
+    )
+
+
+def page(results: Mapping[str, tuple[int, str]], about: str, picture: str) -> str:
+    """The page, in Markdown."""
+    lines = ["# Benchmarks", "", about, ""]
+    if picture:
+        lines += [f"![Ratios to the peer; below 1 is ours]({picture})", ""]
+    for name, (status, output) in results.items():
+        failed = f"Failed with exit status {status}.\n\n" if status else ""
+        lines += [f"## {name}", "", f"{failed}```text", output.rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def draw(found: Mapping[str, Sequence[Ratio]], path: Path) -> None:
+    """The picture: a bar for each ratio, those below 1 to the left."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [(f"{name}: {ratio.name}", ratio.value) for name, each in found.items() for ratio in each][::-1]
+    figure, axes = plt.subplots(figsize=(9, 1 + ROW_INCHES * len(rows)), layout="constrained")
+    colours = ["tab:green" if value <= 1 else "tab:orange" for _, value in rows]
+    axes.barh([label for label, _ in rows], [value - 1 for _, value in rows], left=1, color=colours)
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("time, as a multiple of the peer's")
+    axes.tick_params(axis="y", labelsize=7)
+    axes.margins(y=0.01)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run them; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("-o", "--output", type=Path, default=Path())
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *names()])
+    given = parser.parse_args(words)
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no matplotlib for the picture: pip install '.[benchmarks]'", file=sys.stderr)
+        return 2
+    about = machine()
+    results: dict[str, tuple[int, str]] = {}
+    for name in given.names or names():
+        begin = time.monotonic()
+        results[name] = run(name)
+        print(f"{name}: status {results[name][0]}, {time.monotonic() - begin:.0f} s", flush=True)
+    found = {name: each for name, (_, output) in results.items() if (each := ratios(output))}
+    picture = "benchmarks.png" if found else ""
+    if found:
+        draw(found, given.output / picture)
+    (given.output / "benchmarks.md").write_text(page(results, about, picture))
+    return int(any(status for status, _ in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
