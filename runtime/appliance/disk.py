@@ -11,6 +11,7 @@ from runtime.appliance.part import Part
 from runtime.volumes import keys
 from runtime.volumes.find import MEMBERS, volumes
 from umlfs.block import BlockDevice
+from umlfs.blocks.partitions import Partition
 from umlfs.blocks.probe import PARTITIONED, probe
 from umlfs.blocks.slice import Slice
 from umlfs.filesystem import Filesystem
@@ -33,13 +34,17 @@ async def opened(source: Source, *, writable: bool = False) -> AsyncIterator[Fil
 
 
 async def parts(device: BlockDevice) -> list[Part]:
-    """The partitions of `device`; where it has none, the whole. OSError."""
+    """The partitions of `device`, those too of which the end is cut off; where it has none, the whole. OSError."""
     kind = await probe(device)
     if kind != PARTITIONED:
         return [Part(None, 0, device.size, kind)]
     found = []
-    for each in await partitions(device):
+    beyond: list[Partition] = []
+    for each in await partitions(device, beyond):
         found.append(Part(each.number, each.offset, each.length, await probe(Slice(device, each.offset, each.length))))
+    for each in beyond:
+        problem = f"it ends at byte {each.offset + each.length} of a disk of {device.size}, which was cut short"
+        found.append(Part(each.number, each.offset, 0, None, problem=problem))
     return found
 
 

@@ -25,7 +25,7 @@ class Part:
     device: BlockDevice | None = None
     """Of a volume: its blocks."""
     problem: str = ""
-    """Of a volume that cannot be used: why."""
+    """Of a volume or a partition that cannot be used: why."""
 
     @property
     def label(self) -> str:
@@ -58,9 +58,9 @@ def choose(word: str, found: list[Part], number: int | None) -> Part:
             raise UsageError(f"{word}: has several filesystems, in {what} {names}", f"name one: {example}")
         for each in found:
             if each.problem and not chosen:
-                raise UmlError(f"{word}:{each.name}: {each.problem}", None)
+                raise UmlError(f"{word}:{each.label}: {each.problem}", None)
     if chosen and chosen[0].problem:
-        raise UmlError(f"{word}:{chosen[0].name}: {chosen[0].problem}", None)
+        raise UmlError(f"{word}:{chosen[0].label}: {chosen[0].problem}", None)
     if not chosen or not chosen[0].mountable:
         what = f"{chosen[0].kind}" if chosen and chosen[0].kind else "nothing known"
         where = word if number is None else f"{word}:{number}"

@@ -21,6 +21,7 @@ from runtime.images.output import scratch_file
 from runtime.images.sink import Report
 from runtime.images.streams import failed
 from umlfs.blocks.raw import open_raw
+from umlfs.errors import UmlError
 from umlfs.host.programs import run_program
 
 _MIB: Final = 1 << 20
@@ -63,6 +64,8 @@ _KINDS: Final = {
     Format.EROFS: _Kind("mkfs.erofs", (), 16 * _MIB),
 }
 
+_NAME_MAX: Final = 255
+
 Fill = Callable[[Callable[[BinaryIO], None]], Awaitable[None]]
 
 
@@ -71,12 +74,23 @@ async def make(format_: Format, path: Path, settings: ext4.Settings, fill: Fill,
     kind = _KINDS[format_]
     program = find_program(kind.program)
     settings = replace(settings, size=max(settings.size, kind.least))
-    check = partial(_check_squashfs, report=report) if format_ is Format.SQUASHFS else None
+    check: Callable[[Member], None] | None = None
+    long: list[str] = []
+    if format_ is Format.SQUASHFS:
+        check = partial(_check_squashfs, report=report)
+    elif format_ is Format.EROFS:
+        check = partial(_note_long_name, long=long)
     with scratch_file(path.parent) as source:
         await fill(partial(writers.to_ext4, fd=source, settings=settings, report=report, check=check))
         _make_empty(path, settings.size)
         if format_ in _MAKE:
-            await _in_guest(source, path, _MAKE[format_])
+            try:
+                await _in_guest(source, path, _MAKE[format_])
+            except UmlError as error:
+                if not long:
+                    raise
+                what = f"{long[0]}: this mkfs.erofs may not take a name of {_NAME_MAX} bytes"
+                raise UmlError(what, "name another format", details=error.details) from error
             os.truncate(path, _size(format_, path))
         else:
             _run([program, *kind.options, str(path)])
@@ -89,6 +103,12 @@ def _check_squashfs(member: Member, report: Report) -> None:
         report.losses.add("access lists, of which a squashfs has none, are left out", show(member.path))
     if member.mtime_ns % 10**9:
         report.losses.add("times lose their nanoseconds, of which a squashfs has none", "")
+
+
+def _note_long_name(member: Member, long: list[str]) -> None:
+    """Names as long as they may be, over which mkfs.erofs 1.5 fails without a word of why."""
+    if member.path and len(member.path[-1]) == _NAME_MAX and not long:
+        long.append(show(member.path))
 
 
 async def _in_guest(source: int, path: Path, script: str) -> None:

@@ -40,6 +40,8 @@ async def extract(disk: Path, name: str, number: int, made: Path, progress: Tick
         if part is None:
             there = [each for each in found if each.number is not None]
             raise UsageError(f"{name}: no partition {number}", f"there is {describe(there)}")
+        if part.problem:
+            raise UmlError(f"{name}:{number}: {part.problem}", "fetch it again")
         await trio.to_thread.run_sync(_copy, file.fileno(), part, made, ticking(progress))
     except OSError as error:
         raise UmlError(f"{name}: {error.strerror}", None) from error

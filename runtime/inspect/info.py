@@ -77,7 +77,7 @@ async def image_info(source: Source) -> ImageInfo:
 
 async def _part(device: BlockDevice, part: Part) -> PartInfo:
     if part.problem:
-        return PartInfo(None, 0, 0, None, trouble=part.problem, volume=part.name)
+        return PartInfo(part.number, part.offset, 0, None, trouble=part.problem, volume=part.name or None)
     label = await label_of(part.of(device), part.kind)
     return PartInfo(part.number, part.offset, part.size, part.kind, label.label, label.uuid, volume=part.name or None)
 

@@ -15,10 +15,12 @@ MIB = 1 << 20
 SIZE = 64 * MIB
 
 
-def partitions(image: bytes | bytearray, size: int | None = None) -> list[Partition]:
+def partitions(
+    image: bytes | bytearray, size: int | None = None, beyond: list[Partition] | None = None
+) -> list[Partition]:
     """Drive the reader over an image, and check that it asks for nothing outside."""
     size = len(image) if size is None else size
-    reader = read_table(size)
+    reader = read_table(size, beyond)
     try:
         offset, length = next(reader)
         for _ in range(10_000):
@@ -142,3 +144,10 @@ def test_any_chain(entries: list[tuple[int, int, int]], data: st.DataObject) -> 
         image[sector * 512 : (sector + 1) * 512] = mbr(*links)
     for one in partitions(image):
         assert one.offset + one.length <= len(image)
+
+
+def test_what_was_cut_off_is_told() -> None:
+    image = gpt([(2048, 4095), (4096, 90_000)])
+    beyond: list[Partition] = []
+    assert [each.number for each in partitions(image[: 4 * MIB], beyond=beyond)] == [1]
+    assert [(each.number, each.offset) for each in beyond] == [(2, 4096 * SECTOR)]

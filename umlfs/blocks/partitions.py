@@ -44,8 +44,10 @@ Reader = Generator[tuple[int, int], bytes, list[Partition]]
 """Yields the (offset, length) it wants to see, within the device, is sent those bytes, and returns the partitions."""
 
 
-def read_table(size: int) -> Reader:
-    """The partitions of a device of `size` bytes, by number; none if it has no table that makes sense."""
+def read_table(size: int, beyond: list[Partition] | None = None) -> Reader:
+    """The partitions of a device of `size` bytes, by number; none if it has no table that makes sense. Those that lead
+    beyond its end are added to `beyond`."""
+    beyond = beyond if beyond is not None else []
     if size < 2 * SECTOR:
         return []
     first = yield 0, SECTOR
@@ -53,21 +55,24 @@ def read_table(size: int) -> Reader:
         return []
     entries = _mbr_entries(first)
     if any(kind == _PROTECTIVE for kind, _, _ in entries):
-        return (yield from _read_gpt(size))
+        return (yield from _read_gpt(size, beyond))
     found = []
     for number, (kind, start, count) in enumerate(entries, 1):
         if kind in _EXTENDED:
-            found += yield from _read_logical(size, start, count)
+            found += yield from _read_logical(size, start, count, beyond)
         elif kind:
-            found += _within(size, number, start * SECTOR, count * SECTOR)
+            found += _within(size, Partition(number, start * SECTOR, count * SECTOR), beyond)
     return sorted(found, key=lambda partition: partition.number)
 
 
-def _within(size: int, number: int, offset: int, length: int) -> list[Partition]:
+def _within(size: int, found: Partition, beyond: list[Partition]) -> list[Partition]:
     """The partition, if it is one that lies within the device and leaves its table alone."""
-    if offset < SECTOR or length <= 0 or offset + length > size:
+    if found.offset < SECTOR or found.length <= 0:
         return []
-    return [Partition(number, offset, length)]
+    if found.offset + found.length > size:
+        beyond.append(found)
+        return []
+    return [found]
 
 
 def _mbr_entries(sector: bytes) -> list[tuple[int, int, int]]:
@@ -80,7 +85,7 @@ def _mbr_entries(sector: bytes) -> list[tuple[int, int, int]]:
     return found
 
 
-def _read_logical(size: int, base: int, count: int) -> Reader:
+def _read_logical(size: int, base: int, count: int, beyond: list[Partition]) -> Reader:
     """The partitions within an extended one: a chain of sectors, each telling of one and of where the next is."""
     found: list[Partition] = []
     seen: set[int] = set()
@@ -92,7 +97,7 @@ def _read_logical(size: int, base: int, count: int) -> Reader:
             break
         kind, start, length = entries[0]
         if kind and kind not in _EXTENDED:
-            found += _within(size, 5 + len(found), (at + start) * SECTOR, length * SECTOR)
+            found += _within(size, Partition(5 + len(found), (at + start) * SECTOR, length * SECTOR), beyond)
         kind, start, _ = entries[1]
         if kind not in _EXTENDED:
             break
@@ -103,7 +108,7 @@ def _read_logical(size: int, base: int, count: int) -> Reader:
 # GPT ------------------------------------------------------------------------------------------
 
 
-def _read_gpt(size: int) -> Reader:
+def _read_gpt(size: int, beyond: list[Partition]) -> Reader:
     """By the header at the beginning, else by the one at the end, for each size that a block may have."""
     for block in GPT_SECTORS:
         for at in (block, (size // block - 1) * block):
@@ -117,7 +122,7 @@ def _read_gpt(size: int) -> Reader:
                 continue
             entries = yield place * block, count * width
             if zlib.crc32(entries) == checksum:
-                return _gpt_partitions(size, block, entries, width)
+                return _gpt_partitions(size, block, entries, width, beyond)
     return []
 
 
@@ -134,10 +139,10 @@ def _gpt_header(sector: bytes, at: int) -> tuple[int, int, int, int] | None:
     return place, count, width, entries
 
 
-def _gpt_partitions(size: int, block: int, entries: bytes, width: int) -> list[Partition]:
+def _gpt_partitions(size: int, block: int, entries: bytes, width: int, beyond: list[Partition]) -> list[Partition]:
     found = []
     for index in range(len(entries) // width):
         kind, _, first, last, _, _ = _GPT_ENTRY.unpack_from(entries, index * width)
         if kind != _EMPTY:
-            found += _within(size, index + 1, first * block, (last + 1 - first) * block)
+            found += _within(size, Partition(index + 1, first * block, (last + 1 - first) * block), beyond)
     return found

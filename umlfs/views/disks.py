@@ -52,9 +52,10 @@ def _error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-async def partitions(device: BlockDevice) -> list[Partition]:
-    """The partitions of `device`, by number. OSError if it cannot be read."""
-    reader = read_table(device.size)
+async def partitions(device: BlockDevice, beyond: list[Partition] | None = None) -> list[Partition]:
+    """The partitions of `device`, by number; those that lead beyond its end go to `beyond`. OSError if it cannot be
+    read."""
+    reader = read_table(device.size, beyond)
     try:
         offset, length = next(reader)
         while True:
