@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import fcntl
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from umlfs.errors import UsageError
@@ -39,7 +39,6 @@ NEEDS_HOST: Final = frozenset({"raw", "hybrid", "gre", "l2tpv3", "vde"})
 """Transports that open something of the host's network, which a jailed kernel has none of."""
 FIRST_DESCRIPTOR: Final = 3
 """Those before are the standard streams."""
-CARDS: Final = Path("/sys/class/net")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +91,21 @@ def _check_card(word: str, transport: str, options: dict[str, str]) -> None:
         return
     if name is None:
         raise UsageError(f"{word}: no ifname=", "name the host's interface: ifname=tap0")
-    if not (CARDS / name).exists():
+    if not _is_there(name):
         mend = (
             f"sudo ip tuntap add {name} mode tap user $USER"
             if transport == "tap"
             else "'ip link' lists those there are"
         )
         raise UsageError(f"{word}: this host has no interface {name}", mend)
+
+
+def _is_there(name: str) -> bool:
+    """Whether this process's network has an interface of that name; a mounted /sys may show another's."""
+    try:
+        return socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
 
 
 def inherited(word: str) -> int:
