@@ -39,6 +39,15 @@ NO_REBOOT: Final = "noreboot"
 """Has a kernel that is to start again end instead, so that it does not do so with devices that we are closing."""
 
 
+def _with_filters(words: Sequence[str], directory: Path, look_only: bool) -> Sequence[str]:
+    """The kernel's words, with files in the place of filters that are written out. UsageError."""
+    if not any("bpffile=" in word for word in words):
+        return words
+    from runtime.network import filters  # few machines have any
+
+    return filters.filed(words, directory, look_only=look_only)
+
+
 def _common_arguments(memory: int, directory: Path, own: Path) -> list[str]:
     """What every kernel is told, devices apart; what it makes by itself goes to the directory `own`."""
     return [
@@ -91,7 +100,7 @@ async def equip(
     if options.memory >= GIVES_BACK and options.init is not None and has_module(kernel, BALLOON_MODULE):
         equipment.add_balloon()
     _check_devices(equipment)
-    equipment.arguments += options.arguments
+    equipment.arguments += _with_filters(options.arguments, directory, look_only)
     if not look_only and any(word.startswith("iomem=") for word in options.arguments):
         from runtime.machine import shared_memory
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from runtime.network import filters
 from umlfs.errors import UsageError
 
 PAIRS_MAX: Final = 20
@@ -61,7 +62,7 @@ def parse(word: str, *, jailed: bool) -> Vector:
     assert found is not None
     pairs = [part.partition("=") for part in found[2].split(",")]
     for name, equals, value in pairs:
-        if not equals or not name or not value or ("=" in value and name != "vnl"):
+        if not equals or not name or not value or ("=" in value and name not in ("vnl", filters.OPTION)):
             raise UsageError(
                 f"{word}: '{name}{equals}{value}' is not of the form NAME=VALUE", "the kernel would drop it"
             )
@@ -82,6 +83,8 @@ def parse(word: str, *, jailed: bool) -> Vector:
     if jailed and transport in NEEDS_HOST:
         raise UsageError(f"{word}: {transport} needs this host's network, and the kernel is jailed", "add --jail=off")
     _check_card(word, transport, options)
+    if filters.OPTION in options:
+        filters.check(word, options[filters.OPTION])
     return Vector(int(found[1]), transport, options)
 
 

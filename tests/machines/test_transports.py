@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_every_transport(me: Household) -> None:
             f"vec1:{L2TP},srcport=1702,dstport=1701,rx_cookie=2,tx_cookie=1,rx_session=2,tx_session=1",
             "vec2:transport=gre,src=127.0.0.1,dst=127.0.0.2,rx_key=7,tx_key=8",
             "vec3:transport=gre,src=127.0.0.2,dst=127.0.0.1,rx_key=8,tx_key=7",
-            "vec4:transport=raw,ifname=h0,gro=1",
+            "vec4:transport=raw,ifname=h0,gro=1,bpffile=arp or icmp",
             "vec5:transport=hybrid,ifname=y0,gro=1",
             *(f"eth{number}=mcast,,239.192.168.1,1102,1" for number in (0, 1)),
             *("eth2=ucast,,127.0.0.1,1200,1201", "eth3=ucast,,127.0.0.1,1201,1200"),
@@ -83,4 +84,9 @@ def test_every_transport(me: Household) -> None:
         script += "".join(ASK.format(f"10.50.{number}.2") for number in range(len(pairs)))
         script += ASK.format("10.60.0.1") + ASK.format("10.61.0.1")
         assert me.ok("exec", "it", "--", "sh", "-c", script).split() == ["yes"] * (len(pairs) + 2)
+        counts = ["sh", "-c", "grep ^Udp: /proc/net/snmp"]
+        before = me.ok("exec", "it", "--", *counts)
+        send = "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('10.60.0.2', 9))"
+        subprocess.run([*inside, sys.executable, "-W", "ignore", "-c", send], check=True)
+        assert me.ok("exec", "it", "--", *counts) == before  # the filter let it not in
         me.ok("halt", "it")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from runtime.machines.description import Description
 from runtime.machines.options import card_remarks
-from runtime.network import legacy, vector
+from runtime.network import filters, legacy, vector
 from runtime.network.legacy import Daemon, Tap
 from runtime.network.slirp import Slirp
 from umlfs.errors import UsageError
@@ -107,3 +108,19 @@ def test_a_descriptor_must_have_been_given() -> None:
     for text in ("0", "2", "x", "99999999999999999999"):
         with pytest.raises(UsageError):
             vector.inherited(f"vec0:transport=fd,fd={text}")
+
+
+def test_a_filter_is_compiled(tmp_path: Path) -> None:
+    word = "vec0:transport=raw,ifname=lo,gro=1,bpffile=tcp port 80 and len >= 60"
+    card = vector.parse(word, jailed=False)
+    assert card.options["bpffile"] == "tcp port 80 and len >= 60"
+    assert filters.filed(["x=1", word], tmp_path, look_only=False) == [
+        "x=1",
+        f"vec0:transport=raw,ifname=lo,gro=1,bpffile={tmp_path}/filter1",
+    ]
+    assert (tmp_path / "filter1").read_bytes()[:8] == bytes.fromhex("280000000c000000")  # ldh [12]
+    existing = f"vec0:transport=raw,ifname=lo,bpffile={tmp_path}/filter1"
+    assert filters.filed([existing], tmp_path, look_only=False) == [existing]
+    for value, what in (("tcp prot 80", "syntax error"), (f"{tmp_path}/nothing", "cannot be read")):
+        with pytest.raises(UsageError, match=what):
+            vector.parse(f"vec0:transport=raw,ifname=lo,bpffile={value}", jailed=False)
