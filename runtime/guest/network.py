@@ -35,7 +35,7 @@ class Card(NamedTuple):
             set_up = f'ip link set "$card" name {self.name} up'
             same = f'[ "$card" = {self.name} ] && ip link set {self.name} up || {set_up}'
             return [*find, same, *self.addressing()]
-        return [f"ip link set {path} name {self.name} up", *self.addressing()]
+        return [f"ip link set {path} name {self.name} up || come_up {self.name}", *self.addressing()]
 
     def addressing(self) -> list[str]:
         """The commands that give it addresses and routes."""
@@ -91,10 +91,22 @@ class Network(NamedTuple):
         )
 
 
+COME_UP: Final = """\
+come_up() {
+    tries=0
+    until ip link set "$1" up; do
+        [ $((tries += 1)) -lt 200 ] || return 1
+        sleep 0.05
+    done
+}
+"""
+"""What a card goes by is started while the kernel boots, and mostly before the guest comes so far."""
+
+
 def setup_script(network: Network, errors: str, *, overlay: bool) -> str:
     """For the initramfs, where the root is at /root: sets up the cards and, where that changes nothing but an overlay,
     the resolver. A card that cannot be set up ends the boot."""
-    lines = []
+    lines = [COME_UP.rstrip()] if network.cards else []
     for card in network.cards:
         if not card.lines():
             continue

@@ -309,7 +309,6 @@ class Machine:
             if heard and options.on_notification:
                 nursery.start_soon(self._tell, heard, options.on_notification)
                 equipment.arguments.append(f"mconsole=notify:{directory / NOTIFY}")
-            await self.networking.ready()
             self._start_kernel(stack, nursery, kernel, keeper, equipment, memory)
             if heard:
                 heard.sender = self._uid
@@ -319,6 +318,7 @@ class Machine:
             if equipment.announcing is not None:
                 nursery.start_soon(equipment.announcing.run)
             nursery.start_soon(self._hang_up_at_the_end, watch, self.mconsole.parent)
+            await self.networking.ready()  # the guest looks for them later
             await self._wait_until_ready()
             if self.has_agent:
                 await self.networking.settled()

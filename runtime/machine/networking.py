@@ -97,7 +97,7 @@ class Networking:
         return [number for attachment in self._each for number in attachment.gear.descriptors]
 
     async def ready(self) -> None:
-        """Wait until a kernel finds all of its networks. UmlError if that does not come."""
+        """Wait until a guest finds all of its networks. UmlError if that does not come."""
         for attachment in self._each:
             await attachment.ready()
 

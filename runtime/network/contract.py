@@ -40,7 +40,7 @@ class Attachment(Protocol):
     """One card of one machine on its network, for as long as the machine runs."""
 
     async def ready(self) -> None:
-        """Wait until a kernel that is started now finds its network. UmlError if that does not come."""
+        """Wait until a guest, whose kernel boots meanwhile, finds its network. UmlError if that does not come."""
 
     async def settled(self) -> None:
         """Wait until all is there that a guest which is up finds: its published ports. UmlError."""

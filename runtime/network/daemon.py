@@ -100,6 +100,8 @@ class Daemon:
     async def _furnish(self, keeper: Keeper, nursery: trio.Nursery) -> None:
         """All that a machine finds on the network."""
         lab = self.lab
+        if lab.engine == labs.BRIDGED:
+            labs.require_bridge()
         if lab.wants_bridge and not lacking():
             self.bridge = bridge = Bridge(keeper, lab.mtu, f"{lab.address(labs.BRIDGE)}/{lab.network.prefixlen}")
             await bridge.start()

@@ -117,10 +117,20 @@ def create(name: str, subnet: str | None, *, internal: bool, isolated: bool, mtu
         raise UsageError("--internal and --isolated: its machines could reach nobody", "leave out one of them")
     if isolated and engine == BRIDGED:
         raise UsageError("--isolated and --engine bridge: a bridge sees no names that are another's", "leave out one")
+    if engine == BRIDGED:
+        require_bridge()
     lab = Lab(name, _subnet(subnet), internal, isolated, _mtu(mtu), engine)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_new(str(path / DESCRIPTION), json.dumps(asdict(lab)).encode())
     return lab
+
+
+def require_bridge() -> None:
+    """UmlError if this host lacks what a network on a bridge needs."""
+    from runtime.network.bridge import lacking  # it needs what few commands do
+
+    if why := lacking():
+        raise UmlError(f"--engine bridge: {why}", "mend that, or use --engine switch")
 
 
 def _mtu(mtu: int) -> int:

@@ -158,6 +158,24 @@ def test_a_way_out(ordinary: Household) -> None:
     uml.ok("net", "rm", "lab")
 
 
+@pytest.mark.slow
+@pytest.mark.guest
+@pytest.mark.parametrize("engine", lab.ENGINES[1:])
+def test_twenty_machines(me: Household, engine: str) -> None:
+    """Each reaches each by its name, once the last is up."""
+    uml, names = me, [f"m{number}" for number in range(20)]
+    uml.ok("net", "create", "lab", "--internal", "--engine", engine)
+    for name in names:
+        uml.ok("boot", "-d", "--name", name, "--init", "", "--net", "lab", "mem=48M")
+    asks = f"for name in {' '.join(names)}; do busybox ping -c 3 -W 5 $name.lab >/dev/null || echo $name; done"
+    for name in names:
+        assert uml.ok("exec", name, "--", "sh", "-c", asks) == ""
+    for name in names:
+        uml.ok("halt", name)
+    assert eventually(lambda: json.loads(uml.ok("net", "inspect", "lab"))["ports"] == [])
+    uml.ok("net", "rm", "lab")
+
+
 @contextlib.contextmanager
 def running(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A command that goes on until the context ends."""
