@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 import trio
 
 from runtime.appliance.part import Part
-from runtime.volumes import keys
-from runtime.volumes.find import MEMBERS, volumes
 from umlfs.block import BlockDevice
 from umlfs.blocks.partitions import Partition
 from umlfs.blocks.probe import PARTITIONED, probe
@@ -50,6 +48,9 @@ async def parts(device: BlockDevice) -> list[Part]:
 
 async def parts_and_volumes(device: BlockDevice) -> list[Part]:
     """The partitions, and the volumes of LVM, LUKS and MD on them; both stay the device's. OSError, UmlError."""
+    from runtime.volumes import keys  # a directory has none, and they take a while to load
+    from runtime.volumes.find import MEMBERS, volumes
+
     found = await parts(device)
     if not any(part.kind in MEMBERS for part in found):
         return found

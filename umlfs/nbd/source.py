@@ -6,15 +6,17 @@ The URIs are defined in https://github.com/NetworkBlockDevice/nbd/blob/master/do
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import trio
 
 from umlfs.block import BlockDevice
 from umlfs.errors import UsageError
-from umlfs.nbd.client import TIMEOUT_SECONDS, Connect, NbdDevice
 from umlfs.sources import OpenOptions, SourceKind, refuse_options
+
+if TYPE_CHECKING:  # every kind is asked what it makes of a file, and a client takes a while to load
+    from umlfs.nbd.client import Connect
 
 DEFAULT_PORT: Final = 10809
 
@@ -30,6 +32,8 @@ class _Kind(SourceKind):
 
     async def open(self, argument: str, options: OpenOptions) -> BlockDevice:
         """Connect to the server. The option `timeout` is how many seconds it may owe a reply (60)."""
+        from umlfs.nbd.client import NbdDevice
+
         uri = f"{self.scheme}:{argument}"
         if options.sync:
             raise UsageError(f"{uri}: a server decides itself when a write is durable", "leave out flag s")
@@ -75,6 +79,8 @@ class _Unix(_Kind):
 
 
 def _timeout(options: OpenOptions) -> float:
+    from umlfs.nbd.client import TIMEOUT_SECONDS
+
     refuse_options("an NBD source", options, ("timeout",))
     text = options.extra.get("timeout", str(TIMEOUT_SECONDS))
     try:
