@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
+from runtime.guest.initramfs import find_busybox
 from tests.machines.household import Household
 
 pytestmark = [pytest.mark.guest, pytest.mark.kernels]
@@ -42,3 +46,21 @@ def test_a_guest_that_does_not_do_it(me: Household) -> None:
     assert line.startswith("the guest did not halt within 1 s")
     assert line.endswith(": ended by force; what it had not written is lost")
     assert me.ps() == []
+
+
+def test_a_root_with_busybox_alone(me: Household) -> None:
+    """Its init is told by signals: there need be no program for it."""
+    for name in ("bin", "sbin", "dev", "proc", "sys", "run", "tmp", "etc"):
+        (me.home / "root" / name).mkdir(parents=True)
+    shutil.copyfile(find_busybox(), me.home / "root/bin/busybox")
+    (me.home / "root/bin/busybox").chmod(0o755)
+    (me.home / "root/sbin/init").symlink_to("../bin/busybox")
+    (me.home / "root/etc/inittab").write_text("::respawn:/bin/busybox sleep 1000\n")
+    me.ok("boot", "-d", "--wait", "umid=it", "mem=64M", "--root", "root")
+    assert me.ok("halt", "it") == ""
+    (ended,) = json.loads(me.ok("ps", "-a", "--json"))
+    assert (ended["state"], ended["how"]) == ("ended", "")
+    me.ok("boot", "-d", "umid=it", "mem=64M", "--root", "root", "init=/bin/busybox", "sleep", "1000")
+    status, line = me.error("halt", "it")
+    assert (status, line.partition(": ")[0]) == (1, "the guest has no program for it")
+    assert line.endswith("ended by force; what it had not written is lost")
