@@ -54,6 +54,7 @@ COMMANDS = {
     "mconsole": "runtime.cli.mconsole",
     "mkdir": "runtime.cli.mkdir",
     "mount": "runtime.cli.mount",
+    "move": "runtime.cli.move",
     "mv": "runtime.cli.mv",
     "net": "runtime.cli.net",
     "proxy": "runtime.cli.proxy",
