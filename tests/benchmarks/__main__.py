@@ -79,6 +79,8 @@ def draw(found: Mapping[str, Sequence[Ratio]], path: Path) -> None:
     colours = ["tab:green" if value <= 1 else "tab:orange" for _, value in rows]
     axes.barh([label for label, _ in rows], [value - 1 for _, value in rows], left=1, color=colours)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("time, as a multiple of the peer's")
     axes.tick_params(axis="y", labelsize=7)
