@@ -119,9 +119,9 @@ async def measure(contestants: dict[str, Contestant]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def network() -> AsyncIterator[Member]:
-    name = f"bench{os.getpid()}"
-    lab.create(name, None, internal=True, isolated=False, mtu=9000)
+async def network(engine: str) -> AsyncIterator[Member]:
+    name = f"{engine}{os.getpid()}"
+    lab.create(name, None, internal=True, isolated=False, mtu=9000, engine=engine)
     try:
         yield Member(name)
     finally:
@@ -144,10 +144,11 @@ async def main(kernel: str | None) -> None:
         )
         debians, own = directory / "debians", directory / "own"
         with switch([needs.program("uml_switch")], debians), switch(OURS, own):
-            async with network() as member:
+            async with network(lab.BRIDGED) as bridged, network(lab.SWITCHED) as switched:
                 await measure(
                     {
-                        "guest to guest, uml net": lambda: between(kernel, member),
+                        "guest to guest, uml net on a bridge": lambda: between(kernel, bridged),
+                        "guest to guest, uml net on our switch": lambda: between(kernel, switched),
                         "guest to guest, our uml_switch": lambda: between(kernel, Daemon(0, "", str(own)), "10.9.0."),
                         "guest to guest, Debian's uml_switch": lambda: between(
                             kernel, Daemon(0, "", str(debians)), "10.9.0."
