@@ -52,10 +52,21 @@ test "$before" = "$(mounts)" || echo "mounts are left"
 WITHOUT_NAMESPACES = "without namespaces (this process may not make them: {}); without root (it needs namespaces)"
 
 
-def layers(*before: str, python: Path = Path(sys.executable), path: Sequence[Path] = (ROOT,)) -> str:
+AS_ON_UBUNTU = """
+from runtime.jail import plan
+
+namespaces = plan.CLONE_NEWUSER | plan.NAMESPACES
+plan.Plan._namespaces = lambda self: iter(("layer", "namespaces", "", "unshare", namespaces, "map", -1, -1))
+"""
+"""AppArmor lets an ordinary user make a user namespace, and then forbids its map, as the kernel does for another's."""
+
+
+def layers(
+    *before: str, python: Path = Path(sys.executable), path: Sequence[Path] = (ROOT,), script: str = SCRIPT
+) -> str:
     """What the jail of a guest has that is booted by way of the command `before`, but for control groups, which a
     host has or has not."""
-    command = [*before, str(python), "-P", "-c", SCRIPT]
+    command = [*before, str(python), "-P", "-c", script]
     environment = {**os.environ, "PYTHONPATH": ":".join(map(str, path))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -126,6 +137,15 @@ def test_no_user_namespaces(namespace: int, user: OrdinaryUser) -> None:
         expected = WITHOUT_NAMESPACES.format("No space left on device")
         found = layers(*enter, *become, python=user.python, path=user.path)
         assert found == f"auto: limits, privileges, user, landlock, seccomp; {expected}"
+
+
+def test_user_namespaces_without_a_map(user: OrdinaryUser) -> None:
+    before = user.command("PYTHONPATH=" + ":".join(map(str, user.path)))
+    found = layers(*before, python=user.python, path=user.path, script=AS_ON_UBUNTU + SCRIPT)
+    expected = (
+        "without namespaces (this process may not map its user: Invalid argument); without root (it needs namespaces)"
+    )
+    assert found == f"auto: limits, privileges, user, landlock, seccomp; {expected}"
 
 
 def test_root_of_a_user_namespace() -> None:
