@@ -14,7 +14,10 @@ PS = [sys.executable, "-c", "from runtime.cli import main; main()", "ps"]
 def test_a_terminal_sees_looks_until_interrupted(tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     try:
-        command, environment = [*PS, "--watch", "-d", "0.2", "--uml-dir", tmp_path], {**os.environ, "TERM": "xterm"}
+        command, environment = (
+            [*PS, "--watch", "-d", "0.2", "--uml-dir", str(tmp_path)],
+            {**os.environ, "TERM": "xterm"},
+        )
         with subprocess.Popen(command, stdout=theirs, env=environment) as process:
             os.close(theirs)
             seen = b""

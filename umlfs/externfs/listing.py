@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Final
 
 import trio
@@ -77,9 +77,10 @@ class Listing:
         """Let go of the generator."""
         items, self._items = self._items, None
         if items is not None and not self._at_once:
-            closing = getattr(items, "aclose", None) or getattr(items, "close", None)
-            if closing is not None:
-                await self._calls(closing)
+            if hasattr(items, "aclose"):
+                await self._calls(_end, items)
+            elif hasattr(items, "close"):
+                await self._calls(items.close)
 
     async def _rewind(self) -> None:
         await self.close()
@@ -125,3 +126,7 @@ async def search(calls: Calls, directory: Directory, name: str) -> Node:
         if found == name:
             return node
     raise failure(errno.ENOENT)
+
+
+async def _end(items: AsyncGenerator[Child, None]) -> None:
+    await items.aclose()  # which by itself is no coroutine function

@@ -61,31 +61,40 @@ def _text(data: bytes) -> str:
     return data.decode(errors="surrogateescape")
 
 
+def _unusable(path: str, error: sqlite3.Error) -> UmlError:
+    return UmlError(f"sql:{path}: {error}", "name an SQLite database that you may open")
+
+
 class SqliteDatabase(Database):
     """A file, opened for reading alone unless `writable`."""
 
     def __init__(self, path: str, *, writable: bool, time_limit: float) -> None:
         import sqlite_utils
 
+        self._path = path
         self._uri = f"file:{percent(path)}?mode={'rw' if writable else 'ro'}"
         self._time_limit = time_limit
         if not Path(path).is_file():
             raise UsageError(f"sql:{path}: no such file", "name a database that is there; sqlite3 FILE makes one")
+        self._connection = self._connect()
         try:
-            self._connection = self._connect()
             self._utils = sqlite_utils.Database(self._connection, execute_plugins=False)
             self._connection.execute("PRAGMA foreign_keys = ON")
             (mode,) = self._connection.execute("PRAGMA journal_mode").fetchone()
             self._write_ahead = mode == "wal"
             """Readers do not keep writers waiting."""
         except sqlite3.Error as error:
-            raise UmlError(f"sql:{path}: {error}", "name an SQLite database that you may open") from None
+            self._connection.close()
+            raise _unusable(path, error) from None
         self._lock = threading.RLock()
         self._tables: dict[str, Table] = {}
         self._read_at = 0.0
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False, isolation_level=None, timeout=5)
+        try:
+            connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False, isolation_level=None, timeout=5)
+        except sqlite3.Error as error:
+            raise _unusable(self._path, error) from None
         connection.text_factory = _text
         return connection
 
