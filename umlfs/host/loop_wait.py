@@ -45,17 +45,16 @@ class LoopWait:
         if runner is None or runner.runq:
             return Outcome.OTHERS
         until = runner.clock.deadline_to_sleep_time(runner.deadlines.next_deadline())
+        at_the_end = Outcome.TIMEOUT
         if until < seconds:
-            if until <= 0:
-                return Outcome.OTHERS
-            seconds = until
+            seconds, at_the_end = max(until, 0), Outcome.OTHERS
         _POLLED.pack_into(
             self._polled, 0, descriptor, select.POLLIN, 0, runner.io_manager._epoll.fileno(), select.POLLIN, 0
         )
         _TIME.pack_into(self._time, 0, *divmod(int(seconds * 1e9), 1_000_000_000))
         polled, time = self._addresses
         if _ppoll(polled, 2, time, None) == 0:
-            return Outcome.TIMEOUT
+            return at_the_end
         _, _, ours, _, _, others = _POLLED.unpack(self._polled)
         return Outcome.READY if ours and not others else Outcome.OTHERS
 

@@ -177,30 +177,27 @@ class Vring:
 
     async def _kicked(self, kick: int) -> None:
         """Wait for a kick, and remind the guest once if none comes."""
+        if self._resumed:  # let those run who were woken together with us
+            self._resumed = False
+            await trio.lowlevel.checkpoint()
         if self._unsure:
             if await self._came(kick, REMIND_SECONDS):
                 return
             self._interrupt()
             self._unsure = False
-        if not await self._came(kick, PATIENCE_SECONDS):
+        if self._wait.wait(kick, PATIENCE_SECONDS) is not Outcome.READY:
             await trio.lowlevel.wait_readable(kick)
             self._resumed = True
 
     async def _came(self, kick: int, seconds: float) -> bool:
         """Whether a kick comes within that time."""
-        ends = _clock() + seconds
-        while (left := ends - _clock()) > 0:
-            if self._resumed:  # let those run who were woken together with us
-                self._resumed = False
-                await trio.lowlevel.checkpoint()
-            outcome = self._wait.wait(kick, left)
-            if outcome is Outcome.READY:
-                return True
-            if outcome is Outcome.TIMEOUT:
-                return False
-            await trio.lowlevel.checkpoint()
+        outcome = self._wait.wait(kick, seconds)
+        if outcome is Outcome.OTHERS:  # not for us to wait: trio does, for all
             self._resumed = True
-        return False
+            with trio.move_on_after(seconds):
+                await trio.lowlevel.wait_readable(kick)
+                return True
+        return outcome is Outcome.READY
 
     async def _take_turn(self, ring: Virtqueue) -> bool:
         """Take requests until there are no more. False if the lead went to another task meanwhile."""
