@@ -67,6 +67,21 @@ async def test_names_with_the_kernel_s_driver(tmp_path: Path) -> None:
     assert said == "/dev/ubdc\n/dev/ubdc1\n/dev/ubdc2\nsecondSER"
 
 
+MIRROR = """
+modprobe raid1
+mdadm --create /dev/md0 --run --metadata=1.2 --bitmap=internal -l1 -n2 /dev/ubda /dev/ubdb 2>/dev/null
+mkfs.ext4 -q /dev/md0 && mount /dev/md0 /mnt && echo both >/mnt/file && umount /mnt && mdadm --stop /dev/md0 2>/dev/null
+mount -o ro,offset=$((2048 * 512)) /dev/ubdb /mnt && cat /mnt/file
+"""
+
+
+async def test_disks_of_a_mirror(tmp_path: Path) -> None:
+    """The kernel has them write its own page of zeroes, which is in no memory that it shares."""
+    needs.program("mdadm")
+    disks = [f"ubd{unit}={empty(tmp_path / str(unit), 24 * MIB)}" for unit in range(2)]
+    assert await guest(MIRROR, *disks) == "both\n"
+
+
 async def test_a_disk_of_another_server(tmp_path: Path) -> None:
     """`uml serve virtioblk` serves a guest that somebody else started."""
     image, socket = tmp_path / "image", tmp_path / "socket"

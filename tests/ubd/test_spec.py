@@ -27,6 +27,9 @@ from umlfs.ubd import Spec, parse
         ("ubd0=file,,SERIAL", Spec(0, "file", None, "SERIAL")),
         ("ubd2rsct=f", Spec(2, "f", read_only=True, sync=True, shared=True, no_trim=True)),
         ("ubdbd=f", Spec(1, "f", plain=True)),
+        ("ubd1=raw:f", Spec(1, "f", plain=True)),
+        ("ubd1=raw,f", Spec(1, "raw", "f")),
+        ("ubd1=raw:f,,S", Spec(1, "f", None, "S", plain=True)),
         ("ubd0rrrrrr=f", Spec(0, "f", read_only=True)),
     ],
 )
@@ -53,6 +56,8 @@ def test_words_that_the_driver_takes(text: str, expected: Spec) -> None:
         ("ubd0=", "no file named"),
         ("ubd0=,back", "no file named"),
         ("ubd0=a,b,c,d", "more than a file"),
+        ("ubd0=qcow2:f", "what a file is, is found out"),
+        ("ubd0=raw:a,b", "Can't specify both 'd' and a cow file"),
         ("hda=f", "does not begin with 'ubd'"),
     ],
 )

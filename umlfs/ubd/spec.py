@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from umlfs.errors import UsageError
+from umlfs.sources.source import schemes
 
 UNITS: Final = 16
 FLAGS: Final = "rsdct"
@@ -18,6 +19,7 @@ DIGITS_MAX: Final = 20
 """More digits are out of range without a look."""
 
 _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+_SOURCE: Final = re.compile(r"([a-z][a-z0-9+]*):(?!//)(.+)\Z", re.DOTALL)
 _FIELD: Final = re.compile(r"[a-z][a-z0-9+]*://[^,]*|[^,:]*")
 """A file, or the URI of a disk that is none, in which a colon does not separate."""
 
@@ -71,6 +73,7 @@ def parse(text: str) -> Spec:
         raise _error(text, "Expected '=' or flag letter (r, s, c, t or d)")
     if len(letters) > FLAGS_MAX:
         raise _error(text, "Too many flags specified")
+    letters, value = _of_source(text, letters, value)
     file, backing, serial = _fields(text, value)
     if backing and "d" in letters:
         raise _error(text, "Can't specify both 'd' and a cow file")
@@ -85,6 +88,17 @@ def parse(text: str) -> Spec:
         shared="c" in letters,
         no_trim="t" in letters,
     )
+
+
+def _of_source(text: str, letters: str, value: str) -> tuple[str, str]:
+    """Flags and fields of a value that names a source of ours. `raw:FILE` is no COW file `raw` over FILE, as the driver
+    would have it."""
+    named = _SOURCE.match(value)
+    if named is None or named[1] == "cow" or named[1] not in schemes():
+        return letters, value
+    if named[1] == "raw":
+        return letters + "d", named[2]
+    raise UsageError(f"{text}: '{named[1]}:' is no disk's", f"write ubd…={named[2]}: what a file is, is found out")
 
 
 def _unit(text: str, rest: str) -> tuple[int, str]:

@@ -24,6 +24,7 @@ from typing import Final
 import trio
 
 from umlfs.virtio.device import VirtioDevice
+from umlfs.virtio.kernel_image import KernelImage
 from umlfs.virtio.virtqueue import GuestMemory, Region, RingError
 from umlfs.virtio.vring import Vring, first
 from umlfs.wire import vhost_user as wire
@@ -58,6 +59,7 @@ class Backend:
         self._vrings: list[Vring] = []
         self._channel: socket.socket | None = None
         self._warned = False
+        self._image = KernelImage.of(connection)
         device.on_config_change = self.config_changed
 
     async def run(self) -> None:
@@ -231,7 +233,12 @@ class Backend:
         if sys.byteorder != "little":
             raise OSError(errno.ENOTSUP, "rings are little-endian and this host is not")
         regions = zip(message.memory_regions(), message.descriptors, strict=True)
-        self._memory = GuestMemory([_map_region(region, descriptor) for region, descriptor in regions])
+        mapped = []
+        for region, descriptor in regions:
+            mapped.append(_map_region(region, descriptor))
+            if self._image is not None:
+                self._image.shares(region.guest_address, region.mmap_offset, descriptor)
+        self._memory = GuestMemory(mapped, None if self._image is None else self._image.read)
         for vring in self._vrings:
             try:
                 vring.remap(self._memory)
@@ -294,6 +301,9 @@ class Backend:
         if self._channel is not None:
             self._channel.close()
         self._connection.close()
+        if self._image is not None:
+            self._image.close()
+            self._image = None
         self._memory = None
         self._reset()
 

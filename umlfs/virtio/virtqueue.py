@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -29,6 +29,12 @@ CHAIN_MAX: Final = 1024
 """Descriptors in one chain. Linux never exceeds the size of its ring: this bounds the work of one request."""
 CHAIN_BYTES_MAX: Final = (1 << 32) - 1
 """The bytes of one chain, by the specification. The same memory may lie in it many times over."""
+
+IMAGE_MAX: Final = 256 << 10
+"""Bytes of one chain that may lie in the kernel's own image, of which copies are made."""
+
+ReadImage = Callable[[int, int], bytes]
+"""Read so many bytes at a guest address below the first region. OSError."""
 
 _DESCRIPTOR: Final = struct.Struct("<QIHH")
 _USED_ELEMENT: Final = struct.Struct("<II")
@@ -54,13 +60,18 @@ class Region(NamedTuple):
 class GuestMemory:
     """All regions of a guest's memory, and the only way into it."""
 
-    def __init__(self, regions: Sequence[Region]) -> None:
-        """RingError for regions that overlap or reach beyond 64 bits."""
+    def __init__(self, regions: Sequence[Region], read_image: ReadImage | None = None) -> None:
+        """RingError for regions that overlap or reach beyond 64 bits.
+
+        Below the first region is the kernel's image (a UML kernel shares the rest alone), whose page of zeroes it has
+        devices read: `read_image` gets what is there.
+        """
         self.regions = tuple(sorted(regions, key=lambda region: region.start))
         ends = [0, *(region.end for region in self.regions)]
         if any(end > region.start for end, region in zip(ends, self.regions, strict=False)) or ends[-1] > 1 << 64:
             raise RingError("memory regions that overlap or wrap around")
         self._spans = [(region.start, region.end, region.view) for region in self.regions]
+        self._read_image = read_image
 
     def slice(self, address: int, length: int) -> memoryview:
         """`length` bytes at guest address `address`. RingError unless one region holds them all."""
@@ -76,6 +87,18 @@ class GuestMemory:
                 if address + length <= end:
                     return [view[address - start : address - start + length]]
                 return [view[address - start :], *self.pieces(end, address + length - end)]
+        raise RingError(f"{length} bytes at {address:#x} are outside guest memory")
+
+    def image(self, address: int, length: int) -> memoryview:
+        """A copy of `length` bytes of the kernel's image. RingError."""
+        first = self.regions[0] if self.regions else None
+        if self._read_image is not None and first is not None and address + length <= first.start:
+            try:
+                found = self._read_image(address, length)
+            except (OSError, OverflowError):
+                found = b""
+            if len(found) == length:
+                return memoryview(found)
         raise RingError(f"{length} bytes at {address:#x} are outside guest memory")
 
     def slice_user(self, address: int, length: int) -> memoryview:
@@ -94,6 +117,35 @@ class Chain:
     head: int
     readable: list[memoryview]
     writable: list[memoryview]
+
+
+class _Readable:
+    """What the device reads of one chain."""
+
+    __slots__ = ("_copied", "_images", "_memory")
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self._memory = memory
+        self._images: dict[tuple[int, int], memoryview] | None = None
+        self._copied = 0
+
+    def pieces(self, address: int, length: int) -> list[memoryview]:
+        """RingError outside of the guest's memory and its kernel's image."""
+        try:
+            return self._memory.pieces(address, length)
+        except RingError:
+            return [self._image(address, length)]
+
+    def _image(self, address: int, length: int) -> memoryview:
+        """The page of zeroes is often there many times."""
+        images = self._images = {} if self._images is None else self._images
+        found = images.get((address, length))
+        if found is None:
+            if self._copied + length > IMAGE_MAX:
+                raise RingError(f"{length} bytes at {address:#x} are outside guest memory")
+            found = images[address, length] = self._memory.image(address, length)
+            self._copied += length
+        return found
 
 
 class Virtqueue:
@@ -202,7 +254,7 @@ class Virtqueue:
         """Follow a chain, joining descriptors that lie side by side in memory."""
         readable: list[memoryview] = []
         writable: list[memoryview] = []
-        pieces = self.memory.pieces
+        pieces, readables = self.memory.pieces, _Readable(self.memory).pieces
         total = run_start = run_length = run_write = 0
         for _ in range(min(entries, CHAIN_MAX)):
             address, length, flags, index = _DESCRIPTOR.unpack_from(table, 16 * index)
@@ -216,13 +268,15 @@ class Virtqueue:
                 run_length += length
             else:
                 if run_length:
-                    (writable if run_write else readable).extend(pieces(run_start, run_length))
+                    found = (pieces if run_write else readables)(run_start, run_length)
+                    (writable if run_write else readable).extend(found)
                 run_start, run_length, run_write = address, length, write
             if not flags & DESC_NEXT:
                 if total > CHAIN_BYTES_MAX:
                     raise RingError(f"a chain of {total} bytes")
                 if run_length:
-                    (writable if run_write else readable).extend(pieces(run_start, run_length))
+                    found = (pieces if run_write else readables)(run_start, run_length)
+                    (writable if run_write else readable).extend(found)
                 return Chain(head, readable, writable)
             if index >= entries:
                 raise RingError(f"descriptor {index} of {entries}")
