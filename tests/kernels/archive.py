@@ -74,9 +74,12 @@ def served(place: Path) -> Iterator[Archive]:
     archive = Archive(place / "archive", place / "keys.asc", place / "gnupg")
     archive.place.mkdir()
     _make_key(archive)
-    with _server(archive) as url:
-        archive.url = url
-        yield archive
+    try:
+        with _server(archive) as url:
+            archive.url = url
+            yield archive
+    finally:
+        _end_agent(archive)
 
 
 def _make_key(archive: Archive) -> None:
@@ -85,6 +88,10 @@ def _make_key(archive: Archive) -> None:
     subprocess.run([*gpg, "--quick-gen-key", "archive", "rsa2048", "sign"], capture_output=True, check=True)
     keys = subprocess.run([*gpg, "--armor", "--export"], capture_output=True, check=True).stdout
     archive.keyring.write_bytes(keys)
+    _end_agent(archive)
+
+
+def _end_agent(archive: Archive) -> None:
     subprocess.run(["gpgconf", "--homedir", str(archive._gnupg), "--kill", "all"], capture_output=True, check=False)
 
 
