@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,13 @@ def user() -> Iterator[OrdinaryUser]:
     """An ordinary user, to run commands as; created (and removed at the end) where the tests run as root."""
     with ordinary_user() as somebody:
         yield somebody
+
+
+@pytest.fixture(scope="session")
+def short_directory() -> Iterator[Path]:
+    """Where paths are short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="u") as place:
+        yield Path(place)
 
 
 class _Records(logging.Handler):

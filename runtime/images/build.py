@@ -85,8 +85,8 @@ async def _ending(process: Program, recipe: Recipe, lines: Iterable[str]) -> Asy
     try:
         yield stream
         await trio.to_thread.run_sync(drain, stream)
-    except UmlError as error:
-        if stream.read(1) or await _status(process) == 0:
+    except (UmlError, BaseExceptionGroup) as error:
+        if not isinstance(sole(error), UmlError) or stream.read(1) or await _status(process) == 0:
             raise
         raise _explained(recipe, lines) from error
     finally:

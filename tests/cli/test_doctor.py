@@ -25,8 +25,8 @@ def test_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     monkeypatch.setattr("runtime.doctor.checks.diagnose", lambda kernel: [GOOD, NICE])
     cli.invoke(["doctor"])
     assert capsys.readouterr().out == (
-        "ok       kernel       /usr/bin/linux.uml; for guests\n"
-        "missing  /dev/fuse    closed\\x1b; for mounts; mend: chmod 666 /dev/fuse\n"
+        "ok       kernel            /usr/bin/linux.uml; for guests\n"
+        "missing  /dev/fuse         closed\\x1b; for mounts; mend: chmod 666 /dev/fuse\n"
     )
 
 

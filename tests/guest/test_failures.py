@@ -128,7 +128,7 @@ def test_a_full_disk(me: Caller, lack: str, tmp_path: Path) -> None:
         "memory": "mount -t tmpfs -o size=40m small /dev/shm; mount --bind /dev/shm /var/tmp; export TMPDIR=/dev/shm",
     }
     script = f'set -e; {scripts[lack]}; shift 2; mkdir -p {me.directory}; "$@"'
-    memory = ["--mem", "100G"] if lack == "memory" else []
+    memory = ["--mem", "1000G"] if lack == "memory" else []
     line = me.command("run", *memory, "--", "true")
     namespace = [*needs.mount_namespace(), "sh", "-c", script, "sh", str(me.runtime), str(tmp_path), *line]
     done = subprocess.run(namespace, capture_output=True, stdin=subprocess.DEVNULL, timeout=BOUND, check=False)

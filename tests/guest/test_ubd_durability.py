@@ -105,7 +105,7 @@ async def test_synced_files_survive_a_device_that_forgets(tmp_path: Path) -> Non
         Path(tmp_path, f"layer{unit}").write_bytes(layer)
         assert worst(check(str(tmp_path / f"layer{unit}"))) is not Severity.ERROR
         for name, letter in ((f"plain{unit}", "acegi"[unit]), (f"layer{unit}", "bdfhj"[unit])):
-            words.append(f"ubd{letter}c={tmp_path / name}")  # one backing file under all
+            words.append(f"ubd{letter}={tmp_path / name}")
             script += f"mkdir /mnt/{name}; mount /dev/ubd{letter} /mnt/{name} || exit\n"
     async with Machine(Options(ubds=specs(*words))) as machine:
         await shell(machine, script)

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.guest
 LINES = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_it_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+def test_it_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_directory: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_directory))
     monkeypatch.chdir(tmp_path)
     make_tree(tmp_path / "tree")
     found = LINES.search((ROOT / "docs/inspect.md").read_text())

@@ -92,8 +92,8 @@ def hosted(runtime: Path) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with hosted(tmp_path_factory.mktemp("standby")) as found:
+def host(short_directory: Path) -> Iterator[Host]:
+    with hosted(short_directory) as found:
         yield found
 
 
@@ -154,12 +154,12 @@ def test_a_caller_of_another_kind_does_it_alone(host: Host) -> None:
     assert done.stdout == "alone\n"
 
 
-def test_a_changed_program_is_not_served(tmp_path: Path) -> None:
+def test_a_changed_program_is_not_served(tmp_path: Path, short_directory: Path) -> None:
     """Another version, which a standby of this one knows nothing of."""
     module = tmp_path / "lib/json.py"
     module.parent.mkdir()
     module.write_text("def dumps(value):\n    return 'mine'\n")
-    runtime = tmp_path / "run"
+    runtime = short_directory / "changed"
     runtime.mkdir()
     host = Host(runtime)
     host.environment["PYTHONPATH"] = f"{module.parent}:{ROOT}"

@@ -113,13 +113,14 @@ class served:
         assert complaints == b""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    """While it runs, so does an event loop of asyncio, in which other tests' own would not start."""
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     """Debian's Chromium."""
     needs.path(CHROMIUM)
