@@ -199,7 +199,7 @@ def test_a_system_call_that_ends_it(tmp_path: Path) -> None:
             pass
 
     tmp_path.chmod(0o755)
-    with pytest.raises(UmlError, match="the jail ended the kernel process, which made the system call (mount|bpf)"):
+    with pytest.raises(UmlError, match=r"the jail ended the kernel process, which made the system call (mount|bpf)"):
         trio.run(end)
 
 
