@@ -96,13 +96,18 @@ class Wsgi:
         thread = self._started()
         answer: Answer = queue.Queue(AHEAD)
         body: Input = environ["wsgi.input"]
+        # Without a length, a server that knows where the body ends says so.
+        to_its_end = bool(environ.get("wsgi.input_terminated")) and not environ.get("CONTENT_LENGTH")
         left = int(environ.get("CONTENT_LENGTH") or 0)
 
         async def receive() -> dict[str, Any]:
             nonlocal left
-            data = await trio.to_thread.run_sync(body.read, min(left, PIECE)) if left else b""
-            left = left - len(data) if data else 0
-            return {"type": "http.request", "body": data, "more_body": left > 0}
+            wanted = PIECE if to_its_end else min(left, PIECE)
+            data = await trio.to_thread.run_sync(body.read, wanted) if wanted else b""
+            if left and not data:
+                return {"type": "http.disconnect"}  # the client went away amid it
+            left -= len(data) if left else 0
+            return {"type": "http.request", "body": data, "more_body": bool(data) if to_its_end else left > 0}
 
         async def send(message: dict[str, Any]) -> None:
             await trio.to_thread.run_sync(answer.put, message, abandon_on_cancel=True)

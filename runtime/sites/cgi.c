@@ -46,7 +46,7 @@ static char **read_environment(unsigned long number)
     int file = open_part(number, "cgi/environment", O_RDONLY);
     char *text = NULL, *word, **found;
     size_t size = 0, room = 0, count = 1;
-    ssize_t length;
+    ssize_t length = 0;
 
     if (file < 0)
         return NULL;
@@ -58,6 +58,8 @@ static char **read_environment(unsigned long number)
             size += length;
     } while (size == room);
     close(file);
+    if (length < 0)
+        return NULL; /* half of them would be another request's meaning */
     text[size] = 0;
     for (size_t at = 0; at < size; at++)
         count += !text[at];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ SCRIPT = """\
 #!/bin/sh
 printf 'Status: 201 Made\\nContent-Type: text/plain\\n\\n'
 echo "$REQUEST_METHOD $PATH_INFO $QUERY_STRING $HTTP_X_WORD"
-cat
+cat || echo cut
 """
 ASGI = """
 import asyncio, sys, trio
@@ -104,6 +105,26 @@ def _is_guest(pid: str, parent: int) -> bool:
         return f"PPid:\t{parent}\n" in Path("/proc", pid, "status").read_text()
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_body_without_a_length_and_one_that_is_cut(sites: Path, cut: bool) -> None:
+    """The first is whole. To read the second is an error: the script does not take what came for all of it."""
+    application = Wsgi(sites)
+    environ: dict[str, object] = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/",
+        "HTTP_HOST": "one.example",
+        "wsgi.input": io.BytesIO(b"body"),
+    }
+    environ |= {"CONTENT_LENGTH": "9"} if cut else {"wsgi.input_terminated": True}
+    statuses: list[str] = []
+    try:
+        answer = b"".join(application(environ, lambda status, headers: statuses.append(status)))
+        assert answer.endswith(b"\nbodycut\n" if cut else b"\nbody")
+        assert statuses == ["201 Created"]
+    finally:
+        application.close()
 
 
 def test_what_a_wsgi_server_tells() -> None:

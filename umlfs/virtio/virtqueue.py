@@ -119,35 +119,6 @@ class Chain:
     writable: list[memoryview]
 
 
-class _Readable:
-    """What the device reads of one chain."""
-
-    __slots__ = ("_copied", "_images", "_memory")
-
-    def __init__(self, memory: GuestMemory) -> None:
-        self._memory = memory
-        self._images: dict[tuple[int, int], memoryview] | None = None
-        self._copied = 0
-
-    def pieces(self, address: int, length: int) -> list[memoryview]:
-        """RingError outside of the guest's memory and its kernel's image."""
-        try:
-            return self._memory.pieces(address, length)
-        except RingError:
-            return [self._image(address, length)]
-
-    def _image(self, address: int, length: int) -> memoryview:
-        """The page of zeroes is often there many times."""
-        images = self._images = {} if self._images is None else self._images
-        found = images.get((address, length))
-        if found is None:
-            if self._copied + length > IMAGE_MAX:
-                raise RingError(f"{length} bytes at {address:#x} are outside guest memory")
-            found = images[address, length] = self._memory.image(address, length)
-            self._copied += length
-        return found
-
-
 class Virtqueue:
     """The device's side of one split ring.
 
@@ -254,7 +225,8 @@ class Virtqueue:
         """Follow a chain, joining descriptors that lie side by side in memory."""
         readable: list[memoryview] = []
         writable: list[memoryview] = []
-        pieces, readables = self.memory.pieces, _Readable(self.memory).pieces
+        pieces = self.memory.pieces
+        copies: dict[tuple[int, int], memoryview] = {}
         total = run_start = run_length = run_write = 0
         for _ in range(min(entries, CHAIN_MAX)):
             address, length, flags, index = _DESCRIPTOR.unpack_from(table, 16 * index)
@@ -268,16 +240,32 @@ class Virtqueue:
                 run_length += length
             else:
                 if run_length:
-                    found = (pieces if run_write else readables)(run_start, run_length)
-                    (writable if run_write else readable).extend(found)
+                    if run_write:
+                        writable.extend(pieces(run_start, run_length))
+                    else:
+                        readable.extend(self._readable(run_start, run_length, copies))
                 run_start, run_length, run_write = address, length, write
             if not flags & DESC_NEXT:
                 if total > CHAIN_BYTES_MAX:
                     raise RingError(f"a chain of {total} bytes")
                 if run_length:
-                    found = (pieces if run_write else readables)(run_start, run_length)
-                    (writable if run_write else readable).extend(found)
+                    if run_write:
+                        writable.extend(pieces(run_start, run_length))
+                    else:
+                        readable.extend(self._readable(run_start, run_length, copies))
                 return Chain(head, readable, writable)
             if index >= entries:
                 raise RingError(f"descriptor {index} of {entries}")
         raise RingError("a descriptor chain without an end")
+
+    def _readable(self, address: int, length: int, copies: dict[tuple[int, int], memoryview]) -> list[memoryview]:
+        """What the device may read, in the guest's memory or in its kernel's image. `copies` are those of this chain:
+        the page of zeroes is often there many times. RingError."""
+        try:
+            return self.memory.pieces(address, length)
+        except RingError:
+            if (address, length) not in copies:
+                if sum(map(len, copies.values())) + length > IMAGE_MAX:
+                    raise
+                copies[address, length] = self.memory.image(address, length)
+            return [copies[address, length]]
