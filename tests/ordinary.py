@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import pwd
@@ -98,14 +99,28 @@ def ordinary_user() -> Iterator[OrdinaryUser]:
 
 
 @contextmanager
+def accounts_at_rest() -> Iterator[None]:
+    """Of all test processes of this machine one at a time is in here: whoever changes the accounts of the host, or of a
+    guest whose /etc is the host's. While useradd works, its lock files are there, for a guest too."""
+    etc = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(etc, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(etc)
+
+
+@contextmanager
 def _created(name: str, home: Path) -> Iterator[tuple[int, int]]:
     options = ["--no-create-home", "--home-dir", str(home), "--no-log-init", "--user-group", "--shell", "/bin/sh"]
-    subprocess.run([needs.program("useradd"), *options, name], check=True)
+    with accounts_at_rest():
+        subprocess.run([needs.program("useradd"), *options, name], check=True)
     try:
         entry = pwd.getpwnam(name)
         yield entry.pw_uid, entry.pw_gid
     finally:
-        subprocess.run([needs.program("userdel"), name], check=True, capture_output=True)
+        with accounts_at_rest():
+            subprocess.run([needs.program("userdel"), name], check=True, capture_output=True)
 
 
 def _python() -> Path:

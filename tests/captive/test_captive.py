@@ -16,6 +16,7 @@ import trio
 
 from runtime.captive import Captive, EventKind, Limits, Mount, Tree, captive
 from tests.captive.trees import Bad, Notes
+from tests.ordinary import accounts_at_rest
 from umlfs.errors import UmlError, UsageError
 from umlfs.externfs.filesystem import NodeFilesystem
 
@@ -42,7 +43,8 @@ async def test_a_program_and_its_guest() -> None:
         await _streams(guest)
         await _time_limit(guest)
         await _files(guest)
-        await _logins(guest)
+        with accounts_at_rest():
+            await _logins(guest)
 
 
 async def _users(guest: Captive) -> None:
@@ -195,6 +197,9 @@ import os, sys, trio
 from runtime.captive import captive
 from tests.captive.trees import Notes
 
+def line(text):
+    os.write(1, f"{text}\\n".encode())  # Whole: two processes write to this pipe.
+
 async def main():
     async with captive(mounts={"/app": Notes({})}) as guest:
         child = os.fork()
@@ -202,10 +207,10 @@ async def main():
             try:
                 guest.machine_for(["true"])
             except Exception as error:
-                print(error, flush=True)
+                line(error)
             import time
             time.sleep(1000)
-        print(guest.pid, child, flush=True)
+        line(f"{guest.pid} {child}")
         await trio.sleep_forever()
 
 trio.run(main)

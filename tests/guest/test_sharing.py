@@ -15,6 +15,7 @@ import pytest
 
 from tests import needs
 from tests.guest.caller import BOUND, Caller, caller_as
+from tests.ordinary import accounts_at_rest
 from tests.two_sides import Side, play_all, shell
 
 pytestmark = pytest.mark.guest
@@ -225,7 +226,8 @@ def test_the_callers_files(caller: Caller) -> None:
     needs.program("git")
     host = caller.make("host", {"file": "x"})
     told = ["?? file", "0:0", "0:0", "somebody P", "somebody", "1", "/root/mine"]
-    assert caller.output("--mount", f"/g={host}", "--", "sh", "-c", ROOTS).splitlines() == told
+    with accounts_at_rest():
+        assert caller.output("--mount", f"/g={host}", "--", "sh", "-c", ROOTS).splitlines() == told
     owner = (caller.user.uid, caller.user.gid) if caller.user else (os.getuid(), os.getgid())
     found = (host / "made").stat()
     assert (found.st_uid, found.st_gid) == owner
