@@ -143,6 +143,7 @@ class HostFilesystem(Filesystem):
         In each cache mode it is asked whenever something is opened, then: what is open stays, and who may not read a
         directory hears of it at once.
         """
+        self.locks.drop_cached = invalidator.drop
         self.settings.stateless = False
         self.settings.opens_directories = True
         if self.settings.cache is not Cache.AUTO:
@@ -170,6 +171,7 @@ class HostFilesystem(Filesystem):
         self.directories.forget_all()
         self.handles.clear()
         self.locks.clear()
+        self.locks.drop_cached = None
 
     async def close(self) -> None:
         self.disconnect()

@@ -17,6 +17,7 @@ import fcntl
 import os
 import stat
 import struct
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
@@ -71,6 +72,8 @@ class Locks:
         self._settings = settings
         self._descriptors = descriptors
         self._fds: dict[_Key, int] = {}
+        self.drop_cached: Callable[[int], Awaitable[None]] | None = None
+        """Has a consumer that can be told drop what it has cached of an inode."""
         self._guards: dict[Inode, int] = {}
         """Of the files that are kept from other kernels: what holds the byte."""
 
@@ -107,14 +110,19 @@ class Locks:
             return
         if key not in self._fds:
             self._fds[key] = self._opened(handle)
-        await self._believed(handle.inode)
+        if self.drop_cached is None:
+            await self._believed(handle.inode)
         pause = WAIT_MIN
         while not self._try(key, lock):
             if not wait:
                 raise failure(errno.EAGAIN)
             await trio.sleep(pause)
             pause = min(2 * pause, WAIT_MAX)
-        handle.inode.locked += 1
+        if self.drop_cached is None:
+            handle.inode.locked += 1
+        else:
+            with trio.CancelScope(shield=True):  # it has the lock by now
+                await self.drop_cached(handle.inode.node)
 
     async def _believed(self, inode: Inode) -> None:
         """Before the first lock of a file: wait until nothing that was told of it is believed any more. What others

@@ -156,7 +156,7 @@ SCENARIOS: Final = {
         (HERE, "exec 5>&-", ""),
         (THERE, "flock spool sh -c 'echo from there >>spool'", ""),
         (HERE, "flock -n spool cat spool", "from here\nfrom there\n"),
-        apart="bindfs mount",
+        apart="bindfs",
     ),
     "dpkg's database": _scenario(
         (HERE, "mkdir -p db/updates db/info root p/DEBIAN; touch db/status db/available", ""),

@@ -200,6 +200,10 @@ class Invalidator(Protocol):
     def inode(self, ino: int, offset: int = 0, length: int = 0) -> None:
         """Attributes of `ino`, and its contents from `offset` for `length` bytes (0: to the end), changed."""
 
+    async def drop(self, ino: int) -> None:
+        """On return the consumer uses nothing that it has cached of `ino` before. May wait for requests that are under
+        way to be answered, and so must not be awaited by one that others wait for."""
+
 
 class ChangeKind(enum.Enum):
     """What others did."""

@@ -40,6 +40,9 @@ class Recorder:
     def inode(self, ino: int, offset: int = 0, length: int = 0) -> None:
         self._add((ino, None))
 
+    async def drop(self, ino: int) -> None:
+        self._add((ino, None))
+
     def _add(self, told: Told) -> None:
         self.told.append(told)
         self._more.set()

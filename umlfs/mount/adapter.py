@@ -1,7 +1,7 @@
 """The one adapter from `Filesystem` to `pyfuse3.Operations`.
 
-What pyfuse3 has no request for (fallocate, lseek, copy_file_range, locks, syncfs) the kernel does without, as it
-does for any filesystem that lacks them; docs/mounting.md tells how that looks.
+What pyfuse3 has no request for (fallocate, lseek, copy_file_range, syncfs) the kernel does without, as it does for any
+filesystem that lacks them; docs/mounting.md tells how that looks. Locks are in `umlfs.mount.locks`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _ERRNO_MAX: Final = 512
 """The kernel takes error numbers below this one only; larger ones are its own."""
 
 
-def _errno(error: OSError) -> int:
+def errno_of(error: OSError) -> int:
+    """What the kernel is told of an error."""
     number = error.errno or errno.EIO
     return number if 0 < number < _ERRNO_MAX else errno.EIO
 
@@ -52,7 +53,7 @@ def _answering(
         except FUSEError:
             raise
         except OSError as error:
-            raise FUSEError(_errno(error)) from None
+            raise FUSEError(errno_of(error)) from None
         except Exception:
             log.exception("%s failed", operation.__name__)
             raise FUSEError(errno.EIO) from None
@@ -62,14 +63,16 @@ def _answering(
     return answer
 
 
-class _File:
+class File:
     """An open file or directory, as the kernel knows it."""
 
-    __slots__ = ("handle", "ino", "plus", "valid_until")
+    __slots__ = ("flock_owner", "handle", "ino", "plus", "valid_until")
 
     def __init__(self, ino: int, handle: int) -> None:
         self.ino = ino
         self.handle = handle
+        self.flock_owner: int | None = None
+        """Who may hold a flock(2) by it, which ends with it."""
         self.plus = True
         """Of a directory: whether its listing tells attributes."""
         self.valid_until = 0.0
@@ -97,7 +100,8 @@ class Adapter(pyfuse3.Operations):
         self.enable_writeback_cache = traits.writeback and not traits.read_only
         self.enable_acl = traits.posix_acl
         self._status = status
-        self._open_files: dict[int, _File] = {}
+        self.open_files: dict[int, File] = {}
+        """By the handles that the kernel has."""
         self._next = 1
         self._read_buffers = ReadBuffers()
         self.announcer: Announcer | None = None
@@ -109,7 +113,7 @@ class Adapter(pyfuse3.Operations):
     def _keep(self, ino: int, handle: int) -> pyfuse3.FileHandleT:
         number = self._next
         self._next += 1
-        self._open_files[number] = _File(ino, handle)
+        self.open_files[number] = File(ino, handle)
         return pyfuse3.FileHandleT(number)
 
     def _announcer(self, ctx: pyfuse3.RequestContext) -> Announcer | None:
@@ -218,7 +222,7 @@ class Adapter(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
         )
-        handle = NO_HANDLE if fh is None else self._open_files[fh].handle
+        handle = NO_HANDLE if fh is None else self.open_files[fh].handle
         changed, valid = await self.fs.setattr(ino, changes, handle, _caller(ctx))
         return from_attr(ino, changed, valid)
 
@@ -294,32 +298,39 @@ class Adapter(pyfuse3.Operations):
 
     @_answering
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        file = self._open_files[fh]
+        file = self.open_files[fh]
         view = self._read_buffers.take(size)
         count = await self.fs.read_into(file.ino, file.handle, off, [view])
         return cast(bytes, view[:count])  # any buffer will do
 
     @_answering
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        file = self._open_files[fh]
+        file = self.open_files[fh]
         return await self.fs.write_from(file.ino, file.handle, off, [memoryview(buf)])
 
     @_answering
     async def flush(self, fh: int) -> None:
-        file = self._open_files[fh]
+        file = self.open_files[fh]
         if file.handle == HANDLE:
             return
-        await self.fs.flush(file.ino, file.handle)
+        try:
+            await self.fs.flush(file.ino, file.handle)
+        except OSError as error:
+            # Upon ENOSYS the kernel would never tell of a closed file again, with which its user's locks end.
+            if error.errno != errno.ENOSYS or not self.fs.traits.locks:
+                raise
 
     @_answering
     async def release(self, fh: int) -> None:
-        file = self._open_files.pop(fh)
+        file = self.open_files.pop(fh)
         if file.handle and file.handle != HANDLE:
+            if file.flock_owner is not None:
+                self.fs.unlock(file.ino, file.handle, file.flock_owner, whole=True)
             await self.fs.release(file.ino, file.handle)
 
     @_answering
     async def fsync(self, fh: int, datasync: bool) -> None:
-        file = self._open_files[fh]
+        file = self.open_files[fh]
         await self.fs.fsync(file.ino, file.handle, datasync)
 
     # Directories ------------------------------------------------------------------------------
@@ -337,7 +348,7 @@ class Adapter(pyfuse3.Operations):
     @_answering
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """pyfuse3 only knows listings with attributes. Where the kernel has them all already, it gets names alone."""
-        file = self._open_files[fh]
+        file = self.open_files[fh]
         reply = pyfuse3.readdir_reply
         if not start_id:
             file.plus = not NAMES_ALONE or self._listed.get(file.ino, 0.0) < monotonic()
@@ -363,13 +374,13 @@ class Adapter(pyfuse3.Operations):
 
     @_answering
     async def releasedir(self, fh: int) -> None:
-        file = self._open_files.pop(fh)
+        file = self.open_files.pop(fh)
         if file.handle:
             await self.fs.releasedir(file.ino, file.handle)
 
     @_answering
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        file = self._open_files[fh]
+        file = self.open_files[fh]
         await self.fs.fsyncdir(file.ino, file.handle, datasync)
 
 

@@ -20,8 +20,9 @@ import trio
 
 from umlfs.errors import UmlError
 from umlfs.filesystem import Filesystem
-from umlfs.mount import pyfuse3_internals
+from umlfs.mount import libfuse, pyfuse3_internals
 from umlfs.mount.adapter import Adapter
+from umlfs.mount.locks import LockOperations
 from umlfs.mount.notifier import Notifier
 from umlfs.mount.unmount import HELPER, INSTALL_HELPER, flush, unmount
 
@@ -77,12 +78,14 @@ async def mount(
     pyfuse3_internals.check()
     _mounted = True
     try:
-        _init(adapter, path, _fuse_options(filesystem, options, source))
+        locks = LockOperations(adapter)
+        with libfuse.added(*locks.for_libfuse()):
+            _init(adapter, path, _fuse_options(filesystem, options, source))
         notifier = Notifier()
         served = adapter.fs = filesystem.attach(notifier)
         try:
             async with served.running():
-                await _serve(Mounted(path, adapter), notifier, task_status)
+                await _serve(Mounted(path, adapter), notifier, locks, task_status)
         finally:
             served.disconnect()
     finally:
@@ -177,7 +180,9 @@ def _teller(source: str) -> Callable[[Adapter], bytes]:
 # Serving and ending ---------------------------------------------------------------------------
 
 
-async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskStatus[Mounted]) -> None:
+async def _serve(
+    mounted: Mounted, notifier: Notifier, locks: LockOperations, task_status: trio.TaskStatus[Mounted]
+) -> None:
     ended = trio.Event()
     serving = trio.CancelScope(shield=True)
 
@@ -194,13 +199,16 @@ async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskSta
 
     try:
         async with trio.open_nursery() as nursery:
+            locks.nursery = nursery
             nursery.start_soon(serve)
             try:
                 task_status.started(mounted)
                 await ended.wait()
             finally:
+                locks.end()
                 with trio.CancelScope(shield=True):
                     await _end(mounted, notifier, ended, serving)
+                nursery.cancel_scope.cancel()
     finally:
         notifier.end()
         if notifier.join(0):

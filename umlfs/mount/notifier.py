@@ -7,12 +7,14 @@ which may wait for a slow disk, do not hold up names and attributes: each has a 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pyfuse3
+import trio
 from pyfuse3 import FileNameT, InodeT
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,21 @@ def _send_quick(job: Job) -> None:
 
 def _send_contents(job: Job) -> None:
     pyfuse3.invalidate_inode(InodeT(job[0]))
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # ENOENT: the kernel does not know it (any more). ENODEV, EBADF: the mount has ended.
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.EBADF):
+            log.warning("the kernel was not told of a change: %s", error)
+
+
+def _drop(ino: int) -> None:
+    with _telling():
+        _send_contents((ino, None))
 
 
 class _Sender:
@@ -72,20 +89,17 @@ class _Sender:
                     return
                 job = next(iter(self._waiting))
                 del self._waiting[job]
-            try:
+            with _telling():
                 self._send(job)
-            except OSError as error:
-                # ENOENT: the kernel does not know it (any more). ENODEV, EBADF: the mount has ended.
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.EBADF):
-                    log.warning("the kernel was not told of a change: %s", error)
 
 
 class Notifier:
-    """An `Invalidator` for the mount of this process. Its methods return at once."""
+    """An `Invalidator` for the mount of this process."""
 
     def __init__(self) -> None:
         self._quick = _Sender("umlfs-notify", _send_quick)
         self._contents = _Sender("umlfs-notify-contents", _send_contents)
+        self._ended = False
 
     def entry(self, parent: int, name: bytes) -> None:
         """See `Invalidator.entry`."""
@@ -96,8 +110,14 @@ class Notifier:
         self._quick.put((ino, None))
         self._contents.put((ino, None))
 
+    async def drop(self, ino: int) -> None:
+        """See `Invalidator.drop`."""
+        if not self._ended:
+            await trio.to_thread.run_sync(_drop, ino)
+
     def end(self) -> None:
         """Send nothing more. Does not wait."""
+        self._ended = True
         self._quick.end()
         self._contents.end()
 

@@ -1,4 +1,6 @@
-"""All that we need to know of pyfuse3's inside, and cannot ask of it: two tricks, each checked when it is imported.
+"""All that we need to know of pyfuse3's inside, and cannot ask of it: tricks, each checked when it is imported.
+
+A third one, for requests that pyfuse3 does not know, is in `umlfs.mount.libfuse`.
 
 Versions are bounded in pyproject.toml. Where a check fails the trick is left out, which costs what is said below, and
 a warning tells of it. docs/architecture.md says what would make each of them unnecessary.
@@ -19,6 +21,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes
 
+from umlfs.mount import libfuse
 from umlfs.mount.eager_trio import EagerTrio
 
 log = logging.getLogger(__name__)
@@ -101,5 +104,7 @@ def check() -> None:
         lost.append("stat(2) shows other inode numbers")
     if not HAS_OWN_TRIO:
         lost.append("requests are slower")
+    if not libfuse.CAN_ADD:
+        lost.append("locks are not shared with others")
     if lost:
         log.warning("pyfuse3 %s is not as we know it: %s", pyfuse3.__version__, ", ".join(lost))
