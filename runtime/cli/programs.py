@@ -9,7 +9,7 @@ import sys
 
 from runtime.appliance.program import install_program
 from runtime.captive.processes import install_stand_in
-from runtime.guest import announcer
+from runtime.guest import announcer, network
 from runtime.jail.launch import install_launcher
 from runtime.sites.spawner import install_spawner
 from umlfs.errors import UmlError, described
@@ -23,6 +23,7 @@ def main() -> int:
         install_stand_in()
         install_spawner()
         announcer.install_program()
+        network.install_program()
     except UmlError as error:
         print(error.details, error, sep="\n", file=sys.stderr)
         return 1

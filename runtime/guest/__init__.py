@@ -164,8 +164,8 @@ def archive(boot: Boot, load_modules: str) -> bytes:
         "places.sh": _places(boot),
         "modules.sh": load_modules,
         "links.sh": "".join(f"link {link.name} {link.disk}\n" for link in boot.links),
-        "network.sh": network.setup_script(boot.network, f"{HERE}/errors", overlay=boot.overlay),
-        "reconnect.sh": network.reconnect_script(boot.network),
+        "network.sh": network.setup_script(boot.network, HERE, overlay=boot.overlay),
+        "reconnect.sh": network.reconnect_script(boot.network, HERE),
         "mounts.sh": _resolver(boot)
         + (_mounts(boot) if boot.mounts else "")
         + _announcer(boot)
@@ -183,6 +183,8 @@ def archive(boot: Boot, load_modules: str) -> bytes:
     entries += [cpio.directory(here + b"/files/" + each.device.encode()) for each in boot.mounts if each.apart]
     if boot.announcer is not None:
         entries.append(cpio.file(here + b"/announcer", boot.announcer.program, 0o700))
+    if boot.network:
+        entries.append(cpio.file(here + f"/{network.PROGRAM}".encode(), network.program(), 0o700))
     entries += boot.stand_ins
     entries += [cpio.directory(here + b"/dev/" + name) for name in (b"pts", b"shm")]
     entries += [cpio.symlink(here + b"/dev/" + name, target) for name, target in DEVICE_LINKS.items()]

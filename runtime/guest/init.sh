@@ -26,7 +26,6 @@ for bdi in /root/sys/class/bdi/*; do
     echo 60 >"$bdi/max_ratio"
     echo 1024 >"$bdi/read_ahead_kb"
 done 2>/dev/null
-ip link set lo up
 . /run/umlfs/network.sh
 cd /root || fail "no root"
 mount -o move . / && exec chroot . /run/umlfs/busybox sh /run/umlfs/agent.sh

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from runtime.guest import cpio
+from runtime.host.compiled import compiled, install
 
 RESOLVER: Final = "/etc/resolv.conf"
 
@@ -15,7 +17,7 @@ class Card(NamedTuple):
     """A network card that is up, with its addresses, when the guest's first command starts."""
 
     kernel_name: str
-    """What the kernel calls it: `vec0`. A path below /sys for a card whose name the kernel chooses: its device."""
+    """What the kernel calls it: `vec0`."""
     name: str
     """What it is called instead: `eth0`."""
     addresses: Sequence[str] = ()
@@ -25,34 +27,14 @@ class Card(NamedTuple):
     up: bool = True
     """False for a card that is the guest's own matter: it has its name, and no more."""
 
-    def lines(self) -> list[str]:
-        """The commands that set it up."""
-        path = self.kernel_name
+    @property
+    def words(self) -> list[str]:
+        """What has `cards.c` set it up."""
         if not self.up:
-            return [f"ip link set {path} name {self.name}"] if path != self.name else []
-        if "/" in path:
-            find = [f"for card in {path}; do :; done; card=${{card##*/}}"]
-            set_up = f'ip link set "$card" name {self.name} up'
-            same = f'[ "$card" = {self.name} ] && ip link set {self.name} up || {set_up}'
-            return [*find, same, *self.addressing()]
-        return [f"ip link set {path} name {self.name} up || come_up {self.name}", *self.addressing()]
-
-    def addressing(self) -> list[str]:
-        """The commands that give it addresses and routes."""
-        return [
-            *(f"ip addr add {shlex.quote(address)} dev {self.name}" for address in self.addresses),
-            *(f"ip route add default via {gateway} dev {self.name}" for gateway in self.gateways),
-        ]
-
-    def again(self) -> str:
-        """The script that connects it again, if it is up: what it goes by has been lost and is there again."""
-        lines = [f"ip link set {self.name} down", f"ip link set {self.name} up", *self.readdressing()]
-        up = f"read -r flags </sys/class/net/{self.name}/flags && [ $((flags & 1)) = 1 ]"
-        return f"if {up}; then\n" + "\n".join(lines) + "\nfi\n"
-
-    def readdressing(self) -> list[str]:
-        """As `addressing`, for a card that has kept what the kernel lets it keep."""
-        return [f"{line} 2>/dev/null" for line in self.addressing()]
+            return ["name", self.kernel_name, self.name] if self.kernel_name != self.name else []
+        addresses = [word for address in self.addresses for word in ("address", address)]
+        gateways = [word for gateway in self.gateways for word in ("gateway", gateway)]
+        return ["card", self.kernel_name, self.name, *addresses, *gateways]
 
 
 class Network(NamedTuple):
@@ -91,27 +73,29 @@ class Network(NamedTuple):
         )
 
 
-COME_UP: Final = """\
-come_up() {
-    tries=0
-    until ip link set "$1" up; do
-        [ $((tries += 1)) -lt 200 ] || return 1
-        sleep 0.05
-    done
-}
-"""
-"""What a card goes by is started while the kernel boots, and mostly before the guest comes so far."""
+PROGRAM: Final = "cards"
+"""The name of `program` in the guest's directory of ours."""
+_SOURCES: Final = [Path(__file__).with_name("cards.c")]
+_WHAT: Final = "what sets up the network cards of guests"
 
 
-def setup_script(network: Network, errors: str, *, overlay: bool) -> str:
+def program() -> bytes:
+    """The executable of `cards.c`. UmlError if it cannot be compiled. Blocks, half a second the first time."""
+    return compiled(PROGRAM, _SOURCES, _WHAT)
+
+
+def install_program() -> None:
+    """Compile it for all users of this installation. UmlError, OSError."""
+    install(PROGRAM, _SOURCES, _WHAT)
+
+
+def setup_script(network: Network, here: str, *, overlay: bool) -> str:
     """For the initramfs, where the root is at /root: sets up the cards and, where that changes nothing but an overlay,
     the resolver. A card that cannot be set up ends the boot."""
-    lines = [COME_UP.rstrip()] if network.cards else []
-    for card in network.cards:
-        if not card.lines():
-            continue
-        commands = " && ".join(f"{{ {line}; }}" for line in card.lines())
-        lines.append(f'{{ {commands}; }} 2>{errors} || fail "{card.name}: $(cat {errors})"')
+    if not network:
+        return "ip link set lo up\n"
+    words = shlex.join(["lo", *(word for card in network.cards for word in card.words)])
+    lines = [f'{here}/{PROGRAM} {words} 2>{here}/errors || fail "$(cat {here}/errors)"']
     if overlay and network.resolver:
         target = f"/root{RESOLVER}"
         lines.append(f"[ ! -L {target} ] || rm {target}")
@@ -137,9 +121,10 @@ fi 2>/dev/null
 """
 
 
-def reconnect_script(network: Network) -> str:
-    """Connects every card again."""
-    return "".join(card.again() for card in network.cards if card.up)
+def reconnect_script(network: Network, here: str) -> str:
+    """Connects every card again that is up: what it goes by was lost, and is there again."""
+    words = [word for card in network.cards if card.up for word in card.words]
+    return f"{here}/{PROGRAM} again {shlex.join(words)}\n" if words else ""
 
 
 # What manages networks in the roots of others ---------------------------------------------------

@@ -15,20 +15,21 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from runtime.guest.network import Card
 from runtime.network import resolver
-from runtime.network.allowed import allowed
 from runtime.network.contract import Gear, Place
 from runtime.network.engine import Engine, appearing, slirp_jail
-from runtime.network.passage import Passage
 from runtime.network.published import Published, check_free
 from runtime.network.slirp_api import PERIOD_SECONDS, SlirpApi
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.programs import run_program
+
+if TYPE_CHECKING:  # few guests are limited
+    from runtime.network.passage import Passage
 
 PROGRAM: Final = "slirp4netns"
 INSTALL: Final = "install it: apt-get install slirp4netns"
@@ -45,12 +46,18 @@ OWN: Final = (GATEWAY, SERVER, GATEWAY_6, SERVER_6)
 """What a guest needs, wherever else it may go."""
 
 
-@cache
-def find() -> str:
-    """The program. UmlError if there is none, or none that is new enough."""
+def present() -> str:
+    """The program, of whatever version. UmlError if there is none."""
     path = shutil.which(PROGRAM, path=f"{os.environ.get('PATH', os.defpath)}:/usr/bin:/usr/local/bin")
     if path is None:
         raise UmlError(f"no {PROGRAM} on this host, which --net user needs", INSTALL)
+    return path
+
+
+@cache
+def find() -> str:
+    """The program. UmlError if there is none, or none that is new enough. Runs it once."""
+    path = present()
     try:
         printed = run_program([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=10).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -83,19 +90,24 @@ class Slirp:
     @contextlib.asynccontextmanager
     async def attached(self, place: Place) -> AsyncIterator[SlirpAttachment]:
         """See `Network`."""
-        program = find()
+        program = present()
         for published in self.published:
             check_free(published)
-        with (
-            Passage(allowed(self.allow, OWN), (GATEWAY, GATEWAY_6))
-            if self.allow
-            else contextlib.nullcontext() as passage
-        ):
+        with self._passage() as passage:
             attachment = SlirpAttachment(self, place, program, passage)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(attachment.engine.run)
                 yield attachment
                 nursery.cancel_scope.cancel()
+
+    def _passage(self) -> contextlib.AbstractContextManager[Passage | None]:
+        """What its frames go through."""
+        if not self.allow:
+            return contextlib.nullcontext()
+        from runtime.network.allowed import allowed
+        from runtime.network.passage import Passage
+
+        return Passage(allowed(self.allow, OWN), (GATEWAY, GATEWAY_6))
 
 
 @dataclass(slots=True)
@@ -176,8 +188,12 @@ class SlirpAttachment:
         return self.place.keeper.directory / f"net{self.place.unit}.api"
 
     async def ready(self) -> None:
-        """See `Attachment`."""
-        await self.engine.ready()
+        """See `Attachment`. What version the engine has is asked only where it fails."""
+        try:
+            await self.engine.ready()
+        except UmlError:
+            await trio.to_thread.run_sync(find)
+            raise
 
     async def settled(self) -> None:
         """See `Attachment`."""

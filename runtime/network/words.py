@@ -6,13 +6,16 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
-from runtime.network import allowed, lab, member, published, user
+from runtime.network import allowed, published, user
 from runtime.network.contract import Network
 from runtime.network.published import Published
 from umlfs.errors import UmlError, UsageError
 from umlfs.wire.ethernet import VLAN_MAX
+
+if TYPE_CHECKING:  # a command with the internet needs none of this
+    from runtime.network.member import Member
 
 NONE: Final = "none"
 USER: Final = "user"
@@ -95,7 +98,9 @@ def _user(word: str, options: dict[str, str]) -> user.User:
     return user.User(answer(word, "host", options.get("host", "no")), mac(word, options.get("mac", "")), allow)
 
 
-def _member(word: str, name: str, options: dict[str, str]) -> member.Member:
+def _member(word: str, name: str, options: dict[str, str]) -> Member:
+    from runtime.network import lab, member
+
     refuse_unknown(word, options, ("mac", "ip", "vlan", "delay", "loss", "rate"))
     if not lab.NAME_FORM.match(name):
         raise UsageError(f"--net {word}: '{name}' is not a network", f"known are {KINDS}")
@@ -125,12 +130,18 @@ def _vlan(word: str, options: dict[str, str]) -> int:
 
 def _publish(found: list[Network], ports: list[Published]) -> None:
     for number, network in enumerate(found):
-        if isinstance(network, user.User) or (isinstance(network, member.Member) and network.leads_out):
+        if isinstance(network, user.User) or _leads_out(network):
             found[number] = replace(network, published=ports)
             return
     others = " and ".join(network.described for network in found)
     why = f"{others} publishes no ports" if others else "the machine has no network for it"
     raise UsageError(f"--publish {ports[0]}: {why}", "add --net user")
+
+
+def _leads_out(network: Network) -> TypeGuard[Member]:
+    from runtime.network.member import Member
+
+    return isinstance(network, Member) and network.leads_out
 
 
 def _check_ports(ports: Sequence[Published]) -> None:

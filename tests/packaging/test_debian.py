@@ -39,7 +39,7 @@ def test_what_is_in_it(built: Path) -> None:
     for name in (*programs, "usr/share/man/man1/uml-run.1.gz"):
         assert (unpacked / name).is_symlink() or (unpacked / name).is_file(), name
     compiled = sorted(path.name.split("-")[0] for path in (unpacked / "usr/lib/umlfs/lib/umlfs").iterdir())
-    assert {"announcer", "cgi", "filer", "jail", "stand_in"} <= set(compiled)
+    assert {"announcer", "cards", "cgi", "filer", "jail", "stand_in"} <= set(compiled)
     (site,) = (unpacked / "usr/lib/umlfs/lib").glob("python3*/site-packages")
     assert not [path for path in site.iterdir() if path.name.lower().startswith(("pip", "setuptools", "cython"))]
     program = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from umlfs.entry import uml; sys.argv[0] = 'uml'; uml()"
