@@ -112,18 +112,23 @@ def describe(files: Files, tag: str | None = None) -> Description:
 
 def _describe_docker(images: Any, files: Files, tag: str | None) -> Description:
     found = [each for each in images if isinstance(each, dict)] if isinstance(images, list) else []
-    named = [(each, [str(name) for name in each.get("RepoTags") or []]) for each in found]
+    named = [(each, _names(each)) for each in found]
     if tag is not None:
         named = [(each, names) for each, names in named if tag in names or any(n.endswith(f":{tag}") for n in names)]
     if len(named) != 1:
-        there = [name for each in found for name in each.get("RepoTags") or ["one without a name"]]
-        raise _not_one("archive", tag, [str(name) for name in there])
+        there = [name for each in found for name in _names(each) or ["one without a name"]]
+        raise _not_one("archive", tag, there)
     image, names = named[0]
     config = image.get("Config")
     known = _document(files, config) if isinstance(config, str) and files.has(config) else {}
     return Description(
         tuple((str(name), None) for name in _list(image, "Layers")), known, tag or (names[0] if names else None)
     )
+
+
+def _names(image: dict[str, Any]) -> list[str]:
+    said = image.get("RepoTags")
+    return [str(name) for name in said] if isinstance(said, list) else []
 
 
 def _manifest(files: Files, index: dict[str, Any], tag: str | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -21,8 +21,8 @@ ABOVE = {
 ROOMS = {
     "umlfs": "errors sizes block filesystem buffers statistics lifetime host sources blocks views externfs cow ubd wire"
     " fuse virtio stream nbd mount entry",
-    "runtime": "host archives process qemu volumes jail tty standby kernels guest network mconsole machine command"
-    " appliance warm consoles machines inspect images doctor serve mounts cluster web captive sites cli",
+    "runtime": "host archives containers process qemu volumes jail tty standby kernels guest network mconsole machine"
+    " command appliance warm consoles machines inspect images doctor serve mounts cluster web captive sites cli",
 }
 """The rooms of a package, each of which imports only those before it, for types too."""
 

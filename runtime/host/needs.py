@@ -58,6 +58,7 @@ NEEDS: Final = (
     Need("sfdisk", ("image resize",), "the table of a disk with partitions", "fdisk"),
     Need("tar", _IMAGES[:2], "directories", "tar"),
     Need("bsdtar", ("image convert", *LOOKING), "archives that are no tar, zip or cpio", "libarchive-tools"),
+    Need("skopeo", ("image convert", "run", "boot", "mount", *LOOKING), "images in registries (docker://)", "skopeo"),
     Need("gzip", _IMAGES[:2], _PACKING, "gzip"),
     Need("bzip2", _IMAGES[:2], _PACKING, "bzip2"),
     Need("xz", _IMAGES[:2], _PACKING, "xz-utils"),

@@ -11,8 +11,9 @@ from typing import Any
 import trio
 
 from runtime.host.needs import find_program
+from runtime.host.scratch import scratch_directory
 from runtime.images.formats import Format, Image
-from runtime.images.output import output_file, scratch_directory
+from runtime.images.output import output_file
 from runtime.images.sink import Tick, no_tick, ticking
 from runtime.images.streams import convert_with_qemu
 from umlfs.blocks import probe, sparse

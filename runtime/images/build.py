@@ -17,11 +17,12 @@ from typing import BinaryIO, Final, cast
 import trio
 
 from runtime.host.needs import find_program
+from runtime.host.scratch import scratch_directory
 from runtime.images import ext4
 from runtime.images.convert import Write, Writing, in_thread, write_image
 from runtime.images.epoch import NAME as EPOCH
 from runtime.images.formats import Image
-from runtime.images.output import require_free, scratch_directory
+from runtime.images.output import require_free
 from runtime.images.recipe import Recipe, commands, files
 from runtime.images.streams import drain
 from umlfs.errors import UmlError, sole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +16,11 @@ from humfs.losses import Losses
 from humfs.tarball import plain
 from humfs.tarcopy import pieces
 from runtime.host.needs import find_program
+from runtime.host.scratch import scratch_directory
 from runtime.images import blocks, parts
 from runtime.images.formats import Format, Image
-from runtime.images.output import scratch_directory
+from runtime.images.prepare import prepared
+from runtime.images.sink import no_tick
 from umlfs.errors import UmlError, UsageError
 from umlfs.host.programs import run_program
 
@@ -37,6 +40,9 @@ async def check(image: Image, *, repair: bool = False) -> list[str]:
 
     UsageError for a kind that nothing checks, or that cannot be mended; UmlError if it cannot be read.
     """
+    if image.reference:
+        async with prepared(image, image.path.parent, no_tick) as found:
+            return await check(replace(found, reference=""), repair=repair)
     if image.format.qemu is not None:
         return await trio.to_thread.run_sync(_check_with_qemu, image, repair)
     if image.format is Format.HUMFS:

@@ -19,9 +19,10 @@ import trio
 from humfs.image import Description
 from humfs.losses import Losses
 from runtime.appliance.kinds import KINDS
+from runtime.host.scratch import scratch_directory, scratch_file
 from runtime.images import blocks, ext4, filesystems, oci, parts, writers
 from runtime.images.formats import STANDARD, Format, Image
-from runtime.images.output import output_directory, output_file, require_free, scratch_directory, scratch_file
+from runtime.images.output import output_directory, output_file, require_free
 from runtime.images.prepare import prepared
 from runtime.images.programs import require_programs
 from runtime.images.sink import Report, Tick, Warn, no_tick, no_warning, ticking
@@ -132,7 +133,8 @@ async def _convert_files(source: Image, target: Image, writing: Writing) -> None
 def _described(image: Image) -> Description:
     from humfs.archive import describe_image
 
-    return describe_image(image.path, image.tag)
+    about = describe_image(image.path, image.tag)
+    return replace(about, name=image.reference) if image.reference else about
 
 
 async def _convert_tree(

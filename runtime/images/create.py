@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from runtime.host.needs import find_program
+from runtime.host.scratch import scratch_directory
 from runtime.images import ext4
 from runtime.images.formats import Format, Image, source
-from runtime.images.output import output_file, require_free, scratch_directory
+from runtime.images.output import output_file, require_free
 from runtime.images.streams import failed
 from umlfs.errors import UsageError
 from umlfs.host.programs import run_program

@@ -14,10 +14,10 @@ from typing import BinaryIO, Final
 from humfs.acl import ACCESS, DEFAULT
 from humfs.importer import Member, show
 from runtime.host.needs import find_program
+from runtime.host.scratch import scratch_file
 from runtime.images import ext4, writers
 from runtime.images.formats import Format
 from runtime.images.inside import in_guest
-from runtime.images.output import scratch_file
 from runtime.images.sink import Report
 from runtime.images.streams import failed
 from umlfs.blocks.raw import open_raw

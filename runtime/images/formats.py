@@ -131,6 +131,8 @@ class Image:
     """What a disk is compressed with."""
     volume: str = ""
     """Of a volume on a disk: the argument of `volume:` that names it."""
+    reference: str = ""
+    """Of a container image in a registry: its name."""
     shown: str = ""
     """What it is called in messages, where its path is one that nobody knows."""
 
@@ -156,6 +158,8 @@ def source(word: str) -> Image:
     container image, `oci:PATH:NAME` is the one of that name. UsageError for what is no image; UmlError if it cannot be
     read."""
     scheme, colon, rest = word.partition(":")
+    if scheme == "docker" and rest.startswith("//"):
+        return _in_registry(word)
     if scheme == "volume" and (volume := _volume(word)) is not None:
         return volume
     if colon and scheme in _SCHEMES and not os.path.lexists(word):
@@ -174,6 +178,14 @@ def source(word: str) -> Image:
         return _directory(path) if path.is_dir() else _file(path)
     except OSError as error:
         raise UmlError(f"{word}: {error.strerror}", None) from error
+
+
+def _in_registry(word: str) -> Image:
+    """A container image in a registry."""
+    from runtime.containers import reference
+
+    image = reference.parse(word.partition(":")[2])
+    return Image(Path(word), Format.OCI, reference=image.short, shown=word)
 
 
 def _volume(word: str) -> Image | None:

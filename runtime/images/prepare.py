@@ -13,8 +13,8 @@ from typing import BinaryIO, Final
 import trio
 
 from humfs.tarball import plain
+from runtime.host.scratch import scratch_file
 from runtime.images.formats import STANDARD, Format, Image, source
-from runtime.images.output import scratch_file
 from runtime.images.sink import Report, Tick, ticking
 from runtime.images.streams import tar_stream
 from umlfs.errors import UmlError
@@ -33,6 +33,8 @@ async def prepared(image: Image, near: Path, progress: Tick) -> AsyncIterator[Im
     async with contextlib.AsyncExitStack() as stack:
         if str(image.path) == STANDARD:
             image = await _from_standard_input(image, stack, near, ticking(progress))
+        if image.reference:
+            image = await _from_registry(image, stack)
         if image.volume:
             image = await _from_volume(image, stack, near, progress)
         if image.compression is not None:
@@ -52,6 +54,15 @@ async def _from_standard_input(image: Image, stack: contextlib.AsyncExitStack, n
         return replace(source(str(path)), shown=_NAME)
     except UmlError as error:
         raise type(error)(error.what.replace(str(path), _NAME), error.way_out) from None
+
+
+async def _from_registry(image: Image, stack: contextlib.AsyncExitStack) -> Image:
+    """The container image in the layout of those that were fetched."""
+    from runtime.containers import kept, reference
+
+    wanted = reference.parse(f"//{image.reference}")
+    layout, name = await stack.enter_async_context(kept.fetched(wanted, layers=True))
+    return replace(image, path=layout, tag=name)
 
 
 async def _decompressed(image: Image, stack: contextlib.AsyncExitStack, near: Path, tick: Tick) -> Image:

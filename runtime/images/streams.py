@@ -19,8 +19,8 @@ from humfs.export import SOCKETS, Exporter
 from humfs.losses import Losses
 from humfs.volume import Volume
 from runtime.host.needs import find_program
+from runtime.host.scratch import scratch_directory, scratch_file
 from runtime.images.formats import Format, Image
-from runtime.images.output import scratch_directory, scratch_file
 from runtime.images.parts import several
 from runtime.images.sink import Report
 from umlfs.block import BlockDevice
@@ -339,6 +339,8 @@ async def _read_in_guest(image: Image, fd: int, report: Report) -> None:
 
 async def squashfs_has_attributes(device: BlockDevice) -> bool:
     """Whether a squashfs has extended attributes: its superblock says where the table of them is."""
+    if device.size < _SQUASHFS_SUPERBLOCK:
+        return False  # the kernel says what is wrong with it
     head = bytearray(_SQUASHFS_SUPERBLOCK)
     await device.read_into(0, [memoryview(head)])
     return head[_SQUASHFS_ATTRIBUTES] != b"\xff" * 8

@@ -13,6 +13,7 @@ from runtime.guest.kernel_modules import KernelModules
 from runtime.kernels.kernel import Kernel
 from runtime.machine.equipment import BASE_MODULES, Equipment, HostMount
 from umlfs.block import BlockDevice
+from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, Source, as_source
 
@@ -34,6 +35,8 @@ async def open_root(
     """Open the source of the root, to be mounted with `flags`; the filesystem, if it is one. UmlError, UsageError."""
     opened = await equipment.open(stack, source, OpenOptions(read_only=not writable, snapshot=not writable))
     if isinstance(opened, Filesystem):
+        if writable and opened.traits.read_only:
+            raise UsageError(f"{source}: it is only read", "leave out --rw, or make a root of it: 'uml image convert'")
         equipment.add_filesystem("root", opened, read_only=not writable, lower_layer=not writable)
         equipment.root = guest.Mount("root", "/", options=flags or ("rw" if writable else "ro"))
         return opened

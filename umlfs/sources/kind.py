@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from umlfs.block import BlockDevice
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
+
+BEHIND_SCHEME: Final = r"//[^/]*(?:/[^:]*)?"
+"""A URI without its scheme; a colon in its path is written `%3A`."""
+_URI: Final = re.compile(rf"({BEHIND_SCHEME})(?::(.*))?\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,11 @@ class SourceKind:
         return ()
 
     def divided(self, argument: str) -> tuple[str, str | None]:
-        """An argument that names no files, and what follows it after a colon; None if nothing does."""
+        """An argument that names no files, and what follows it after a colon; None if nothing does. A URI has colons
+        of its own in the name of its host."""
+        uri = _URI.match(argument)
+        if uri is not None:
+            return uri[1], uri[2]
         name, more, rest = argument.partition(":")
         return name, rest if more else None
 

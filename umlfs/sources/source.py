@@ -22,14 +22,14 @@ from typing import Final, cast
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
-from umlfs.sources.kind import OpenOptions, SourceKind
+from umlfs.sources.kind import BEHIND_SCHEME, OpenOptions, SourceKind
 from umlfs.sources.plugins import entry_points, load
 
 GROUP: Final = "umlfs.sources"
 NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 """What opening for writing may fail with where reading is possible."""
 
-_URI: Final = re.compile(r"([a-z+]+://[^/]*(?:/[^:]*)?)(?::(.*))?\Z", re.DOTALL)
+_URI: Final = re.compile(rf"([a-z+]+:{BEHIND_SCHEME})(?::(.*))?\Z", re.DOTALL)
 """A URI, in whose path a colon is written `%3A`, and the rest."""
 
 
@@ -205,11 +205,11 @@ def split(word: str) -> tuple[Source, str | None]:
     uri = _URI.match(word)
     points = entry_points(GROUP)
     scheme, colon, argument = word.partition(":")
-    if uri is not None and scheme in points:
-        return parse(uri[1]), uri[2]
     if colon and scheme in points and not kind_at(points[scheme]).files(argument):
         name, rest = kind_at(points[scheme]).divided(argument)
         return parse(f"{scheme}:{name}"), rest
+    if uri is not None and scheme in points:
+        return parse(uri[1]), uri[2]
     for end in ends(word):
         if _names_files(word[:end]):
             inside = _within(word) if end < len(word) and ":" not in word[:end] else None
