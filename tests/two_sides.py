@@ -155,7 +155,7 @@ SCENARIOS: Final = {
         (THERE, "flock -n spool true || echo taken", "taken\n"),
         (HERE, "exec 5>&-", ""),
         (THERE, "flock spool sh -c 'echo from there >>spool'", ""),
-        (HERE, "flock -n spool cat spool", "from here\nfrom there\n"),
+        (HERE, "flock -w 60 spool cat spool", "from here\nfrom there\n"),
         apart="bindfs",
     ),
     "dpkg's database": _scenario(
