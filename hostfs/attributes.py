@@ -13,7 +13,7 @@ from hostfs.opening import Opener
 from hostfs.ownership import Owners, change_mode, change_owner, drop_set_id
 from hostfs.resolver import FORMAT, Resolver, proc_path
 from hostfs.settings import Settings
-from umlfs.filesystem import NO_HANDLE, NOW, ROOT, Attr, Caller, SetAttr, StatFs
+from umlfs.filesystem import NO_HANDLE, NOW, ROOT, Attr, AttributeOperations, Caller, SetAttr, StatFs
 from umlfs.host import syscalls
 from umlfs.host.syscalls import UTIME_NOW, UTIME_OMIT, failure
 
@@ -43,7 +43,7 @@ def _timespec(nanoseconds: int | None) -> tuple[int, int]:
     return syscalls.timespec(nanoseconds)
 
 
-class Attributes:
+class Attributes(AttributeOperations):
     """The operations on attributes, and on the whole; see `Filesystem` for each."""
 
     def __init__(

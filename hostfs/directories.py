@@ -21,7 +21,7 @@ from hostfs.inodes import Inode
 from hostfs.page_cache import disk_reads
 from hostfs.resolver import CACHED_SECONDS, DIRECTORY, Resolver, reopen
 from hostfs.settings import Settings
-from umlfs.filesystem import DirSink, Opened
+from umlfs.filesystem import DirectoryOperations, DirSink, Opened
 from umlfs.host.syscalls import Dirent, failure, getdents
 
 LISTINGS_MAX: Final = 64
@@ -44,7 +44,7 @@ def _none_seen() -> int:
     return 0
 
 
-class Directories:
+class Directories(DirectoryOperations):
     """The operations on directories; see `Filesystem` for each."""
 
     def __init__(self, resolver: Resolver, settings: Settings, entries: Entries, aside: SetAside) -> None:

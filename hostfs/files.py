@@ -26,7 +26,7 @@ from hostfs.resolver import Resolver
 from hostfs.settings import Cache, Settings
 from umlfs.blocks import sparse
 from umlfs.buffers import part, total
-from umlfs.filesystem import NO_HANDLE, Caller, Entry, Lock, Opened
+from umlfs.filesystem import NO_HANDLE, Caller, Entry, FileOperations, Lock, Opened
 from umlfs.host import syscalls
 from umlfs.host.names import check_name
 from umlfs.host.syscalls import failure
@@ -40,7 +40,7 @@ _NOT_NOW: Final = (errno.EAGAIN, errno.EOPNOTSUPP)
 Buffers = Sequence[memoryview]
 
 
-class Files:
+class Files(FileOperations):
     """The operations on files; see `Filesystem` for each."""
 
     def __init__(
@@ -177,14 +177,14 @@ class Files:
         self._check_locks()
         return self._locks.find(self._handles.get(handle), owner, lock)
 
-    async def setlk(self, ino: int, handle: int, owner: int, lock: Lock, wait: bool) -> None:
+    async def setlk(self, ino: int, handle: int, owner: int, lock: Lock, wait: bool = False) -> None:
         self._check_locks()
         file = self._handles.get(handle)
         file.owners = file.owners or set()
         file.owners.add(owner)
         await self._locks.take(file, owner, lock, wait)
 
-    async def flock(self, ino: int, handle: int, owner: int, kind: int, wait: bool) -> None:
+    async def flock(self, ino: int, handle: int, owner: int, kind: int, wait: bool = False) -> None:
         self._check_locks()
         await self._locks.take(self._handles.get(handle), owner, Lock(kind), wait, whole=True)
 
@@ -192,7 +192,7 @@ class Files:
         if not self._settings.locks:
             raise failure(errno.ENOSYS)
 
-    def unlock(self, handle: int, owner: int, whole: bool) -> None:
+    def unlock(self, ino: int, handle: int, owner: int, whole: bool = False) -> None:
         with contextlib.suppress(OSError):
             self._locks.free(self._handles.get(handle).inode, owner, whole=whole)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
 
 from hostfs.aside import SetAside
 from hostfs.attributes import HOST_LABELS, Attributes
@@ -20,28 +19,11 @@ from hostfs.opening import Opener
 from hostfs.ownership import Owners, Ownership
 from hostfs.resolver import Resolver
 from hostfs.settings import Cache, Settings
-from umlfs.filesystem import (
-    NO_HANDLE,
-    ROOT,
-    Attr,
-    Caller,
-    DirSink,
-    Entry,
-    Filesystem,
-    Invalidator,
-    Lock,
-    Opened,
-    SetAttr,
-    StatFs,
-    Traits,
-)
-
-T = TypeVar("T")
-Answer = Coroutine[Any, Any, T]
-Buffers = Sequence[memoryview]
+from umlfs.composed import Composed
+from umlfs.filesystem import Filesystem, Invalidator, Traits
 
 
-class HostFilesystem(Filesystem):
+class HostFilesystem(Composed):
     """A directory of the host, and everything below it, to the extent that this process may use it.
 
     Owners are the host's: run by root, what is created belongs to the caller; run by anyone else, it belongs to
@@ -51,7 +33,7 @@ class HostFilesystem(Filesystem):
     Others may change the directory at any time. An inode whose name leads elsewhere by then raises ESTALE, upon
     which a kernel looks the name up again.
 
-    This class puts the parts together and passes each operation on to the one that does it.
+    This class puts the parts together.
     """
 
     def __init__(
@@ -105,10 +87,14 @@ class HostFilesystem(Filesystem):
         entries = Entries(resolver, settings.valid_ns, owners)
         ownership = Ownership(resolver)
         opener = Opener(resolver, quietly=read_only)
-        self._names = Names(resolver, settings, entries, ownership, aside)
-        self._attributes = Attributes(resolver, settings, entries, opener, handles, owners)
-        self._files = Files(resolver, settings, entries, ownership, aside, opener, handles, locks)
+        self.attributes = Attributes(resolver, settings, entries, opener, handles, owners)
         self.directories = Directories(resolver, settings, entries, aside)
+        self._compose(
+            Names(resolver, settings, entries, ownership, aside),
+            self.attributes,
+            Files(resolver, settings, entries, ownership, aside, opener, handles, locks),
+            self.directories,
+        )
         self._remark: str | None = None
 
     @property
@@ -118,7 +104,7 @@ class HostFilesystem(Filesystem):
 
     def show_access_lists(self) -> None:
         """Give out, and take, the lists by which the host judges access: for what copies and compares files."""
-        self._attributes.kept_names = HOST_LABELS
+        self.attributes.kept_names = HOST_LABELS
 
     def leave_aside(self, paths: Iterable[Path]) -> None:
         """Never touch these directories of the host: mount points whose servers may be waiting for us.
@@ -177,122 +163,5 @@ class HostFilesystem(Filesystem):
         self.disconnect()
         await self.resolver.close()
 
-    # Names ------------------------------------------------------------------------------------
-
-    def lookup(self, parent: int, name: bytes) -> Answer[Entry]:
-        return self._names.lookup(parent, name)
-
-    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Answer[Entry]:
-        return self._names.mknod(parent, name, mode, rdev, umask, caller)
-
-    def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Answer[Entry]:
-        return self._names.mkdir(parent, name, mode, umask, caller)
-
-    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Answer[Entry]:
-        return self._names.symlink(parent, name, target, caller)
-
-    def readlink(self, ino: int) -> Answer[bytes]:
-        return self._names.readlink(ino)
-
-    def link(self, ino: int, new_parent: int, new_name: bytes) -> Answer[Entry]:
-        return self._names.link(ino, new_parent, new_name)
-
-    def unlink(self, parent: int, name: bytes) -> Answer[None]:
-        return self._names.unlink(parent, name)
-
-    def rmdir(self, parent: int, name: bytes) -> Answer[None]:
-        return self._names.rmdir(parent, name)
-
-    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> Answer[None]:
-        return self._names.rename(parent, name, new_parent, new_name, flags)
-
-    # Attributes -------------------------------------------------------------------------------
-
-    def getattr(self, ino: int, handle: int = NO_HANDLE) -> Answer[tuple[Attr, int]]:
-        return self._attributes.getattr(ino, handle)
-
-    def setattr(
-        self, ino: int, changes: SetAttr, handle: int = NO_HANDLE, caller: Caller | None = None
-    ) -> Answer[tuple[Attr, int]]:
-        return self._attributes.setattr(ino, changes, handle, caller)
-
-    def statfs(self, ino: int = ROOT) -> Answer[StatFs]:
-        return self._attributes.statfs(ino)
-
-    def getxattr(self, ino: int, name: bytes) -> Answer[bytes]:
-        return self._attributes.getxattr(ino, name)
-
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> Answer[None]:
-        return self._attributes.setxattr(ino, name, value, flags)
-
-    def listxattr(self, ino: int) -> Answer[list[bytes]]:
-        return self._attributes.listxattr(ino)
-
-    def removexattr(self, ino: int, name: bytes) -> Answer[None]:
-        return self._attributes.removexattr(ino, name)
-
-    # Files ------------------------------------------------------------------------------------
-
-    def open(self, ino: int, flags: int) -> Answer[Opened]:
-        return self._files.open(ino, flags)
-
-    def create(
-        self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
-    ) -> Answer[tuple[Entry, Opened]]:
-        return self._files.create(parent, name, mode, flags, umask, caller)
-
-    def read_into(self, ino: int, handle: int, offset: int, buffers: Buffers) -> Answer[int]:
-        return self._files.read_into(ino, handle, offset, buffers)
-
-    def write_from(
-        self, ino: int, handle: int, offset: int, buffers: Buffers, kill_set_id: bool = False
-    ) -> Answer[int]:
-        return self._files.write_from(ino, handle, offset, buffers, kill_set_id)
-
-    def release(self, ino: int, handle: int) -> Answer[None]:
-        return self._files.release(ino, handle)
-
-    def fsync(self, ino: int, handle: int, data_only: bool = False) -> Answer[None]:
-        return self._files.fsync(ino, handle, data_only)
-
-    def fallocate(self, ino: int, handle: int, mode: int, offset: int, length: int) -> Answer[None]:
-        return self._files.fallocate(ino, handle, mode, offset, length)
-
-    def lseek(self, ino: int, handle: int, offset: int, whence: int) -> Answer[int]:
-        return self._files.lseek(ino, handle, offset, whence)
-
-    def copy_file_range(
-        self, ino: int, handle: int, offset: int, out_ino: int, out_handle: int, out_offset: int, length: int
-    ) -> Answer[int]:
-        return self._files.copy_file_range(ino, handle, offset, out_ino, out_handle, out_offset, length)
-
-    # Locks ------------------------------------------------------------------------------------
-
-    def getlk(self, ino: int, handle: int, owner: int, lock: Lock) -> Answer[Lock | None]:
-        return self._files.getlk(ino, handle, owner, lock)
-
-    def setlk(self, ino: int, handle: int, owner: int, lock: Lock, wait: bool = False) -> Answer[None]:
-        return self._files.setlk(ino, handle, owner, lock, wait)
-
-    def flock(self, ino: int, handle: int, owner: int, kind: int, wait: bool = False) -> Answer[None]:
-        return self._files.flock(ino, handle, owner, kind, wait)
-
-    def unlock(self, ino: int, handle: int, owner: int, whole: bool = False) -> None:
-        self._files.unlock(handle, owner, whole)
-
-    # Directories ------------------------------------------------------------------------------
-
-    def opendir(self, ino: int) -> Answer[Opened]:
-        return self.directories.opendir(ino)
-
-    def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> Answer[None]:
-        return self.directories.readdir(ino, handle, offset, add, plus)
-
-    def releasedir(self, ino: int, handle: int) -> Answer[None]:
-        return self.directories.releasedir(ino, handle)
-
-    def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> Answer[None]:
-        return self.directories.fsyncdir(ino, handle, data_only)
-
-    def syncfs(self) -> Answer[None]:
-        return self._attributes.syncfs()
+    async def syncfs(self) -> None:
+        await self.attributes.syncfs()

@@ -14,7 +14,7 @@ from hostfs.inodes import Inode
 from hostfs.ownership import Ownership
 from hostfs.resolver import PATH, Resolver, proc_path
 from hostfs.settings import Settings
-from umlfs.filesystem import Caller, Entry
+from umlfs.filesystem import Caller, Entry, NameOperations
 from umlfs.host import syscalls
 from umlfs.host.names import check_name
 from umlfs.host.syscalls import failure
@@ -24,7 +24,7 @@ INLINE_SYMLINK: Final = 60
 """A target of fewer bytes is in the inode on ext4, and elsewhere as a rule; longer ones may have to be read."""
 
 
-class Names:
+class Names(NameOperations):
     """The operations on names; see `Filesystem` for each."""
 
     def __init__(

@@ -14,7 +14,18 @@ from humfs.core import LABEL, Core
 from humfs.files import Files
 from humfs.inodes import Inode
 from humfs.journal import Change
-from umlfs.filesystem import ACL_KILL_SGID, FOREVER, NO_HANDLE, NOW, ROOT, Attr, Caller, SetAttr, StatFs
+from umlfs.filesystem import (
+    ACL_KILL_SGID,
+    FOREVER,
+    NO_HANDLE,
+    NOW,
+    ROOT,
+    Attr,
+    AttributeOperations,
+    Caller,
+    SetAttr,
+    StatFs,
+)
 from umlfs.host.syscalls import failure
 
 BLOCK: Final = 4096
@@ -28,7 +39,7 @@ _LISTS: Final = (acl.ACCESS, acl.DEFAULT)
 _ID_MAX: Final = 0xFFFF_FFFE
 
 
-class Attributes:
+class Attributes(AttributeOperations):
     """The operations on attributes, and on the whole; see `Filesystem` for each."""
 
     def __init__(self, core: Core, files: Files) -> None:

@@ -19,11 +19,13 @@ import trio
 
 from humfs.core import Core
 from humfs.inodes import Inode
+from humfs.names import Names
 from umlfs.blocks import sparse
 from umlfs.blocks.sparse import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from umlfs.buffers import part, total
-from umlfs.filesystem import Opened
+from umlfs.filesystem import Caller, Entry, FileOperations, Opened
 from umlfs.host import syscalls
+from umlfs.host.names import check_name
 from umlfs.host.syscalls import failure
 
 T = TypeVar("T")
@@ -80,12 +82,13 @@ def _holes(fd: int, start: int, end: int) -> list[tuple[int, int]]:
     return found
 
 
-class Files:
+class Files(FileOperations):
     """The operations on files; see `Filesystem` for each."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, names: Names) -> None:
         self._core = core
         self._inodes = core.inodes
+        self._names = names
 
     @functools.cached_property
     def _nowait(self) -> int:
@@ -94,6 +97,28 @@ class Files:
 
     async def open(self, ino: int, flags: int) -> Opened:
         raise failure(errno.ENOSYS)
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
+    ) -> tuple[Entry, Opened]:
+        await self._core.before_change()
+        check_name(name)
+        if not flags & os.O_EXCL:
+            there = self._core.child(self._core.directory(parent).ino, name)
+            if there is not None:
+                return await self._open_existing(there, flags)
+        inode, fd = self._names.make(parent, name, stat.S_IFREG | mode & 0o7777, 0, umask, caller)
+        self._core.host.hold(inode, fd)
+        return self._core.entry(inode), Opened(keep_cache=True)
+
+    async def _open_existing(self, inode: Inode, flags: int) -> tuple[Entry, Opened]:
+        if not inode.is_file:
+            raise failure(errno.EISDIR if inode.is_directory else errno.EINVAL)
+        if flags & os.O_TRUNC:
+            os.ftruncate(fd := self._core.host.file(inode), 0)
+            self._core.touch(inode, time.time_ns())
+            self._core.measure(inode, os.fstat(fd))
+        return self._core.entry(inode), Opened(keep_cache=True)
 
     async def flush(self, ino: int, handle: int) -> None:
         raise failure(errno.ENOSYS)

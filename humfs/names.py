@@ -1,4 +1,4 @@
-"""Names: lookup, listings, and everything that makes, moves or removes a name.
+"""Names: lookup, and everything that makes, moves or removes a name.
 
 The host goes first, then the rows. A kill between the two is found at the next open: the host's directory has
 changed, and the journal does not know of it.
@@ -19,8 +19,7 @@ from humfs.host import DIRECTORY_MODE, FILE_MODE
 from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode
 from humfs.journal import Change
 from humfs.reconcile import adopted
-from humfs.store import Row
-from umlfs.filesystem import ROOT, Caller, DirSink, Entry, Opened
+from umlfs.filesystem import Caller, Entry, NameOperations
 from umlfs.host import syscalls
 from umlfs.host.names import check_name
 from umlfs.host.syscalls import failure
@@ -29,17 +28,11 @@ NOREPLACE: Final = 1
 EXCHANGE: Final = 2
 WHITEOUT: Final = 4
 
-BATCH: Final = 128
-"""Rows of a listing read at once."""
-BATCH_PLUS: Final = 32
-"""With attributes: the kernel asks for a page of them, which is 24 at most."""
-_DOTS: Final = 2
-"""Offsets 1 and 2 follow `.` and `..`; a name's is its row's id and this."""
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Names:
-    """The operations on names and directories; see `Filesystem` for each."""
+class Names(NameOperations):
+    """The operations on names; see `Filesystem` for each."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -134,28 +127,6 @@ class Names:
         await self._core.before_change()
         inode, _ = self.make(parent, name, stat.S_IFLNK | 0o777, 0, 0, caller, target)
         return self._core.entry(inode)
-
-    async def create(
-        self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
-    ) -> tuple[Entry, Opened]:
-        await self._core.before_change()
-        check_name(name)
-        if not flags & os.O_EXCL:
-            there = self._core.child(self._core.directory(parent).ino, name)
-            if there is not None:
-                return await self._open_existing(there, flags)
-        inode, fd = self.make(parent, name, stat.S_IFREG | mode & 0o7777, 0, umask, caller)
-        self._core.host.hold(inode, fd)
-        return self._core.entry(inode), Opened(keep_cache=True)
-
-    async def _open_existing(self, inode: Inode, flags: int) -> tuple[Entry, Opened]:
-        if not inode.is_file:
-            raise failure(errno.EISDIR if inode.is_directory else errno.EINVAL)
-        if flags & os.O_TRUNC:
-            os.ftruncate(fd := self._core.host.file(inode), 0)
-            self._core.touch(inode, time.time_ns())
-            self._core.measure(inode, os.fstat(fd))
-        return self._core.entry(inode), Opened(keep_cache=True)
 
     async def readlink(self, ino: int) -> bytes:
         inode = self._core.node(ino)
@@ -331,56 +302,6 @@ class Names:
             target.nlink += 1
         self._core.names_changed(source, now)
         self._core.names_changed(target, now)
-
-    # Listings ---------------------------------------------------------------------------------
-
-    async def opendir(self, ino: int) -> Opened:
-        raise failure(errno.ENOSYS)
-
-    async def fsyncdir(self, ino: int, handle: int, data_only: bool = False) -> None:
-        if not self._core.node(ino).is_directory:
-            raise failure(errno.ENOTDIR)
-        await self._core.durability.sync()
-
-    async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
-        directory = self._core.node(ino)
-        if not directory.is_directory:
-            raise failure(errno.ENOTDIR)
-        if offset < 1 and not add(b".", 1, ino, stat.S_IFDIR, None):
-            return
-        if offset < _DOTS and not add(b"..", _DOTS, self._above(directory), stat.S_IFDIR, None):
-            return
-        after = max(offset - _DOTS, 0)
-        batch = BATCH_PLUS if plus else BATCH
-        while rows := self._core.store.entries(ino, after, batch):
-            if plus and ino not in self._core.cached_directories:
-                await self._core.fill_caches(ino, rows[0][1])
-            for row in rows:
-                if not self._give(ino, row, add, plus):
-                    return
-            after = rows[-1][0]
-            if len(rows) < batch:
-                return
-
-    @staticmethod
-    def _above(directory: Inode) -> int:
-        return directory.parent or directory.ino if directory.ino != ROOT else ROOT
-
-    def _give(self, ino: int, row: tuple[int, ...], add: DirSink, plus: bool) -> bool:
-        position, name, *_ = row
-        number, mode = row[2], row[3]
-        if not plus:
-            return add(name, position + _DOTS, number, mode & 0o170000, None)  # type: ignore[arg-type]
-        inode = self._inodes.get(number)
-        if inode is None:
-            try:
-                inode = self._core.remember(Row._make(row[2:]), ino, name)  # type: ignore[arg-type]
-            except OSError:
-                return add(name, position + _DOTS, number, mode & 0o170000, None)  # type: ignore[arg-type]
-        if add(name, position + _DOTS, number, mode & 0o170000, entry := self._core.entry(inode)):  # type: ignore[arg-type]
-            return True
-        self._core.forget(entry.ino, 1)
-        return False
 
 
 def _links(source: Inode, target: Inode, changed: bool) -> list[Change]:

@@ -261,74 +261,8 @@ def _unsupported() -> OSError:
     return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
-class Filesystem:
-    """A filesystem. Subclasses override what they have; the rest answers ENOSYS.
-
-    Operations raise `OSError` with an errno and nothing else. Besides those named with each, any may raise:
-
-    * ESTALE: the inode number means nothing (any more); a kernel then looks the name up again.
-    * EBADF: the handle means nothing.
-    * EROFS: a change, where there are none (`Traits.read_only`).
-    * ENOTDIR, EISDIR, ELOOP, EINVAL: the inode is of another kind than the operation is for.
-    * ENOSPC, EDQUOT, EIO: what stores it is full, or fails.
-    * EACCES, EPERM: the process that serves it may not do that. (What the *caller* may do is not looked at.)
-
-    Concurrency: all operations run in one thread, and any number may be under way at once, on one inode too. A
-    consumer orders what must not overtake each other, as a kernel does with its locks of directories and files: two
-    changes of names in one directory, or of sizes, do not come at once; reads and writes may. An operation that does
-    not wait for anything is not interrupted by others.
-
-    Cancellation: an operation that is cancelled may have happened, but is not half done, and nothing of it goes on.
-    Buffers of the caller are not touched any more once it has ended.
-
-    Handles: where an operation takes `ino` and `handle`, the handle is the one that `open` or `create` gave, or
-    `NO_HANDLE` if `open` answered ENOSYS: then the inode itself is used. Directories likewise, with `opendir`.
-
-    Waiting: an operation waits for a disk or a network in a thread or a socket, never on the loop. "Immediate" below
-    means that a provider should not have to wait at all.
-    """
-
-    traits: Traits = Traits()
-
-    # Being served -----------------------------------------------------------------------------
-
-    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """What whoever serves it is within for as long as it does: `async with filesystem.running(): …`.
-
-        Whatever the filesystem does beside answering (writing back, watching, closing) it does in there, and at the
-        end all of that has ended. Nothing of it runs outside: the operations work, but what would happen by itself
-        does not. One server at a time; after the end another may follow. A task that fails does not end the server:
-        it becomes `failure`."""
-        return contextlib.nullcontext()
-
-    @property
-    def failure(self) -> OSError | None:
-        """Why the filesystem can be relied on no more: something that it does beside answering failed. It is logged
-        by then. Servers answer EIO to every request. Not to be raised itself: each time it would hold on to more."""
-        return None
-
-    @property
-    def changes(self) -> Changes | None:
-        """What others do to it, where that was asked for when it was opened."""
-        return None
-
-    def attach(self, invalidator: Invalidator) -> Filesystem:
-        """The filesystem to serve to a consumer that `invalidator` tells of what changes behind its back: this one
-        (which may be one that never changes so, or cannot tell), or one around it. To be called before `running`,
-        which is then the answer's, and so is all else but `close`."""
-        return self
-
-    def disconnect(self) -> None:
-        """The consumer is gone without a word (unmounted, or its guest died): every lookup and handle it had is
-        given back. Immediate; no operation is under way. A new consumer may follow. A Filesystem serves one consumer
-        at a time."""
-
-    async def close(self) -> None:
-        """Give up every resource. Open handles end; everything that was answered stays, and is written down (durably,
-        where the provider can see to that). After `running`, if it was. May be called twice. UmlError or OSError if
-        something could not be written: all is given up nevertheless."""
-
-    # Names ------------------------------------------------------------------------------------
+class NameOperations:
+    """The part of `Filesystem` that is about names."""
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
         """Resolve `name` in directory `parent`, neither `.` nor `..`; a symlink is not followed. Counts one lookup.
@@ -336,9 +270,6 @@ class Filesystem:
         ENOENT, or an Entry with `ino` 0, which counts none and may be remembered for `entry_valid_ns`. ENAMETOOLONG.
         """
         raise _unsupported()
-
-    def forget(self, ino: int, count: int) -> None:
-        """Give back `count` lookups of `ino`. Immediate; never fails. Unknown numbers are ignored."""
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
         """Make a file of any type but directory and symlink, which belongs to `caller`. Counts one lookup.
@@ -384,7 +315,9 @@ class Filesystem:
         """
         raise _unsupported()
 
-    # Attributes -------------------------------------------------------------------------------
+
+class AttributeOperations:
+    """The part of `Filesystem` that is about what inodes have beside contents, and about the whole."""
 
     async def getattr(self, ino: int, handle: int = NO_HANDLE) -> tuple[Attr, int]:
         """The attributes as of now, and how long (ns) they may be believed. Works for what has no name any more."""
@@ -427,7 +360,9 @@ class Filesystem:
         """Remove one. ENODATA; EOPNOTSUPP."""
         raise _unsupported()
 
-    # Files ------------------------------------------------------------------------------------
+
+class FileOperations:
+    """The part of `Filesystem` that is about contents of files, and their locks."""
 
     async def open(self, ino: int, flags: int) -> Opened:
         """Open for reading or writing (`flags` as open(2)'s: the access mode, O_TRUNC, O_APPEND). Whether the caller
@@ -511,7 +446,9 @@ class Filesystem:
         """`owner` gives back all its POSIX locks of a file, or with `whole` its flock. Immediate; never fails. Those
         that were taken by a handle are given back with it at the latest."""
 
-    # Directories ------------------------------------------------------------------------------
+
+class DirectoryOperations:
+    """The part of `Filesystem` that is about listings."""
 
     async def opendir(self, ino: int) -> Opened:
         """Open a directory for listing. ENOSYS: no handle is needed, ever."""
@@ -535,7 +472,76 @@ class Filesystem:
         """Durable on return: the names in the directory. Waits for the disk."""
         raise _unsupported()
 
-    # The whole --------------------------------------------------------------------------------
+
+class Filesystem(NameOperations, AttributeOperations, FileOperations, DirectoryOperations):
+    """A filesystem. Subclasses override what they have; the rest answers ENOSYS.
+
+    Operations raise `OSError` with an errno and nothing else. Besides those named with each, any may raise:
+
+    * ESTALE: the inode number means nothing (any more); a kernel then looks the name up again.
+    * EBADF: the handle means nothing.
+    * EROFS: a change, where there are none (`Traits.read_only`).
+    * ENOTDIR, EISDIR, ELOOP, EINVAL: the inode is of another kind than the operation is for.
+    * ENOSPC, EDQUOT, EIO: what stores it is full, or fails.
+    * EACCES, EPERM: the process that serves it may not do that. (What the *caller* may do is not looked at.)
+
+    Concurrency: all operations run in one thread, and any number may be under way at once, on one inode too. A
+    consumer orders what must not overtake each other, as a kernel does with its locks of directories and files: two
+    changes of names in one directory, or of sizes, do not come at once; reads and writes may. An operation that does
+    not wait for anything is not interrupted by others.
+
+    Cancellation: an operation that is cancelled may have happened, but is not half done, and nothing of it goes on.
+    Buffers of the caller are not touched any more once it has ended.
+
+    Handles: where an operation takes `ino` and `handle`, the handle is the one that `open` or `create` gave, or
+    `NO_HANDLE` if `open` answered ENOSYS: then the inode itself is used. Directories likewise, with `opendir`.
+
+    Waiting: an operation waits for a disk or a network in a thread or a socket, never on the loop. "Immediate" below
+    means that a provider should not have to wait at all.
+    """
+
+    traits: Traits = Traits()
+
+    # Being served -----------------------------------------------------------------------------
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """What whoever serves it is within for as long as it does: `async with filesystem.running(): …`.
+
+        Whatever the filesystem does beside answering (writing back, watching, closing) it does in there, and at the
+        end all of that has ended. Nothing of it runs outside: the operations work, but what would happen by itself
+        does not. One server at a time; after the end another may follow. A task that fails does not end the server:
+        it becomes `failure`."""
+        return contextlib.nullcontext()
+
+    @property
+    def failure(self) -> OSError | None:
+        """Why the filesystem can be relied on no more: something that it does beside answering failed. It is logged
+        by then. Servers answer EIO to every request. Not to be raised itself: each time it would hold on to more."""
+        return None
+
+    @property
+    def changes(self) -> Changes | None:
+        """What others do to it, where that was asked for when it was opened."""
+        return None
+
+    def attach(self, invalidator: Invalidator) -> Filesystem:
+        """The filesystem to serve to a consumer that `invalidator` tells of what changes behind its back: this one
+        (which may be one that never changes so, or cannot tell), or one around it. To be called before `running`,
+        which is then the answer's, and so is all else but `close`."""
+        return self
+
+    def disconnect(self) -> None:
+        """The consumer is gone without a word (unmounted, or its guest died): every lookup and handle it had is
+        given back. Immediate; no operation is under way. A new consumer may follow. A Filesystem serves one consumer
+        at a time."""
+
+    async def close(self) -> None:
+        """Give up every resource. Open handles end; everything that was answered stays, and is written down (durably,
+        where the provider can see to that). After `running`, if it was. May be called twice. UmlError or OSError if
+        something could not be written: all is given up nevertheless."""
+
+    def forget(self, ino: int, count: int) -> None:
+        """Give back `count` lookups of `ino`. Immediate; never fails. Unknown numbers are ignored."""
 
     def remarks(self) -> list[str]:
         """What a person should know of its present state, a line each: such as a limit that it has met. Immediate."""
