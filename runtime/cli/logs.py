@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import click
@@ -52,9 +53,9 @@ def _last(data: bytes, count: int) -> bytes:
 
 
 def _print(data: bytes) -> None:
-    """Print what a guest said, with whatever could drive a terminal escaped."""
+    """Print what a guest said: what could drive a terminal is escaped; a carriage return beside a line's end goes."""
     from runtime.cli.printing import printable_lines
 
-    text = data.replace(b"\r\n", b"\n").decode(errors="replace")
+    text = re.sub(rb"^\r+|\r+$", b"", data, flags=re.MULTILINE).decode(errors="replace")
     sys.stdout.write(printable_lines(text))
     sys.stdout.flush()

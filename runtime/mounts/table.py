@@ -190,7 +190,9 @@ def umount(mountpoint: str, *, lazy: bool = False) -> None:
         if error.errno == errno.EBUSY:
             way_out = f"'fuser -vm {mount.path}' tells who uses it; 'uml umount --lazy' takes it away nevertheless"
             raise UmlError(f"{mount.path}: in use", way_out) from None
-        raise UmlError(f"{mount.path}: {error.strerror}", "whoever mounted it can unmount it") from None
+        wanting = "/etc/mtab" in str(error.strerror)
+        way_out = "'uml doctor' says what mends that" if wanting else "whoever mounted it can unmount it"
+        raise UmlError(f"{mount.path}: {error.strerror}", way_out) from None
     finally:
         if server is not None:
             os.close(server)
