@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -13,6 +13,9 @@ from runtime.cli.keys import key_options
 from runtime.cli.printing import printable
 from runtime.cli.progress import activity, progress_option
 from runtime.cli.trees import as_json, run, show, show_json
+
+if TYPE_CHECKING:
+    from runtime.images.formats import Image
 
 FORMATS = (
     *("raw", "ext4", "xfs", "btrfs", "squashfs", "erofs", "qcow2", "vmdk", "vdi", "vpc", "vhdx", "qed", "parallels"),
@@ -41,7 +44,9 @@ def command() -> None:
 
 
 @command.command("build")
-@click.option("--suite", required=True, metavar="SUITE", help="Of Debian: bookworm, trixie, ...")
+@click.option("--suite", metavar="SUITE", help="Of Debian: bookworm, trixie, ...")
+@click.option("--from", "recipe_file", metavar="RECIPE.toml", help="Make it as this file says.")
+@click.option("--no-cache", is_flag=True, help="Take none of the steps of RECIPE.toml that are kept from before.")
 @click.option("--include", "packages", metavar="PKG,...", multiple=True, help="Further packages.")
 @click.option("--size", metavar="SIZE", help="Of the new filesystem; 2G by default.")
 @click.option("--format", "name", type=click.Choice(FORMATS), help="What to make; by default as the name of OUT ends.")
@@ -56,7 +61,9 @@ def command() -> None:
 @progress_option
 def build_(
     out: str,
-    suite: str,
+    suite: str | None,
+    recipe_file: str | None,
+    no_cache: bool,
     packages: tuple[str, ...],
     size: str | None,
     name: str | None,
@@ -68,15 +75,18 @@ def build_(
     no_modules: bool,
     force: bool,
 ) -> None:
-    """Make the image OUT with a Debian that boots in User-mode Linux to a login.
+    """Make the image OUT with a Debian that boots in User-mode Linux to a login, or as a recipe says.
 
-    mmdebstrap puts it together, for an ordinary user too. With SOURCE_DATE_EPOCH in the environment two builds from the
+    mmdebstrap puts it together, for an ordinary user too. A recipe names a suite or any other base (an archive, an
+    image, docker://NAME), packages, files, users, and commands, which are run in a guest; each step is kept, and only
+    done again when something before it has changed. With SOURCE_DATE_EPOCH in the environment two builds from the
     same packages are the same, bit for bit.
 
     \b
     Example:
       uml image build debian.img --suite bookworm --root-password ''
       uml image build humfs:server --suite trixie --include nginx,curl --ssh-key ~/.ssh/id_ed25519.pub
+      uml image build web.img --from web.toml
     """
     from humfs.superblock import parse_size
     from runtime.images import convert, formats, recipe
@@ -84,6 +94,14 @@ def build_(
     from runtime.kernels.kernel import find_kernel
 
     made = formats.destination(out, formats.Format(name) if name else None)
+    if (suite is None) == (recipe_file is None):
+        raise click.UsageError("give either --suite or --from")
+    if recipe_file is not None:
+        if packages or password is not None or key is not None or mirrors:
+            raise click.UsageError("with --from, the recipe names packages, mirrors, passwords and keys")
+        _build_from(recipe_file, made, parse_size(size) if size else None, force, kernel, no_modules, no_cache)
+        return
+    assert suite is not None
     if password == "-":
         password = sys.stdin.readline().rstrip("\n")
     if password is None and key is None:
@@ -102,6 +120,24 @@ def build_(
     with activity("build") as show:
         writing = convert.Writing(force, parse_size(size) if size else None, epoch, warn=warn, progress=show.count)
         run(lambda: make(made, wanted, writing, show.text))
+
+
+def _build_from(
+    recipe_file: str, made: Image, size: int | None, force: bool, kernel: str | None, no_modules: bool, no_cache: bool
+) -> None:
+    from pathlib import Path
+
+    from runtime.images import convert
+    from runtime.images.recipes import description
+    from runtime.images.recipes.building import build_by_recipe
+    from runtime.kernels.kernel import find_kernel
+    from runtime.process import processes
+
+    about = description.read(Path(recipe_file))
+    modules = find_kernel(kernel).modules if about.suite and not no_modules else None
+    with activity("build") as show, processes.for_machines():
+        writing = convert.Writing(force, size, _epoch(), warn=warn, progress=show.count)
+        run(lambda: build_by_recipe(made, about, writing, show.text, modules=modules, use_kept=not no_cache))
 
 
 @command.command("convert")

@@ -21,7 +21,7 @@ from runtime.host.scratch import scratch_directory
 from runtime.images import ext4
 from runtime.images.convert import Write, Writing, in_thread, write_image
 from runtime.images.epoch import NAME as EPOCH
-from runtime.images.formats import Image
+from runtime.images.formats import Format, Image
 from runtime.images.output import require_free
 from runtime.images.recipe import Recipe, commands, files
 from runtime.images.streams import drain
@@ -42,8 +42,16 @@ _SETTINGS: Final = {
 Say = Callable[[str], None]
 
 
-async def build(target: Image, recipe: Recipe, writing: Writing | None = None, say: Say = lambda line: None) -> None:
-    """Make `target` a Debian as `recipe` has it; `say` is told what mmdebstrap does.
+async def build(
+    target: Image,
+    recipe: Recipe,
+    writing: Writing | None = None,
+    say: Say = lambda line: None,
+    *,
+    lies_on: Format | None = None,
+) -> None:
+    """Make `target` a Debian as `recipe` has it; `say` is told what mmdebstrap does. Where it is not to stay there,
+    `lies_on` is the format that its table of filesystems is for.
 
     UsageError for a target that is there; UmlError if this user cannot have it made, or it fails, with nothing left.
     """
@@ -54,7 +62,7 @@ async def build(target: Image, recipe: Recipe, writing: Writing | None = None, s
 
     async def fill(write: Write) -> None:
         try:
-            async with _packages(recipe, target, say) as stream:
+            async with _packages(recipe, lies_on or target.format, say) as stream:
                 await in_thread(partial(write, stream))
         except BaseExceptionGroup as group:
             raise sole(group) from None  # so that an OSError in it gets a name
@@ -66,9 +74,9 @@ async def build(target: Image, recipe: Recipe, writing: Writing | None = None, s
 
 
 @contextlib.asynccontextmanager
-async def _packages(recipe: Recipe, target: Image, say: Say) -> AsyncIterator[BinaryIO]:
+async def _packages(recipe: Recipe, format_: Format, say: Say) -> AsyncIterator[BinaryIO]:
     """What mmdebstrap writes, a tar archive. Its failure is an UmlError, whatever the archive's reader makes of it."""
-    content = await trio.to_thread.run_sync(files, recipe, target.format)
+    content = await trio.to_thread.run_sync(files, recipe, format_)
     lines: deque[str] = deque(maxlen=_LINES)
     with _scratch() as scratch:
         with _additions(content) as additions:

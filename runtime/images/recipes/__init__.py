@@ -1,0 +1,1 @@
+"""Images by recipe: a base, packages, files, users and commands, in a TOML file."""
