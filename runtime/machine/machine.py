@@ -304,7 +304,7 @@ class Machine:
             nursery = await stack.enter_async_context(trio.open_nursery())
             stack.callback(nursery.cancel_scope.cancel)
             for device, listener in zip(equipment.devices, listeners, strict=True):
-                nursery.start_soon(vhost_user.serve, device.device, listener)
+                nursery.start_soon(vhost_user.serve, device.device, listener, lambda: self.pid)
             await trio.to_thread.run_sync(write_archive, directory / ARCHIVE, kernel, equipment, options)
             if heard and options.on_notification:
                 nursery.start_soon(self._tell, heard, options.on_notification)

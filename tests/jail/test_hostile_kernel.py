@@ -60,6 +60,18 @@ def test_trick(trick: str, jailed: Attack) -> None:
     assert (trick in jailed.failed) != (trick in of_kernels())
 
 
+@pytest.mark.parametrize("version", ["6.1.176", "6.12.101", "7.2.7"])
+def test_every_trick_with_the_filter_of(
+    version: str, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The filter goes by the version that a kernel says it has."""
+    unused = seccomp.unused_by(version)
+    monkeypatch.setattr(seccomp, "unused_by", lambda version: unused)
+    found = attacked(kernel, tmp_path, Mode.AUTO)
+    assert found.worked == of_kernels()
+    assert found.worked | found.failed.keys() == set(TRICKS)
+
+
 def test_tricks_that_work_without_a_jail(kernel: Path, tmp_path: Path) -> None:
     only = [trick for trick in HARMLESS if trick in TRICKS]
     assert attacked(kernel, tmp_path, Mode.OFF, only).worked == set(only)

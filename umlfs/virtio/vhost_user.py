@@ -4,9 +4,9 @@ One task answers the protocol; the queues have tasks of their own (`Vring`). The
 wrong is answered with an error, or ends the connection; never with an exception out of `Backend.run`.
 
 There is one thing that a front end could do and we could not bear: cut the file that its memory is in shorter after
-we mapped it, so that touching the mapping raises SIGBUS. Only the kernel process on the other side can do that, not
-what runs in its guest, and that process runs as the same user as we do: it could kill us as well. A front end of
-another user has no business on the socket, which is for its owner alone.
+we mapped it, or fill the filesystem that it is on, so that touching the mapping raises SIGBUS. Only the kernel process
+on the other side can do that, not what runs in its guest: it ends this process, and its own machine with it, and gets
+nothing by it. A front end of another user has no business on the socket, which is for its owner alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import socket
 import stat
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -49,8 +50,11 @@ ACCEPT_PAUSE_SECONDS: Final = 0.1
 class Backend:
     """Serves `device` on one connected socket until the front end hangs up."""
 
-    def __init__(self, device: VirtioDevice, connection: socket.socket) -> None:
-        """`connection` is the back end's to close."""
+    def __init__(
+        self, device: VirtioDevice, connection: socket.socket, kernel: Callable[[], int | None] = lambda: None
+    ) -> None:
+        """`connection` is the back end's to close. `kernel` gives the process that is to be the front end, if it is a
+        child of ours."""
         self._device = device
         connection.setblocking(False)
         self._connection = connection
@@ -59,7 +63,7 @@ class Backend:
         self._vrings: list[Vring] = []
         self._channel: socket.socket | None = None
         self._warned = False
-        self._image = KernelImage.of(connection)
+        self._image = KernelImage.of(connection, kernel)
         device.on_config_change = self.config_changed
 
     async def run(self) -> None:
@@ -328,8 +332,9 @@ def _map_region(region: wire.MemoryRegion, descriptor: int) -> Region:
     return Region(region.guest_address, region.user_address, memoryview(mapping))
 
 
-async def serve(device: VirtioDevice, listener: socket.socket) -> None:
-    """Serve `device` to each front end that connects to `listener`, one after the other, until cancelled."""
+async def serve(device: VirtioDevice, listener: socket.socket, kernel: Callable[[], int | None] = lambda: None) -> None:
+    """Serve `device` to each front end that connects to `listener`, one after the other, until cancelled. `kernel` as
+    of `Backend`."""
     accepting = trio.socket.from_stdlib_socket(listener)
     while True:
         try:
@@ -340,4 +345,4 @@ async def serve(device: VirtioDevice, listener: socket.socket) -> None:
             log.error("%s: a connection was not accepted: %s", device.name, error)
             await trio.sleep(ACCEPT_PAUSE_SECONDS)
             continue
-        await Backend(device, socket.socket(fileno=connection.detach())).run()
+        await Backend(device, socket.socket(fileno=connection.detach()), kernel).run()
