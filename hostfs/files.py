@@ -25,17 +25,14 @@ from hostfs.ownership import Ownership, drop_set_id
 from hostfs.resolver import Resolver
 from hostfs.settings import Cache, Settings
 from umlfs.blocks import sparse
+from umlfs.blocks.page_cache import INLINE_WRITE, read_now
 from umlfs.buffers import part, total
 from umlfs.filesystem import NO_HANDLE, Caller, Entry, FileOperations, Lock, Opened
 from umlfs.host import syscalls
 from umlfs.host.names import check_name
 from umlfs.host.syscalls import failure
 
-INLINE_WRITE: Final = 64 * 1024
-"""A write up to this many bytes ends in the host's page cache sooner than in a thread."""
-
 _ACCESS: Final = {os.O_RDONLY: READ, os.O_WRONLY: WRITE, os.O_RDWR: READ | WRITE}
-_NOT_NOW: Final = (errno.EAGAIN, errno.EOPNOTSUPP)
 
 Buffers = Sequence[memoryview]
 
@@ -212,16 +209,11 @@ class Files(FileOperations):
                 fd = inode.fd
             else:
                 fd = await self._opener.reach(inode, READ)
-        flags = 0 if inode.key[0] in self._in_memory else os.RWF_NOWAIT
-        try:
-            done = os.preadv(fd, buffers, offset, flags)
-        except OSError as error:
-            if error.errno not in _NOT_NOW and len(buffers) <= sparse.IOV_MAX:
-                raise
+        done = read_now(fd, buffers, offset, 0 if inode.key[0] in self._in_memory else os.RWF_NOWAIT)
+        if done is None:
             done = 0
-        else:
-            if not done or done == sum(map(len, buffers)) or offset + done >= os.fstat(fd).st_size:
-                return done
+        elif not done or done == sum(map(len, buffers)) or offset + done >= os.fstat(fd).st_size:
+            return done
         rest = part(buffers, done, total(buffers) - done)
         return done + await self._resolver.in_thread(fd, lambda copy: sparse.read_into(copy, offset + done, rest))
 

@@ -14,8 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-import trio
-
 from hostfs.inodes import Inode
 from hostfs.resolver import Resolver
 from umlfs.filesystem import Attr, Change, ChangeKind, Entry
@@ -166,27 +164,18 @@ class HostChanges:
     async def run(self) -> None:
         """Pass on what happens, until `close`."""
         while not self._closed:
-            if not await self._wait(SWEEP_SECONDS):
+            if not await self._watch.wait(SWEEP_SECONDS):
                 self._sweep()
             self._drain()
             if (leaving := self._leaving) is not None:
-                await self._wait(RENAME_SECONDS)
+                await self._watch.wait(RENAME_SECONDS)
                 self._drain()
                 if self._leaving is leaving:
                     self._has_left()
 
-    async def _wait(self, seconds: float) -> bool:
-        """Wait for events; False if there were none in this time."""
-        with trio.move_on_after(seconds) as patience, contextlib.suppress(trio.ClosedResourceError):
-            await trio.lowlevel.wait_readable(self._watch.fd)
-        return not patience.cancelled_caught
-
     def close(self) -> None:
         """Nothing more is passed on. It may be called again."""
-        if self._closed:
-            return
         self._closed = True
-        trio.lowlevel.notify_closing(self._watch.fd)
         self._watch.close()
         self._by_inode.clear()
         self._by_watch.clear()

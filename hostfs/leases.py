@@ -22,8 +22,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
-import trio
-
 from hostfs.inodes import Inode
 from hostfs.kinds import ELSEWHERE, FINE_TIMES
 from umlfs.filesystem import Attr, Entry, Invalidator
@@ -280,24 +278,13 @@ class Leases:
     async def run(self) -> None:
         """Pass on what happens, until `close`."""
         while not self._closed:
-            with trio.move_on_after(LEASE_SECONDS) as patience:
-                try:
-                    await trio.lowlevel.wait_readable(self._watch.fd)
-                except trio.ClosedResourceError:
-                    return
-            if self._closed:
-                return  # the descriptor may be another's by now
-            if patience.cancelled_caught:
+            if not await self._watch.wait(LEASE_SECONDS):
                 self._sweep()
-            else:
-                self._handle(self._watch.read())
+            self._handle(self._watch.read())
 
     def close(self) -> None:
         """End all leases; nothing more is passed on, and no lease is given. It may be called again."""
-        if self._closed:
-            return
         self._closed = True
-        trio.lowlevel.notify_closing(self._watch.fd)
         self._watch.close()
         self._by_inode.clear()
         self._by_watch.clear()

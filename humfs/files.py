@@ -21,6 +21,7 @@ from humfs.core import Core
 from humfs.inodes import Inode
 from humfs.names import Names
 from umlfs.blocks import sparse
+from umlfs.blocks.page_cache import INLINE_WRITE, read_now
 from umlfs.blocks.sparse import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from umlfs.buffers import part, total
 from umlfs.filesystem import Caller, Entry, FileOperations, Opened
@@ -31,8 +32,6 @@ from umlfs.host.syscalls import failure
 T = TypeVar("T")
 Buffers = Sequence[memoryview]
 
-INLINE_WRITE: Final = 64 * 1024
-"""A write up to this many bytes ends in the host's page cache sooner than in a thread."""
 PAGE: Final = 4096
 SLACK: Final = 64 * 1024
 """What the host may allocate for a write beyond its pages: its own maps of a fragmented file."""
@@ -157,17 +156,11 @@ class Files(FileOperations):
         inode = self._file(ino)
         self._accessed(inode)
         fd = self._core.host.readable(inode)
-        if len(buffers) > sparse.IOV_MAX:
-            return await self._on(fd, inode, lambda fd: sparse.read_into(fd, offset, buffers))
-        try:
-            done = os.preadv(fd, buffers, offset, self._nowait)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
-                raise
+        done = read_now(fd, buffers, offset, self._nowait)
+        if done is None:
             done = 0
-        else:
-            if done == sum(map(len, buffers)) or offset + done >= inode.size:
-                return done
+        elif done == sum(map(len, buffers)) or offset + done >= inode.size:
+            return done
         rest = part(buffers, done, total(buffers) - done)
         return done + await self._on(fd, inode, lambda fd: sparse.read_into(fd, offset + done, rest))
 

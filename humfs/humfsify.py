@@ -20,18 +20,20 @@ from typing import Final
 from humfs import schema
 from humfs import superblock as superblocks
 from humfs.acl import ACCESS, DEFAULT
+from humfs.below import OPEN, open_below
 from humfs.findings import display
 from humfs.host import DATA, DIRECTORY_MODE, FILE_MODE, ORPHANS
 from humfs.journal import FILE as JOURNAL
 from humfs.lock import FILE as LOCK
 from humfs.lock import Lock
 from humfs.reconcile import temporary_name
-from humfs.scan import OPEN, Metadata, Scanner
+from humfs.scan import Metadata, Scanner
 from humfs.store import Store
 from humfs.superblock import SQLITE, Superblock
 from humfs.volume import Progress, Volume, no_progress, sync_tree
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT
+from umlfs.host.newfile import sync_path
 from umlfs.host.syscalls import chown, utime
 
 _PATH: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -95,7 +97,7 @@ def _record(root: Path, size: int, progress: Progress) -> int:
             store.set_meta(**{_CONVERTING: 1}, posix_acl=1 if lists else 0)
             store.commit()
             store.sync_log()
-            superblocks.sync_directory(root)
+            sync_path(root)
         used = _used(store)
         if used > size:
             raise UmlError(f"Current disk usage greater than the requested size - {used} vs {size}", None)
@@ -167,7 +169,7 @@ class _Walk:
                     )
                 )
                 continue
-            fd = self._open(path)
+            fd = open_below(self._root, path)
             try:
                 for name, *row in self._store.select(
                     f"SELECT d.name, {_COLUMNS} FROM dentry d JOIN inode i ON i.ino = d.ino WHERE d.parent = ?", ino
@@ -175,16 +177,6 @@ class _Walk:
                     yield fd, name, path + b"/" + name if path else name, tuple(row)
             finally:
                 os.close(fd)
-
-    def _open(self, path: bytes) -> int:
-        fd = os.open(".", OPEN, dir_fd=self._root)
-        for part in path.split(b"/") if path else ():
-            try:
-                below = os.open(part, OPEN, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
 
 
 _COLUMNS: Final = "i.ino, i.mode, i.uid, i.gid, i.rdev, i.atime_ns, i.mtime_ns, i.xattrs, i.host_ino"

@@ -21,12 +21,13 @@ from typing import Final
 
 from humfs import schema
 from humfs import superblock as superblocks
+from humfs.below import OPEN, open_below
 from humfs.findings import display
 from humfs.host import DATA, ORPHANS
 from humfs.journal import FILE as JOURNAL
 from humfs.lock import Lock
 from humfs.rows import path_of
-from humfs.scan import OPEN, Metadata, Scanner
+from humfs.scan import Metadata, Scanner
 from humfs.store import Store
 from humfs.superblock import SHADOW_FS, SQLITE, Superblock
 from humfs.volume import Progress, Volume, no_progress, sync_tree
@@ -122,7 +123,7 @@ class Records:
             ) from None
 
     def _directory(self, path: bytes) -> bytes:
-        place = walk(self._directories, path)
+        place = open_below(self._directories, path)
         try:
             return _read(RECORD, place)
         finally:
@@ -134,21 +135,9 @@ class Records:
             if self._place >= 0:
                 os.close(self._place)
                 self._place = -1
-            self._place = walk(self._files, directory)
+            self._place = open_below(self._files, directory)
             self._at = directory
         return _read(name, self._place)
-
-
-def walk(root: int, path: bytes) -> int:
-    """A descriptor of the directory at `path` below `root`; no symlink on the way."""
-    fd = os.open(".", OPEN, dir_fd=root)
-    for part in path.split(b"/") if path else ():
-        try:
-            below = os.open(part, OPEN, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = below
-    return fd
 
 
 def _read(name: bytes, place: int) -> bytes:
@@ -277,7 +266,7 @@ def _write_tree(volume: Volume, root: Path, progress: Progress) -> None:
             ino, path = pending.pop()
             row = volume.store.get(ino)
             assert row is not None
-            place, shadow = walk(files, path), walk(directories, path)
+            place, shadow = open_below(files, path), open_below(directories, path)
             data = volume.host.directories.get(ino)
             try:
                 write_record(RECORD, shadow, format_record(row.mode, row.uid, row.gid, row.rdev))

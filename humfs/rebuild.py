@@ -21,8 +21,8 @@ from humfs.findings import Finding, Kind, display
 from humfs.host import DATA
 from humfs.reconcile import adopted, same_type
 from humfs.store import COLUMNS
-from humfs.superblock import sync_directory
 from umlfs.filesystem import ROOT
+from umlfs.host.newfile import sync_path
 
 DAMAGED: Final = ".damaged"
 """What is put behind the name of the database that is kept."""
@@ -68,7 +68,7 @@ def _replace(path: Path, new: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.rename(f"{path}{behind}", f"{kept}{behind}")
     os.replace(new, path)
-    sync_directory(path.parent)
+    sync_path(path.parent)
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from humfs import store as sql
+from humfs.below import open_below
 from humfs.findings import Finding, Kind, display
 from humfs.inodes import DIRECTORY_BLOCKS, DIRECTORY_SIZE
 from humfs.rows import Rows, path_of
@@ -134,18 +135,8 @@ class Reconciler:
             os.unlink(name, dir_fd=fd)
 
     def _open(self, path: bytes) -> int:
-        """The directory at `path` under data/, for listing; no symlink on the way."""
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.root)
-        for part in path.split(b"/") if path else ():
-            try:
-                below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            except PermissionError:
-                self._permit(fd, part)
-                below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+        """The directory at `path` under data/, for listing."""
+        return open_below(self.root, path, self._permit)
 
     def _permit(self, parent: int, name: bytes) -> None:
         if not self.change_host:

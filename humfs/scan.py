@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from humfs.below import OPEN, open_below
 from humfs.findings import display
 from humfs.inodes import DIRECTORY_BLOCKS, DIRECTORY_SIZE
 from humfs.store import ADD_INODE, ADD_NAME, PUT_XATTR, STATEMENTS, Store
@@ -15,7 +16,6 @@ from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT
 
 _BATCH: Final = 5000
-OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Metadata(NamedTuple):
@@ -75,7 +75,7 @@ class Scanner:
     def _directory(self, ino: int, path: bytes) -> list[tuple[int, bytes]]:
         """The rows of what is in one directory; returns the directories in it."""
         below: list[tuple[int, bytes]] = []
-        fd = self._open(path)
+        fd = open_below(self.root, path)
         try:
             for text in os.listdir(fd):
                 name = os.fsencode(text)
@@ -91,16 +91,6 @@ class Scanner:
         if below:
             self._links[ino] = 2 + len(below)
         return below
-
-    def _open(self, path: bytes) -> int:
-        fd = os.open(".", OPEN, dir_fd=self.root)
-        for part in path.split(b"/") if path else ():
-            try:
-                below = os.open(part, OPEN, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
 
     def _name(self, parent: int, fd: int, name: bytes, path: bytes, found: os.stat_result) -> int:
         ino = self._seen.get(found.st_ino, 0) if found.st_nlink > 1 else 0

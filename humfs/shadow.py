@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from humfs import superblock as superblocks
+from humfs.below import OPEN
 from humfs.filesystem import HumFilesystem
 from humfs.host import DATA, ORPHANS, Directories, Host
 from humfs.inodes import Inode
 from humfs.legacy import DIRECTORIES, FILES, RECORD, Records, format_record, write_record
 from humfs.lock import Lock
 from humfs.names import EXCHANGE, WHITEOUT
-from humfs.scan import OPEN, Scanner
+from humfs.scan import Scanner
 from humfs.store import Store
 from humfs.volume import Progress, Volume, no_progress, sync_tree
 from umlfs.filesystem import NO_HANDLE, ROOT, Attr, Caller, Entry, Opened, SetAttr, Traits

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from umlfs.errors import UmlError, UsageError
+from umlfs.host.newfile import sync_path
 from umlfs.sizes import size_of
 
 FILE: Final = "superblock"
@@ -110,16 +111,7 @@ def write(root: Path, superblock: Superblock, *, durable: bool = True) -> None:
             os.unlink(temporary)
         raise
     if durable:
-        sync_directory(root)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in the directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        sync_path(root)
 
 
 def parse_size(word: str) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from umlfs.errors import UmlError, UsageError
+from umlfs.host.newfile import sync_path
 
 KERNEL: Final = "linux"
 ABOUT: Final = "about.json"
@@ -182,7 +183,7 @@ def finish(path: Path, about: About) -> Entry:
     """The folder `path` of `adding` is complete: it is a kernel of the store from now on, also after a power cut."""
     size = sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
     whole: dict[str, Any] = {**asdict(about), "size": size}
-    _sync(path)
+    sync_path(path)
     partial = path / f".{ABOUT}"
     import json
 
@@ -191,16 +192,8 @@ def finish(path: Path, about: About) -> Entry:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path / ABOUT)
-    _sync(path.parent)
+    sync_path(path.parent)
     return Entry(path.name, path, About(**whole))
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def remove(name: str) -> Entry:

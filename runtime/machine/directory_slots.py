@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from runtime.machine.equipment import HostMount
+from runtime.machine.under_way import UnderWay
 from umlfs.errors import UmlError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions
@@ -32,8 +33,6 @@ class _Plugged:
     mount: HostMount
     slot: Slot
     filesystem: Filesystem
-    busy: bool = True
-    """It is coming or going."""
 
 
 class Slots:
@@ -45,8 +44,7 @@ class Slots:
         self._script = script
         self._plugged: dict[str, _Plugged] = {}
         """By their places."""
-        self._coming: set[str] = set()
-        """Places whose filesystems are being opened."""
+        self._under_way = UnderWay[str]()
 
     @property
     def free(self) -> Sequence[Slot]:
@@ -68,19 +66,19 @@ class Slots:
 
         UmlError, UsageError: then nothing is left of it, unless the guest did not answer in time, and may mount it yet.
         """
-        if mount.place in self._plugged or mount.place in self._coming:
+        if mount.place in self._plugged or mount.place in self._under_way:
             raise UmlError("Device is already configured")
         if not self._free:
             raise UmlError(f"no slot left of {self._count}", "remove another, or boot with more: --slots")
-        slot = self._free.pop(0)
-        self._coming.add(mount.place)
+        with self._under_way.changing(mount.place):
+            await self._plug(mount, self._free.pop(0))
+
+    async def _plug(self, mount: HostMount, slot: Slot) -> None:
         try:
             filesystem = await _open(mount)
         except BaseException:
             self._free.append(slot)
             raise
-        finally:
-            self._coming.remove(mount.place)
         self._plugged[mount.place] = it = _Plugged(mount, slot, filesystem)
         slot.insert(filesystem, read_only=mount.read_only, name=mount.place)
         options = "ro" if mount.read_only else "rw"
@@ -90,25 +88,20 @@ class Slots:
             if not slot.mounted:
                 await self._empty(it)
             raise
-        finally:
-            it.busy = False
 
     async def unplug(self, place: str) -> None:
         """Have the guest unmount what is at `place`, and close it. UmlError while it is in use."""
         it = self._plugged.get(place)
         if it is None:
             raise UmlError("Device is not configured")
-        if it.busy:
+        if place in self._under_way:
             raise UmlError("Device is busy", "try again")
-        it.busy = True
-        try:
+        with self._under_way.changing(place):
             if it.slot.mounted:
                 await self._script(_UNMOUNT, [place])
             if it.slot.mounted:
                 raise UmlError("Device is still mounted elsewhere in the guest", "unmount it there, and try again")
             await self._empty(it)
-        finally:
-            it.busy = False
 
     async def _empty(self, it: _Plugged) -> None:
         await it.slot.take_out()

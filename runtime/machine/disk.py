@@ -32,8 +32,6 @@ class Ubd:
     slot: DiskSlot
     number: int
     """Of the slot's virtio-uml device."""
-    busy: bool = False
-    """It is coming or going."""
 
     def connect(self) -> VirtioBlk:
         """Put it into its slot; what the guest then has."""

@@ -12,6 +12,7 @@ from runtime import guest
 from runtime.machine.directory_slots import Script
 from runtime.machine.disk import Ubd
 from runtime.machine.script import ScriptError
+from runtime.machine.under_way import UnderWay
 from umlfs.errors import UmlError
 from umlfs.ubd import Spec
 from umlfs.virtio.blk import SECTOR
@@ -30,8 +31,8 @@ class DiskSlots:
         self._free = free
         self._ubds = ubds
         self._script = script
-        self._coming: set[int] = set()
-        """Units whose disks are being opened."""
+        self._under_way = UnderWay[int]()
+        """Units."""
         self.writes = False
         """A disk came that the guest may have written to."""
 
@@ -55,31 +56,27 @@ class DiskSlots:
         UmlError, UsageError; OSError (EBUSY) if there is one of that unit. Then nothing is left of it, unless the guest
         did not answer in time.
         """
-        if self.at(spec.unit) is not None or spec.unit in self._coming:
+        if self.at(spec.unit) is not None or spec.unit in self._under_way:
             raise OSError(errno.EBUSY, "Device is already configured")
         index = next((index for index, (slot, _) in enumerate(self._free) if slot.fits_all), None)
         if index is None:
             raise UmlError("no slot for a disk is left", "remove another, or boot with more: --slots")
-        it = await self._open(spec, *self._free.pop(index))
-        try:
-            await self._show(it)
-        except BaseException:
-            await self._empty(it)
-            raise
-        finally:
-            it.busy = False
+        with self._under_way.changing(spec.unit):
+            it = await self._open(spec, *self._free.pop(index))
+            try:
+                await self._show(it)
+            except BaseException:
+                await self._empty(it)
+                raise
 
     async def _open(self, spec: Spec, slot: DiskSlot, number: int) -> Ubd:
         from umlfs.ubd.device import open_ubd  # takes a while to load, and most machines are never given a disk
 
-        self._coming.add(spec.unit)
         try:
-            it = Ubd(spec, await open_ubd(spec), slot, number, busy=True)
+            it = Ubd(spec, await open_ubd(spec), slot, number)
         except BaseException:
             self._free.append((slot, number))
             raise
-        finally:
-            self._coming.remove(spec.unit)
         self._ubds.append(it)
         return it
 
@@ -95,18 +92,16 @@ class DiskSlots:
         it = next((it for it in self._ubds if it.spec.unit == unit), None)
         if it is None:
             raise OSError(errno.ENODEV, "Device doesn't exist")
-        if it.busy:
+        if unit in self._under_way:
             raise OSError(errno.EBUSY, "Device is busy; try again")
-        it.busy = True
-        try:
-            await self._take_back(it)
-        except ScriptError as error:
-            if error.returncode == IN_USE:
-                raise OSError(errno.EBUSY, f"Device is currently open: {error.what}") from None
-            raise
-        finally:
-            it.busy = False
-        await self._empty(it)
+        with self._under_way.changing(unit):
+            try:
+                await self._take_back(it)
+            except ScriptError as error:
+                if error.returncode == IN_USE:
+                    raise OSError(errno.EBUSY, f"Device is currently open: {error.what}") from None
+                raise
+            await self._empty(it)
 
     async def _take_back(self, it: Ubd) -> None:
         """Have the guest do without. Who opens the disk between the first look and its end keeps it."""

@@ -33,7 +33,6 @@ def watching() -> Iterator[Watch | None]:
     try:
         yield watch
     finally:
-        trio.lowlevel.notify_closing(watch.fd)
         watch.close()
 
 

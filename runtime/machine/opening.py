@@ -12,7 +12,6 @@ from runtime.guest import kernel_modules
 from runtime.guest.kernel_modules import KernelModules
 from runtime.kernels.kernel import Kernel
 from runtime.machine.equipment import BASE_MODULES, Equipment, HostMount
-from umlfs.block import BlockDevice
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, Source, as_source
@@ -40,7 +39,9 @@ async def open_root(
         equipment.add_filesystem("root", opened, read_only=not writable, lower_layer=not writable)
         equipment.root = guest.Mount("root", "/", options=flags or ("rw" if writable else "ro"))
         return opened
-    equipment.root = await _mount_of(equipment, stack, opened, "/", source, read_only=not writable)
+    from runtime.machine.attaching import mount_of  # most machines have no disk
+
+    equipment.root = await mount_of(equipment, stack, opened, "/", source, read_only=not writable)
     if flags:
         equipment.root = equipment.root._replace(options=flags)
     return None
@@ -60,7 +61,9 @@ async def open_mounts(equipment: Equipment, stack: contextlib.AsyncExitStack, mo
             announced = opened.changes is not None
             equipment.mounts.append(guest.Mount(tag, place, options=options, file=name, announced=announced))
         else:
-            mounted = await _mount_of(equipment, stack, opened, place, mount.source, read_only=mount.read_only)
+            from runtime.machine.attaching import mount_of
+
+            mounted = await mount_of(equipment, stack, opened, place, mount.source, read_only=mount.read_only)
             equipment.mounts.append(mounted)
 
 
@@ -81,17 +84,3 @@ def _only_file(filesystem: Filesystem) -> str:
     from umlfs.views.one_file import OneFile
 
     return os.fsdecode(filesystem.name) if isinstance(filesystem, OneFile) else ""
-
-
-async def _mount_of(
-    equipment: Equipment,
-    stack: contextlib.AsyncExitStack,
-    device: BlockDevice,
-    place: str,
-    source: Source,
-    *,
-    read_only: bool,
-) -> guest.Mount:
-    from runtime.machine.attaching import mount_of  # most machines have no disk
-
-    return await mount_of(equipment, stack, device, place, source, read_only=read_only)

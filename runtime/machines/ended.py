@@ -19,7 +19,7 @@ from typing import Final
 
 from runtime.machines import directory as layout
 from runtime.machines.listing import duration
-from umlfs.host.newfile import sync_directory, write_new
+from umlfs.host.newfile import sync_path, write_new
 
 ENDED: Final = ".ended"
 RECORD: Final = "ended.json"
@@ -62,18 +62,10 @@ def keep(path: Path, how: Ended) -> None:
     place.mkdir(mode=0o700, parents=True)
     with contextlib.suppress(FileNotFoundError):
         os.rename(path / layout.LOG, place / layout.LOG)
-        _sync(place / layout.LOG)
+        sync_path(place / layout.LOG)
     write_new(str(place / RECORD), json.dumps(asdict(how)).encode(), 0o600)
-    sync_directory(str(place.parent))
+    sync_path(place.parent)
     _forget_the_oldest(place.parent)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _forget_the_oldest(parent: Path) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from runtime.sites import cgi
 from runtime.sites.exchange import Exchange
 from umlfs.externfs.calls import instant
-from umlfs.externfs.contents import Contents
+from umlfs.externfs.contents import Contents, Stream
 from umlfs.externfs.node import Child, Directory, File, Fixed, Node, Text
 from umlfs.filesystem import Caller
 from umlfs.host.syscalls import failure
@@ -109,27 +109,6 @@ def _cgi(exchange: Exchange, script: Script) -> Directory:
     )
 
 
-class _Stream(Contents):
-    direct = True
-    stream = True
-
-    @instant
-    async def size(self) -> int:
-        return 0
-
-    @instant
-    async def truncate(self, size: int) -> None:
-        """A shell that opens it for writing truncates it."""
-
-    @instant
-    async def commit(self) -> None:
-        pass
-
-    @instant
-    async def close(self) -> None:
-        pass
-
-
 class Feed(File):
     """Who opens it gets one number."""
 
@@ -146,7 +125,7 @@ class Feed(File):
         return _Number(self._next_request)
 
 
-class _Number(_Stream):
+class _Number(Stream):
     def __init__(self, next_request: Next) -> None:
         self._next_request = next_request
         self._rest: bytes | None = None
@@ -174,7 +153,7 @@ class BodyFile(File):
         return _Incoming(self._exchange)
 
 
-class _Incoming(_Stream):
+class _Incoming(Stream):
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
@@ -272,7 +251,7 @@ class Sink(File):
         return _Outgoing(self._write, self._close)
 
 
-class _Outgoing(_Stream):
+class _Outgoing(Stream):
     def __init__(self, write: Write, close: Callable[[], None]) -> None:
         self._write = write
         self._close = close

@@ -17,11 +17,9 @@ import trio
 
 from umlfs.block import Extent, ExtentKind
 from umlfs.blocks import sparse
+from umlfs.blocks.page_cache import INLINE_WRITE, read_now
 from umlfs.buffers import part, total
 from umlfs.host import lock
-
-INLINE_WRITE: Final = 64 * 1024
-"""Up to here a write into the page cache costs less than handing it to a thread."""
 
 MAX_EXTENTS: Final = 4096
 """After so many extents a map is cut off: it is a list in memory, and a hostile image may be all holes."""
@@ -38,8 +36,6 @@ class HostFile:
         """A flush failed: the host's kernel has dropped what it could not write, and tells only once."""
         self._flushing = trio.Lock()
         """One at a time: of two at once the kernel may tell only one that data was lost."""
-        self._nowait = True
-        """Whether this file knows RWF_NOWAIT."""
 
     def fileno(self) -> int:
         """The descriptor; stays ours."""
@@ -51,16 +47,8 @@ class HostFile:
 
     async def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         """Fill `buffers` in turn from `offset`; returns the bytes read, short only at the end of the file."""
-        wanted, done = total(buffers), 0
-        if self._nowait and len(buffers) <= sparse.IOV_MAX:
-            try:
-                done = os.preadv(self._fd, buffers, offset, os.RWF_NOWAIT)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                if error.errno != errno.EOPNOTSUPP:
-                    raise
-                self._nowait = False
+        wanted = total(buffers)
+        done = read_now(self._fd, buffers, offset) or 0
         if done == wanted:
             return done
         return done + await trio.to_thread.run_sync(

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final
 
 from umlfs.externfs.calls import instant
 from umlfs.host.syscalls import failure
+
+
+class _Done:
+    """An awaitable that has ended, and may be awaited by nobody, as what subclasses get from `super()` is."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_DONE: Final = _Done()
 
 
 class Contents:
@@ -32,13 +44,15 @@ class Contents:
     def truncate(self, size: int) -> Awaitable[None] | None:
         raise failure(errno.EBADF)
 
+    @instant
     def commit(self) -> Awaitable[None] | None:
         """Let what was written count. Called when a descriptor is closed or synced; the error reaches the writer."""
-        return None
+        return _DONE
 
+    @instant
     def close(self) -> Awaitable[None] | None:
         """It is used no more. What was not committed is dropped."""
-        return None
+        return _DONE
 
 
 class Snapshot(Contents):
@@ -54,14 +68,6 @@ class Snapshot(Contents):
     @instant
     async def read(self, offset: int, length: int) -> memoryview:
         return memoryview(self.data)[offset : offset + length]
-
-    @instant
-    async def commit(self) -> None:
-        pass
-
-    @instant
-    async def close(self) -> None:
-        pass
 
 
 class Budget:
@@ -167,27 +173,27 @@ class Ranged(Contents):
             length = min(length, self._size - offset)
         return await self._read_at(offset, length) if length > 0 else b""
 
-    @instant
-    async def commit(self) -> None:
-        pass
 
-    @instant
-    async def close(self) -> None:
-        pass
-
-
-class Acting(Contents):
-    """Every write does something, at once."""
+class Stream(Contents):
+    """What has no size and no position, and takes what it is given at once."""
 
     direct = True
     stream = True
 
-    def __init__(self, act: Callable[[bytes], Awaitable[None]]) -> None:
-        self._act = act
-
     @instant
     async def size(self) -> int:
         return 0
+
+    @instant
+    async def truncate(self, size: int) -> None:
+        """A shell that opens it for writing truncates it."""
+
+
+class Acting(Stream):
+    """Every write does something, at once."""
+
+    def __init__(self, act: Callable[[bytes], Awaitable[None]]) -> None:
+        self._act = act
 
     @instant
     async def read(self, offset: int, length: int) -> bytes:
@@ -196,15 +202,3 @@ class Acting(Contents):
     @instant
     async def write(self, offset: int, data: bytes) -> None:
         await self._act(data)
-
-    @instant
-    async def truncate(self, size: int) -> None:
-        """A shell that opens it for writing truncates it."""
-
-    @instant
-    async def commit(self) -> None:
-        pass
-
-    @instant
-    async def close(self) -> None:
-        pass

@@ -35,7 +35,7 @@ def new_file(path: str, mode: int = 0o644, *, replace: bool = False) -> Iterator
         yield fd
         os.fsync(fd)
         _appear(fd, temporary, path, replace)
-        sync_directory(directory)
+        sync_path(directory)
 
 
 @contextmanager
@@ -107,9 +107,9 @@ def _link(source: str, target: str, directory: int | None = None) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
 
 
-def sync_directory(directory: str) -> None:
-    """The names in `directory` are durable on return. OSError."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_path(path: str | os.PathLike[str]) -> None:
+    """Durable on return: the names in the directory, or the contents of the file, at `path`. OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     except OSError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
 from typing import Final, NamedTuple
+
+import trio
 
 from umlfs.host.syscalls import failure
 
@@ -55,7 +58,7 @@ def _checked(result: int) -> int:
 
 
 class Watch:
-    """An inotify instance. Nothing here blocks."""
+    """An inotify instance. Nothing here blocks. `wait` and `close` are for tasks of trio."""
 
     def __init__(self, wanted: int = WANTED) -> None:
         """`wanted` are the events to be told of. OSError: EMFILE if the user has too many of them."""
@@ -74,7 +77,9 @@ class Watch:
         _checked(_libc.inotify_rm_watch(self.fd, watch))
 
     def read(self) -> list[Event]:
-        """What has happened since, in order; nothing if nothing has."""
+        """What has happened since, in order; nothing if nothing has, or the watch is closed."""
+        if self.fd < 0:
+            return []
         try:
             data = os.read(self.fd, _ROOM)
         except BlockingIOError:
@@ -88,6 +93,15 @@ class Watch:
             position = start + length
         return events
 
+    async def wait(self, seconds: float) -> bool:
+        """Wait until there is something to read, or the watch is closed; False if neither was within `seconds`."""
+        with trio.move_on_after(seconds) as patience, contextlib.suppress(trio.ClosedResourceError):
+            await trio.lowlevel.wait_readable(self.fd)
+        return not patience.cancelled_caught
+
     def close(self) -> None:
-        """End all watches."""
-        os.close(self.fd)
+        """End all watches. It may be called again."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            trio.lowlevel.notify_closing(fd)
+            os.close(fd)
