@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from runtime.appliance import client
 from runtime.cli import COMMANDS, invoke, manual
 from tests import needs
 from tests.ordinary import ROOT
+from umlfs import sources
 
 
 def test_every_command_has_a_man_page_that_man_understands(tmp_path: Path) -> None:
@@ -44,25 +49,37 @@ def test_help_shows_commands_and_pages(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.fixture
 def shell_home(tmp_path: Path) -> Path:
+    make_home(tmp_path)
+    return tmp_path
+
+
+def make_home(home: Path) -> None:
     """A home with `uml` on its PATH, an image with a partition table, and a tree."""
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "uml"
+    (home / "bin").mkdir()
+    program = home / "bin" / "uml"
     program.write_text(
         f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -P -c "from runtime.cli import main; main()" "$@"\n'
     )
     program.chmod(0o755)
-    (tmp_path / "tree" / "etc").mkdir(parents=True)
-    (tmp_path / "tree" / "etc" / "motd").touch()
-    image = tmp_path / "disk.img"
+    (home / "tree" / "etc").mkdir(parents=True)
+    (home / "tree" / "etc" / "motd").touch()
+    image = home / "disk.img"
     image.write_bytes(bytes(4 << 20))
     table = b"label: dos\n2048,2048\n4096,2048\n"
     subprocess.run([needs.program("sfdisk"), "-q", image], input=table, check=True, capture_output=True)
-    return tmp_path
+
+
+def variables(home: Path) -> dict[str, str]:
+    return {
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": f"{home}/run",
+        "PATH": f"{home}/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+    }
 
 
 def asked(home: Path, line: str) -> list[str]:
     """What bash gets for a line."""
-    environment = {"HOME": str(home), "PATH": f"{home}/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
     script = (
         'eval "$(uml completion bash)"; compopt() { :; }; '
         'COMP_LINE="$1" COMP_POINT=${#1}; _uml_complete; printf "%s\\n" "${COMPREPLY[@]}"'
@@ -70,7 +87,7 @@ def asked(home: Path, line: str) -> list[str]:
     done = subprocess.run(
         ["/bin/bash", "-c", script, "bash", line],
         cwd=home,
-        env=environment,
+        env=variables(home),
         capture_output=True,
         text=True,
         check=False,
@@ -87,6 +104,35 @@ def test_bash_completes(shell_home: Path) -> None:
     assert asked(shell_home, "uml ls disk.img:") == ["1:", "2:", "/"]
     assert asked(shell_home, "uml ls tree:/e") == ["/etc/"]
     assert asked(shell_home, "uml cat tree:/etc/m") == ["/etc/motd"]
+
+
+def test_machines_are_completed(shell_home: Path) -> None:
+    for name in ("web", "worker", "ended"):
+        (shell_home / ".uml" / name).mkdir(parents=True)
+        (shell_home / ".uml" / name / "pid").write_text(f"{os.getpid()}\n")
+    with open(shell_home / ".uml/web/pid") as web, open(shell_home / ".uml/worker/pid") as worker:
+        fcntl.flock(web, fcntl.LOCK_EX)
+        fcntl.flock(worker, fcntl.LOCK_EX)
+        assert asked(shell_home, "uml halt ") == ["web", "worker"]
+        assert asked(shell_home, "uml console wo") == ["worker"]
+        assert asked(shell_home, "uml cp we") == ["web:"]
+
+
+@pytest.mark.guest
+def test_names_inside_an_image_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with TemporaryDirectory(prefix="uml-", dir="/tmp") as text:
+        home = Path(text)
+        make_home(home)
+        (home / "run").mkdir(mode=0o700)
+        (home / "tree/etc/host name").touch()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", f"{home}/run")
+        mkfs: list[str | Path] = [needs.program("mkfs.ext4"), "-q", "-d", home / "tree", home / "root.img", "8M"]
+        subprocess.run(mkfs, check=True)
+        try:
+            assert asked(home, "uml ls root.img:/e") == ["/etc/"]
+            assert asked(home, "uml cat root.img:/etc/m") == ["/etc/motd"]
+        finally:  # Completion keeps the guest for the next.
+            client.end_kept(sources.parse(str(home / "root.img")))
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
