@@ -20,7 +20,7 @@ ABOVE = {
 
 ROOMS = {
     "umlfs": "errors sizes block filesystem composed buffers statistics lifetime host sources blocks views externfs cow"
-    " ubd wire fuse virtio stream nbd mount entry",
+    " ubd wire fuse virtio stream nbd mount entry starting",
     "runtime": "host archives containers process qemu volumes jail tty standby kernels guest network mconsole machine"
     " command appliance warm consoles machines inspect images doctor serve mounts cluster web captive sites cli",
 }

@@ -26,8 +26,8 @@ case "$*" in
     rmdir "$here/busy"
     [ ! -e "$here/pip-fails" ] ;;
 "-I -m runtime.cli.programs") echo compiled >>"$here/programs.log"; [ ! -e "$here/no-compiler" ] ;;
-"-I "*)
-    shift
+"-I -S "*)
+    shift 2
     printf '<%s>' "${1#"$here"/}"; shift
     for word; do printf '<%s>' "$word"; done
     cat ;;
@@ -135,7 +135,7 @@ def shared_checkout() -> Iterator[Checkout]:
         yield Checkout(Path(directory))
 
 
-RAN = "<.venv/bin/uml><run><a b><>input"
+RAN = "<umlfs/starting.py><run><a b><>input"
 
 
 @pytest.mark.parametrize("name", ["uml", ".ci/run", "tools/lock"])

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 
-PACKAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_packages")
+_HERE = os.path.dirname(os.path.abspath(__file__))
+CHECKOUT = os.path.dirname(_HERE)
+PACKAGES = os.path.join(_HERE, "_packages")
 """Where the other packages are once installed."""
 PROGRAMS = {
     "uml": "runtime.cli",
@@ -34,14 +37,42 @@ def ours_first() -> None:
         sys.path[:] = [PACKAGES, *(each for each in sys.path if each != PACKAGES)]
 
 
+def end_by_interrupts() -> None:
+    """Until there is somebody to say what it means, Ctrl-C ends this process at once and without a word.
+
+    SIGINT is unblocked: who starts Python with it blocked has no traceback of a Ctrl-C while Python itself starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def raise_interrupts() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt, as Python has it, unless the caller had it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def complete() -> None:
+    """Have installed packages found by a Python that was started without them (-S), which takes half the time."""
+    if sys.flags.no_site:
+        import site
+
+        sys.path[:] = [each for each in sys.path if each != CHECKOUT]  # it comes last, as the .pth file has it
+        site.main()
+
+
 def __getattr__(name: str) -> Callable[[], object]:
     """The program of that name."""
     if name not in PROGRAMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def program() -> object:
+        end_by_interrupts()
         ours_first()
         main: Callable[[], object] = importlib.import_module(PROGRAMS[name]).main
+        if name != "uml":  # which has more to load
+            raise_interrupts()
         return main()
 
     return program

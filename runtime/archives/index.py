@@ -43,14 +43,16 @@ def kept(known_by: tuple[object, ...]) -> sqlite3.Connection | None:
     if place is None or fd is None:
         return None
     os.close(fd)
+    rows = None
     try:
         rows = sqlite3.connect(f"{place.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
         if rows.execute("SELECT * FROM archive").fetchone() == known_by:
             os.utime(place)
             return rows
-        rows.close()
     except (sqlite3.Error, OSError):
-        pass
+        pass  # damaged, or gone
+    if rows is not None:
+        rows.close()
     return None
 
 

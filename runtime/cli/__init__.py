@@ -101,25 +101,23 @@ def open_standard_descriptors() -> None:
 def main() -> NoReturn:
     """The entry point of the `uml` program."""
     import gc
-    import signal
 
     from runtime.standby.client import hand_over
+    from umlfs import entry
 
     # Loading makes many objects and no garbage: searched through at each 700th, it takes a tenth longer.
     gc.set_threshold(GARBAGE_AFTER)
-    # Until there is somebody to tell what it means, Ctrl-C ends this at once and without a word.
-    callers = signal.getsignal(signal.SIGINT)
-    if callers is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    entry.end_by_interrupts()
     open_standard_descriptors()
     status = hand_over(sys.argv[1:])
     if status is None:
+        entry.complete()
         from runtime.tty.stdout import named
 
         if sys.stdout:
             sys.stdout = named(sys.stdout)
         import runtime.cli.group  # noqa: F401 - takes a while
 
-        signal.signal(signal.SIGINT, callers)
+        entry.raise_interrupts()
         status = invoke(sys.argv[1:])
     sys.exit(status)

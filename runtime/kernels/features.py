@@ -61,6 +61,15 @@ OPTIONS: Final = {
     "CONFIG_KASAN": "KASAN",
 }
 """What people ask for, by the option that it is built with."""
+TRANSPORTS: Final = {
+    "mcast": "CONFIG_UML_NET_MCAST",
+    "ucast": "CONFIG_UML_NET_MCAST",
+    "vde": "CONFIG_UML_NET_VDE",
+    "pcap": "CONFIG_UML_NET_PCAP",
+    "slip": "CONFIG_UML_NET_SLIP",
+    "ethertap": "CONFIG_UML_NET_ETHERTAP",
+}
+"""Transports of the old network devices that are the kernel's alone, by the option that each is built with."""
 BENCHMARKS: Final = ("CONFIG_RAID6_PQ_BENCHMARK", "CONFIG_XOR_BLOCKS")
 """Options whose code measures the processor at each boot."""
 
@@ -79,6 +88,10 @@ class Features(NamedTuple):
     def has_option(self, name: str) -> bool:
         """Whether it was built with the option, as a module or not."""
         return name in self.options
+
+    def has_transport(self, name: str) -> bool:
+        """Whether its old network devices have the transport, or it is none of `TRANSPORTS`."""
+        return not self.options or name not in TRANSPORTS or self.has_option(TRANSPORTS[name])
 
     def knows(self, word: str) -> bool:
         """Whether the kernel takes the word called `word` (`ubd`, not `ubd0=FILE`), or it is none of UML's own."""
@@ -100,7 +113,7 @@ class Features(NamedTuple):
 
 def features(kernel: Kernel) -> Features:
     """What the kernel can do. It is asked the first time: some milliseconds."""
-    name = f"features-{identity(kernel.path)}"
+    name = f"features-2-{identity(kernel.path)}"
     kept = (cache.load(name) or b"").decode("ascii", "replace").split("\n")
     if len(kept) == 3:  # it is whole
         return Features(kernel.version, frozenset(kept[0].split()), _pairs(kept[1]))
@@ -113,7 +126,11 @@ def features(kernel: Kernel) -> Features:
 def _options(kernel: Kernel) -> list[str]:
     """NAME=VALUE of those options of the kernel's configuration that are asked for here, and are not off."""
     built = configuration(kernel.path)
-    return [f"{name}={built[name]}" for name in (*OPTIONS, *BENCHMARKS) if built.get(name) in ("y", "m")]
+    return [
+        f"{name}={built[name]}"
+        for name in (*OPTIONS, *TRANSPORTS.values(), *BENCHMARKS)
+        if built.get(name) in ("y", "m")
+    ]
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -34,6 +34,7 @@ KNOWN: Final = (
 """Words that are near to one of these, and none of them, are mistyped."""
 _NUMBERED: Final = re.compile(r"(eth|vec)\d+(:|\Z)")
 """Devices, of which one stands for all in `KNOWN`."""
+_TRANSPORT: Final = re.compile(r"eth\d+=(\w+)", re.ASCII)
 NEAR: Final = 0.75
 KERNEL_WORDS: Final = frozenset(
     {*("quiet", "debug", "nosysemu", "ssl-non-raw", "ro", "rw", "noreboot"), *("nosmp", "nokaslr", "nomodule")}
@@ -102,7 +103,8 @@ class _Reader:
             kernel = find_kernel(self.description.kernel or None)
         except UmlError:  # it is said when the kernel is to be started
             return ""
-        if features(kernel).knows(own):
+        known, transport = features(kernel), _TRANSPORT.match(word)
+        if known.knows(own) and (transport is None or known.has_transport(transport[1])):
             return ""
         return f"{word}: Linux {kernel.version} ({kernel_name(kernel)}) does not know it: the word does nothing"
 

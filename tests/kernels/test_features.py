@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.kernels.features import abilities, features, parse_help
+from runtime.kernels.features import Features, abilities, features, parse_help
 from runtime.kernels.kernel import find_kernel
 
 HELP = """\
@@ -42,3 +42,12 @@ def test_the_installed_kernel() -> None:
     able = abilities(kernel)
     assert able["hostfs"] == "yes"
     assert able["virtio-fs"] in ("yes", "module")
+
+
+def test_transports_of_the_old_network_devices() -> None:
+    """Debian 13's kernel takes `eth0=mcast`, and makes no card."""
+    found = Features("6.12", frozenset(["eth"]), {"CONFIG_UML_NET_SLIP": "y"})
+    assert [found.has_transport(name) for name in ("mcast", "ucast", "vde", "slip", "tuntap")] == [False] * 3 + [
+        True
+    ] * 2
+    assert Features("6", frozenset()).has_transport("vde"), "a kernel that does not tell how it was built"
