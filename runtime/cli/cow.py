@@ -6,10 +6,12 @@ import json
 import shlex
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from runtime.cli.picture import picture_options, show_map
 from runtime.cli.printing import printable
 from runtime.cli.progress import progress_bar, progress_option
 from umlfs.errors import UmlError, UsageError
@@ -131,18 +133,27 @@ def _pair(stored: int, found: int | None, unit: str) -> str:
 
 
 @command.command("map")
+@picture_options
 @as_json
 @click.argument("cow", type=FILE)
-def map_(cow: str, as_json: bool) -> None:
+def map_(cow: str, png: str | None, svg: str | None, as_json: bool) -> None:
     """List the ranges that a COW file holds: offset, length, and 'data' or 'zero'.
+
+    --png and --svg draw it, with what it lies over, a colour for each file (see 'uml image map').
 
     \b
     Example:
       uml cow map guest.cow
+      uml cow map --svg guest.svg guest.cow
     """
     from umlfs.cow.info import present
 
     ranges = present(cow)
+    if png is not None or svg is not None:
+        from runtime.images.formats import Format, Image
+
+        show_map(Image(Path(cow), Format.COW), png, svg, as_json=False)
+        return
     if as_json:
         click.echo(json.dumps([{"offset": r.offset, "length": r.length, "kind": r.kind.value} for r in ranges]))
         return
@@ -211,6 +222,11 @@ def diff_(a: str, b: str, as_json: bool) -> int:
       uml cow diff before.cow after.cow
       uml cow diff guest.cow debian.img
     """
+    return show_differences(a, b, as_json=as_json)
+
+
+def show_differences(a: str, b: str, *, as_json: bool) -> int:
+    """Print where two disks differ; the exit status. UmlError, UsageError."""
     import trio
 
     ranges = trio.run(_differences, a, b)
@@ -223,15 +239,7 @@ def diff_(a: str, b: str, as_json: bool) -> int:
 
 
 async def _differences(a: str, b: str) -> list[tuple[int, int]]:
-    from contextlib import AsyncExitStack
+    from runtime.images.layers import different
 
-    from umlfs.cow.diff import differences
-    from umlfs.cow.open import open_source
-
-    async with AsyncExitStack() as opened:
-        one = await open_source(a)
-        opened.push_async_callback(one.close)
-        other = await open_source(b)
-        opened.push_async_callback(other.close)
-        with progress_bar(a) as progress:
-            return await differences(one, other, progress)
+    with progress_bar(a) as progress:
+        return await different(a, b, progress)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from runtime.cli.keys import key_options
+from runtime.cli.picture import picture_options, show_map
 from runtime.cli.printing import printable
 from runtime.cli.progress import activity, progress_option
 from runtime.cli.trees import as_json, run, show, show_json
@@ -296,6 +297,76 @@ def snapshot_(file: str, what: str, name: str | None) -> None:
     if not name:
         raise click.UsageError(f"'{what}' needs the NAME of a snapshot")
     change_snapshot(file, what, name)
+
+
+@command.command("map")
+@picture_options
+@as_json
+@click.argument("file", metavar="FILE")
+def map_(file: str, png: str | None, svg: str | None, as_json: bool) -> None:
+    """List what of the disk FILE is held where: offset, length, 'data' or 'zero', and by which file of its chain.
+
+    FILE is a raw image, a COW file, or one of qemu's, with all that it lies over. What is not listed is nowhere, and
+    reads as zeroes. --png and --svg draw it: each file of the chain has a colour, what it holds as zeroes is pale.
+
+    \b
+    Example:
+      uml image map disk.qcow2
+      uml image map --svg disk.svg guest.cow
+    """
+    from runtime.images import formats
+
+    show_map(formats.source(file), png, svg, as_json=as_json)
+
+
+@command.command("diff")
+@as_json
+@click.argument("a")
+@click.argument("b")
+@progress_option
+def diff_(a: str, b: str, as_json: bool) -> int:
+    """List the ranges (offset, length) in which the disks A and B differ, whatever their formats.
+
+    The exit status is 0 if they are the same, 1 if they differ. Which files differ, 'uml diff' tells.
+
+    \b
+    Example:
+      uml image diff before.qcow2 after.cow
+    """
+    from runtime.cli.cow import show_differences
+
+    return show_differences(a, b, as_json=as_json)
+
+
+@command.command("rebase")
+@force_option
+@click.argument("top", metavar="TOP")
+@click.argument("base", metavar="BASE")
+@click.argument("new", metavar="[NEW]", required=False)
+@progress_option
+def rebase_(top: str, base: str, new: str | None, force: bool) -> None:
+    """Make NEW (.cow or .qcow2) a layer over BASE with the contents of TOP: it holds where the two differ.
+
+    TOP is any disk, a layer or a chain of them: a qcow2 chain becomes a COW file, and a COW file a qcow2. Without NEW,
+    TOP is a qcow2 that is changed in place. ('uml cow rebase' is for a backing file that moved.)
+
+    \b
+    Example:
+      uml image rebase top.qcow2 base.img top.cow
+      uml image rebase guest.cow debian.img guest.qcow2
+      uml image rebase top.qcow2 other.img
+    """
+    from runtime.images import formats, layers
+
+    below = formats.source(base)
+    if new is None:
+        if force:
+            raise click.UsageError("--force replaces NEW, and there is none")
+        layers.rebase_in_place(formats.source(top), below)
+        return
+    made = formats.layer(new)
+    with activity(f"rebase {os.path.basename(top)}") as show:
+        run(lambda: layers.rebase(top, below, made, force=force, progress=show.count))
 
 
 @command.command("info")

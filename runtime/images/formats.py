@@ -301,3 +301,15 @@ def destination(word: str, format_: Format | None = None) -> Image:
     if path.suffix in _COMPRESSED and format_ is not Format.TAR:
         raise UsageError(f"{word}: only a tar archive is made compressed", "leave out the last part of the name")
     return Image(path, format_, tag=tagged[2] if tagged is not None else None)
+
+
+def layer(word: str) -> Image:
+    """A layer that is to be made: a COW file or a qcow2, as a scheme before the path or the end of the name says.
+    UsageError."""
+    scheme, colon, rest = word.partition(":")
+    if colon and scheme in ("cow", "qcow2"):
+        return Image(Path(rest), Format(scheme))
+    path = Path(word)
+    if path.suffix not in (".cow", ".qcow2"):
+        raise UsageError(f"{word}: the name does not tell which kind of layer", "call it NAME.cow or NAME.qcow2")
+    return Image(path, Format(path.suffix[1:]))
