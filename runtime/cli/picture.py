@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +55,7 @@ def _draw(found: Map, kind: str, name: str) -> None:
 
     data = picture.png(found) if kind == "png" else picture.svg(found).encode()
     if name == "-":
-        click.get_binary_stream("stdout").write(data)
+        sys.stdout.buffer.write(data)
         return
     try:
         with new_file(name, replace=True) as fd, open(fd, "wb", closefd=False) as file:
