@@ -29,9 +29,9 @@ _uml_complete() {
     for answer in $answer; do
         kind=${answer%%%%,*} value=${answer#*,}
         case $kind in
-        more) compopt -o nospace; COMPREPLY+=("$value") ;;
+        more) compopt -o nospace; COMPREPLY+=("$(printf %%q "$value")") ;;
         dir | file) compopt -o filenames; COMPREPLY+=($(compgen -A $kind -- "$value")) ;;
-        *) COMPREPLY+=("$value") ;;
+        *) COMPREPLY+=("$(printf %%q "$value")") ;;
         esac
     done
 }

@@ -131,6 +131,7 @@ def test_names_inside_an_image_are_completed(monkeypatch: pytest.MonkeyPatch) ->
         try:
             assert asked(home, "uml ls root.img:/e") == ["/etc/"]
             assert asked(home, "uml cat root.img:/etc/m") == ["/etc/motd"]
+            assert asked(home, "uml cat root.img:/etc/h") == ["/etc/host\\", "name"]
         finally:  # Completion keeps the guest for the next.
             client.end_kept(sources.parse(str(home / "root.img")))
 
