@@ -60,17 +60,12 @@ class Network(NamedTuple):
         """Whether some card leads out already: the first that does is the default."""
         return any(card.gateways for card in self.cards)
 
-    def with_card(self, card: Card, servers: Sequence[str], search: Sequence[str]) -> Network:
+    def with_card(self, card: Card, search: Sequence[str]) -> Network:
         """The network with one more card."""
         if self.has_gateway:
             card = card._replace(gateways=())
-        more = [server for server in servers if server not in self.servers]
         domains = [domain for domain in search if domain not in self.search]
-        return self._replace(
-            cards=[*self.cards, card],
-            servers=[*self.servers, *more],
-            search=[*self.search, *domains],
-        )
+        return self._replace(cards=[*self.cards, card], search=[*self.search, *domains])
 
 
 PROGRAM: Final = "cards"

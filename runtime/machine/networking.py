@@ -82,14 +82,15 @@ class Networking:
     def equip(self, equipment: Equipment, kernel: Kernel) -> None:
         """Add the cards to what a machine is equipped with."""
         network = GuestNetwork()
-        for attachment in self._each:
-            gear = attachment.gear
-            network = network.with_card(gear.card, gear.servers, gear.search)
+        gears = [attachment.gear for attachment in self._each]
+        for gear in gears:
+            network = network.with_card(gear.card, gear.search)
             equipment.arguments += gear.arguments
             equipment.network_modules += tuple(name for name in gear.modules if _has(kernel, name))
             equipment.grants.network = gear.namespaces or equipment.grants.network
             equipment.grants.devices += gear.devices
-        equipment.network = network
+        servers = (server for gear in sorted(gears, key=lambda gear: gear.knows) for server in gear.servers)
+        equipment.network = network._replace(servers=list(dict.fromkeys(servers)))
 
     @property
     def descriptors(self) -> list[int]:

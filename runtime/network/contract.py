@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -62,6 +63,16 @@ class Attachment(Protocol):
     def published(self) -> Sequence[Published]: ...
 
 
+class Knows(enum.IntEnum):
+    """The names that a network's servers know. A guest asks in this order: one that finds no name ends the search."""
+
+    OWN = 0
+    """They refuse all else, and the next is asked."""
+    OWN_AND_OTHERS = 1
+    OTHERS = 2
+    """What the host knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gear:
     """What the kernel and the guest need of an attachment."""
@@ -74,6 +85,8 @@ class Gear:
     modules: Sequence[str] = ()
     servers: Sequence[str] = ()
     """Whom to ask for names."""
+    knows: Knows = Knows.OTHERS
+    """Which names those know."""
     search: Sequence[str] = ()
     namespaces: tuple[int, ...] = ()
     """Descriptors of the namespaces that the kernel is to be started in, as of `Grants.network`."""

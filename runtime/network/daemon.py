@@ -197,7 +197,7 @@ class Daemon:
             self.switch.remove(port)
 
     def _answer_names(self, port: Port, frame: bytes) -> bool:
-        reply = names.reply_to(frame, self._server, SERVER_MAC, self._lookup, answers_arp=self.lab.internal)
+        reply = names.reply_to(frame, self._server, SERVER_MAC, self._lookup, alone=self.lab.internal)
         if reply is None:
             return False
         self.switch.deliver(port, reply)
@@ -213,7 +213,7 @@ class Daemon:
             for machine, address in present.items():
                 if name == f"{'.'.join(str(byte) for byte in reversed(address))}.in-addr.arpa":
                     return names.encode_name(f"{machine}.{self.lab.name}")
-        return None if not self.lab.internal or kind else b""
+        return None
 
     # Machines ---------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from runtime.guest.network import Card
 from runtime.network import lab as labs
 from runtime.network import session
 from runtime.network.bridge import CARD, TUN
-from runtime.network.contract import Gear, Place
+from runtime.network.contract import Gear, Knows, Place
 from runtime.network.published import Published
 from runtime.network.session import Session
 from runtime.network.switch import Impairment
@@ -106,6 +106,7 @@ class MemberAttachment:
             arguments=[self._word(f"tap,ifname={CARD},gro=1" if is_joined else f"fd,fd={fd}")],
             descriptors=[] if is_joined else [fd],
             servers=[self.given["server"]],
+            knows=Knows.OWN_AND_OTHERS if gateway else Knows.OWN,
             search=[self.network.name],
             namespaces=tuple(self.given["descriptors"]),
             devices=[TUN] if is_joined else [],

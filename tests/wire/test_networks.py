@@ -44,7 +44,7 @@ def test_what_is_no_frame(frame: bytes) -> None:
 
 
 def test_a_name_is_answered() -> None:
-    reply = names.reply_to(query("Web.LAB"), SERVER, B, lookup, answers_arp=False)
+    reply = names.reply_to(query("Web.LAB"), SERVER, B, lookup, alone=False)
     assert reply is not None
     assert (reply[:12], reply[26:30], reply[30:34]) == (A + B, SERVER, bytes([10, 9, 0, 102]))
     assert reply[36:38] == struct.pack(">H", 4000)
@@ -53,21 +53,30 @@ def test_a_name_is_answered() -> None:
 
 @pytest.mark.parametrize(("name", "kind", "code"), [("web.lab", 28, 0), ("db.lab", 1, 3), ("lab", 1, 0)])
 def test_a_name_that_is_not_there(name: str, kind: int, code: int) -> None:
-    reply = names.reply_to(query(name, kind), SERVER, B, lookup, answers_arp=False)
+    reply = names.reply_to(query(name, kind), SERVER, B, lookup, alone=False)
     assert reply is not None
     assert (reply[45] & 15, reply[48:50]) == (code, b"\0\0")
 
 
-@pytest.mark.parametrize("frame", [query("example.org"), query("web.lab", port=80), query("web.lab", server=A[:4])])
+@pytest.mark.parametrize("frame", [query("web.lab", port=80), query("web.lab", server=A[:4])])
 def test_what_is_for_others(frame: bytes) -> None:
-    assert names.reply_to(frame, SERVER, B, lookup, answers_arp=True) is None
+    assert names.reply_to(frame, SERVER, B, lookup, alone=True) is None
+
+
+def test_names_of_others() -> None:
+    """They are for whoever leads out; where nobody does they are refused, so that the next server is asked."""
+    frame = query("example.org")
+    assert names.reply_to(frame, SERVER, B, lookup, alone=False) is None
+    reply = names.reply_to(frame, SERVER, B, lookup, alone=True)
+    assert reply is not None
+    assert (reply[45] & 15, reply[48:50]) == (5, b"\0\0")
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_no_question(data: bytes) -> None:
     names.decode_question(data)
     for kind in (ethernet.ARP, ethernet.IPV4):
-        names.reply_to(B + A + kind + data, SERVER, B, lookup, answers_arp=True)
+        names.reply_to(B + A + kind + data, SERVER, B, lookup, alone=True)
     with contextlib.suppress(FrameError):
         ethernet.parse(data)
 
@@ -76,7 +85,7 @@ def test_garbage_is_no_question(data: bytes) -> None:
 def test_a_query_with_one_wrong_byte(place: int, value: int) -> None:
     frame = bytearray(query("web.lab"))
     frame[place % len(frame)] = value
-    names.reply_to(bytes(frame), SERVER, B, lookup, answers_arp=True)
+    names.reply_to(bytes(frame), SERVER, B, lookup, alone=True)
 
 
 def test_captures() -> None:

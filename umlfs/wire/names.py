@@ -26,6 +26,8 @@ _UDP_PROTOCOL: Final = 17
 _ANSWER: Final = 0x8580
 """Flags: an answer, authoritative, recursion desired and there."""
 _NO_SUCH_NAME: Final = 3
+_REFUSED: Final = 5
+"""Whoever asks turns to the next server that it knows."""
 
 Lookup = Callable[[str, int], "bytes | None"]
 """The data of the answer for a name and type; empty for a name without such; None if the name is not ours."""
@@ -77,19 +79,24 @@ def encode_answer(question: Question, data: bytes | None) -> bytes:
     return head + question.raw + answer
 
 
+def encode_refusal(question: Question) -> bytes:
+    """The answer that others are to be asked."""
+    return _DNS.pack(question.identifier, _ANSWER | _REFUSED, 1, 0, 0, 0) + question.raw
+
+
 def encode_name(name: str) -> bytes:
     """A name, as the data of a PTR record has it."""
     return b"".join(bytes([len(label)]) + label for label in name.encode().split(b".")) + b"\0"
 
 
-def reply_to(frame: bytes, server: bytes, mac: bytes, lookup: Lookup, *, answers_arp: bool) -> bytes | None:
+def reply_to(frame: bytes, server: bytes, mac: bytes, lookup: Lookup, *, alone: bool) -> bytes | None:
     """The frame that answers `frame` in the name of the server at IPv4 address `server`; None for what is not for it to
-    answer. With `answers_arp` it also says where the server is: at `mac`."""
+    answer. Where it is `alone`, it also says where the server is, at `mac`, and refuses what others would answer."""
     kind = frame[12:14]
-    if kind == ARP and answers_arp:
+    if kind == ARP and alone:
         return _reply_to_arp(frame, server, mac)
     if kind == IPV4:
-        return _reply_to_query(frame, server, lookup)
+        return _reply_to_query(frame, server, lookup, alone=alone)
     return None
 
 
@@ -102,7 +109,7 @@ def _reply_to_arp(frame: bytes, server: bytes, mac: bytes) -> bytes | None:
     return bytes(sender + mac + ARP) + _ARP.pack(1, 0x0800, 6, 4, 2, mac, server, sender, address)
 
 
-def _reply_to_query(frame: bytes, server: bytes, lookup: Lookup) -> bytes | None:
+def _reply_to_query(frame: bytes, server: bytes, lookup: Lookup, *, alone: bool) -> bytes | None:
     ip = frame[HEADER:]
     if len(ip) < 20 or ip[0] >> 4 != 4 or ip[9] != _UDP_PROTOCOL or ip[16:20] != server:
         return None
@@ -116,9 +123,12 @@ def _reply_to_query(frame: bytes, server: bytes, lookup: Lookup) -> bytes | None
     if question is None:
         return None
     data = lookup(question.name, question.kind)
-    if data is None and not _is_ours(question.name, lookup):
+    if data is not None or _is_ours(question.name, lookup):
+        message = encode_answer(question, data)
+    elif alone:
+        message = encode_refusal(question)
+    else:
         return None
-    message = encode_answer(question, data)
     udp = _UDP.pack(PORT, source, _UDP.size + len(message), 0) + message
     return frame[6:12] + frame[0:6] + IPV4 + _ipv4(server, ip[12:16], udp)
 
