@@ -120,9 +120,9 @@ class HostChanges:
         inode = self._nodes.get(ino)
         return None if inode is None else self._by_inode.get(inode)
 
-    # What the consumer is told, and does itself ------------------------------------------------
+    # What the consumer knows, and does itself -------------------------------------------------
 
-    def told(self, parent: int, name: bytes, ino: int) -> None:
+    def note(self, parent: int, name: bytes, ino: int) -> None:
         """The consumer is told that `name` is `ino`."""
         directory = self._directory(parent)
         if directory is not None and (len(directory.names) < NAMES_MAX or name in directory.names):

@@ -24,18 +24,18 @@ class ViewOptions(NamedTuple):
     """What others change is told to the consumer's programs."""
 
     @staticmethod
-    def parsed(words: Words[str, str]) -> ViewOptions:
+    def parsed(given: Words[str, str]) -> ViewOptions:
         """What `OpenOptions.extra` asks for. UsageError for an unknown option, or one that means nothing."""
-        unknown = sorted(set(words) - set(KNOWN))
+        unknown = sorted(set(given) - set(KNOWN))
         if unknown:
             raise UsageError(f"hostfs: unknown option '{unknown[0]}'", f"known are {', '.join(KNOWN)}")
-        if not words:
+        if not given:
             return ViewOptions()
         for flag in ("append", "notify", "squash"):
-            if words.get(flag):
-                raise UsageError(f"hostfs: {flag}={words[flag]} means nothing", f"say {flag} alone")
-        hide = tuple(words["hide"].split("\n")) if "hide" in words else ()
-        return ViewOptions(_mapping(words), "append" in words, hide, "notify" in words)
+            if given.get(flag):
+                raise UsageError(f"hostfs: {flag}={given[flag]} means nothing", f"say {flag} alone")
+        hide = tuple(given["hide"].split("\n")) if "hide" in given else ()
+        return ViewOptions(_mapping(given), "append" in given, hide, "notify" in given)
 
     def applied(self, filesystem: Filesystem) -> Filesystem:
         """`filesystem`, shown so."""
@@ -54,15 +54,15 @@ class ViewOptions(NamedTuple):
         return filesystem
 
 
-def _mapping(words: Words[str, str]) -> Mapping | None:
+def _mapping(given: Words[str, str]) -> Mapping | None:
     """How owners are translated; None if they are not."""
     from umlfs.views.identity import Mapping
 
     mapping = Mapping(
-        ranges=_ranges(words["map"].split("\n")) if "map" in words else (),
-        uid=_number("uid", words["uid"]) if "uid" in words else None,
-        gid=_number("gid", words["gid"]) if "gid" in words else None,
-        squash="squash" in words,
+        ranges=_ranges(given["map"].split("\n")) if "map" in given else (),
+        uid=_number("uid", given["uid"]) if "uid" in given else None,
+        gid=_number("gid", given["gid"]) if "gid" in given else None,
+        squash="squash" in given,
     )
     return mapping if mapping != Mapping() else None
 

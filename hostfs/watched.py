@@ -64,28 +64,28 @@ class Watched(View):
             await self._resolver.reach(directory)
             self._changes.watch(directory)
 
-    async def _told(self, parent: int, name: bytes, entry: Entry) -> Entry:
-        self._changes.told(parent, name, entry.ino)
+    async def _noted(self, parent: int, name: bytes, entry: Entry) -> Entry:
+        self._changes.note(parent, name, entry.ino)
         if stat.S_ISDIR(entry.attr.mode):
             await self._watch(entry.ino)
         return entry
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
         entry = await self.inner.lookup(parent, name)
-        return await self._told(parent, name, entry) if entry.ino else Entry(0, entry.attr)
+        return await self._noted(parent, name, entry) if entry.ino else Entry(0, entry.attr)
 
     async def readdir(self, ino: int, handle: int, offset: int, add: DirSink, plus: bool = False) -> None:
         parent, directories = ino, list[int]()
 
-        def told(name: bytes, offset: int, ino: int, mode: int, entry: Entry | None) -> bool:
+        def noting(name: bytes, offset: int, ino: int, mode: int, entry: Entry | None) -> bool:
             taken = add(name, offset, ino, mode, entry)
             if taken and entry is not None:
-                self._changes.told(parent, name, entry.ino)
+                self._changes.note(parent, name, entry.ino)
                 if stat.S_ISDIR(mode):
                     directories.append(entry.ino)
             return taken
 
-        await self.inner.readdir(parent, handle, offset, told if plus else add, plus)
+        await self.inner.readdir(parent, handle, offset, noting if plus else add, plus)
         for directory in directories:
             await self._watch(directory)
 
@@ -105,26 +105,26 @@ class Watched(View):
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, umask: int, caller: Caller) -> Entry:
         with self._own_name(parent, name):
-            return await self._told(parent, name, await self.inner.mknod(parent, name, mode, rdev, umask, caller))
+            return await self._noted(parent, name, await self.inner.mknod(parent, name, mode, rdev, umask, caller))
 
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, caller: Caller) -> Entry:
         with self._own_name(parent, name):
-            return await self._told(parent, name, await self.inner.mkdir(parent, name, mode, umask, caller))
+            return await self._noted(parent, name, await self.inner.mkdir(parent, name, mode, umask, caller))
 
     async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Entry:
         with self._own_name(parent, name):
-            return await self._told(parent, name, await self.inner.symlink(parent, name, target, caller))
+            return await self._noted(parent, name, await self.inner.symlink(parent, name, target, caller))
 
     async def link(self, ino: int, new_parent: int, new_name: bytes) -> Entry:
         with self._own_name(new_parent, new_name), self._own_file(ino):
-            return await self._told(new_parent, new_name, await self.inner.link(ino, new_parent, new_name))
+            return await self._noted(new_parent, new_name, await self.inner.link(ino, new_parent, new_name))
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, umask: int, caller: Caller
     ) -> tuple[Entry, Opened]:
         with self._own_name(parent, name):
             entry, opened = await self.inner.create(parent, name, mode, flags, umask, caller)
-            return await self._told(parent, name, entry), opened
+            return await self._noted(parent, name, entry), opened
 
     async def unlink(self, parent: int, name: bytes) -> None:
         with self._own_name(parent, name):

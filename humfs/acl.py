@@ -31,13 +31,13 @@ _NO_ID: Final = 0xFFFF_FFFF
 _ORDER: Final = (USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER)
 
 
-class Entry(NamedTuple):
+class AclEntry(NamedTuple):
     tag: int
     permissions: int
     id: int = _NO_ID
 
 
-Acl = list[Entry]
+Acl = list[AclEntry]
 
 
 def decode(value: bytes) -> Acl:
@@ -46,7 +46,7 @@ def decode(value: bytes) -> Acl:
         raise ValueError("length")
     if _HEADER.unpack_from(value) != (_VERSION,):
         raise ValueError("version")
-    entries = [Entry(*fields) for fields in _ENTRY.iter_unpack(value[_HEADER.size :])]
+    entries = [AclEntry(*fields) for fields in _ENTRY.iter_unpack(value[_HEADER.size :])]
     if entries:
         _check(entries)
     return entries
@@ -92,7 +92,7 @@ def is_minimal(entries: Acl) -> bool:
 def with_mode(entries: Acl, mode: int) -> Acl:
     """The list after chmod to `mode`."""
     bits = {USER_OBJ: mode >> 6 & 7, _group_tag(entries): mode >> 3 & 7, OTHER: mode & 7}
-    return [Entry(tag, bits.get(tag, permissions), who) for tag, permissions, who in entries]
+    return [AclEntry(tag, bits.get(tag, permissions), who) for tag, permissions, who in entries]
 
 
 def inherit(default: Acl, mode: int) -> tuple[Acl, int]:
@@ -101,7 +101,7 @@ def inherit(default: Acl, mode: int) -> tuple[Acl, int]:
     Each permission must be in both; the umask plays no part.
     """
     bits = {USER_OBJ: mode >> 6 & 7, _group_tag(default): mode >> 3 & 7, OTHER: mode & 7}
-    entries = [Entry(tag, permissions & bits.get(tag, 7), who) for tag, permissions, who in default]
+    entries = [AclEntry(tag, permissions & bits.get(tag, 7), who) for tag, permissions, who in default]
     return entries, mode & ~0o777 | mode_of(entries)
 
 
@@ -120,7 +120,7 @@ def from_text(text: str) -> Acl:
     return entries
 
 
-def _entry(line: str) -> Entry:
+def _entry(line: str) -> AclEntry:
     kind, *fields = line.removeprefix("default:").split(":")
     tags = _TAGS.get(_LETTERS.get(kind, kind))
     if tags is None or not fields:
@@ -134,8 +134,8 @@ def _entry(line: str) -> Entry:
         raise ValueError("permissions")
     permissions = 4 * bool(found[1]) | 2 * bool(found[2]) | bool(found[3])
     if not fields[0]:
-        return Entry(tags[0], permissions)
-    return Entry(tags[1], permissions, _id(tags[1], fields[2] if len(fields) == 3 else fields[0]))
+        return AclEntry(tags[0], permissions)
+    return AclEntry(tags[1], permissions, _id(tags[1], fields[2] if len(fields) == 3 else fields[0]))
 
 
 def _id(tag: int, word: str) -> int:

@@ -44,7 +44,7 @@ STEPS: Final[dict[str, tuple[Callable[[Path], object], list[str]]]] = {
 """By its name, something that the host does, and events that a watcher of the directory must see, in this order."""
 
 
-class Told:
+class Watcher:
     """What a watcher prints."""
 
     def __init__(self, watcher: subprocess.Popen[bytes]) -> None:
@@ -67,11 +67,11 @@ class Told:
         return lines
 
 
-def check_steps(told: Told, top: Path, seen: str) -> None:
+def check_steps(watcher: Watcher, top: Path, seen: str) -> None:
     """Do each step in `top`, which the watcher knows as `seen`, and wait until it has told of it."""
     for act, expected in STEPS.values():
         act(top)
-        told.until(*(f"{seen} {event}" for event in expected))
+        watcher.until(*(f"{seen} {event}" for event in expected))
 
 
 def state(top: Path) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from runtime.appliance.part import Part, choose
 from umlfs.errors import UmlError
 from umlfs.filesystem import Entry, Filesystem
 from umlfs.sources import Source
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.stream.filesystem import FuseStream
 from umlfs.wire import stream_replies as replies
 
@@ -41,7 +41,7 @@ async def kept_tree(source: Source, partition: int | None) -> AsyncIterator[tupl
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(raw))
         hello, rest = await _greet(stream, source)
         part, record = _chosen(hello, source, partition)
-        connection = Connection()
+        connection = StreamConnection()
         connection.push([memoryview(rest)])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_send, stream, connection)
@@ -138,7 +138,7 @@ def _root(record: dict[str, object], source: Source) -> Entry:
     return replies.entry(bytes.fromhex(str(record["root"])))
 
 
-async def _send(stream: trio.SocketStream, connection: Connection) -> None:
+async def _send(stream: trio.SocketStream, connection: StreamConnection) -> None:
     buffer = bytearray(_PIECE)
     view = memoryview(buffer)
     with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -146,7 +146,7 @@ async def _send(stream: trio.SocketStream, connection: Connection) -> None:
             await stream.send_all(view[:count])
 
 
-async def _receive(stream: trio.SocketStream, connection: Connection) -> None:
+async def _receive(stream: trio.SocketStream, connection: StreamConnection) -> None:
     buffer = bytearray(_PIECE)
     view = memoryview(buffer)
     raw: trio.socket.SocketType = stream.socket

@@ -17,7 +17,7 @@ from runtime.machine.log import PANIC
 from runtime.machine.machine import Machine, Options
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, sole
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.stream.filesystem import FuseStream
 from umlfs.wire import fuse as wire
 from umlfs.wire import stream_requests as requests
@@ -33,7 +33,7 @@ CLOSE_SECONDS: Final = 60.0
 class Appliance:
     """A running appliance."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: StreamConnection) -> None:
         self.connection = connection
 
     async def mount(self, number: int, kind: str, *, writable: bool = False) -> FuseStream:
@@ -91,11 +91,13 @@ async def options_for(
     )
 
 
-async def _run(options: Options, writable: bool, done: trio.Event, task_status: trio.TaskStatus[Connection]) -> None:
+async def _run(
+    options: Options, writable: bool, done: trio.Event, task_status: trio.TaskStatus[StreamConnection]
+) -> None:
     """The guest, until `done`. Once it is up it cannot be cancelled: who was may still have to put something right."""
     with trio.CancelScope() as scope:
         async with Machine(options) as machine, trio.open_nursery() as nursery:
-            connection = Connection()
+            connection = StreamConnection()
             job = machine.start([], stdin=Requests(connection), stdout=_Answers(connection))
             nursery.start_soon(watch, job, connection)
             nursery.start_soon(connection.watch)
@@ -107,7 +109,7 @@ async def _run(options: Options, writable: bool, done: trio.Event, task_status: 
             nursery.cancel_scope.cancel()
 
 
-async def watch(job: Job, connection: Connection) -> None:
+async def watch(job: Job, connection: StreamConnection) -> None:
     """Nobody is to wait for a filer that is gone."""
     try:
         await job.wait()
@@ -123,7 +125,7 @@ def line_of(error: UmlError) -> str:
     return error.what if start < 0 else f"{error.what}: {error.details[start:].splitlines()[0].strip()}"
 
 
-async def _end(job: Job, connection: Connection, writable: bool) -> None:
+async def _end(job: Job, connection: StreamConnection, writable: bool) -> None:
     connection.finish()
     if not writable:
         return
@@ -145,7 +147,7 @@ _FSCK: Final = "check it with the fsck of its filesystem"
 class Requests:
     """The filer's input."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: StreamConnection) -> None:
         self._connection = connection
 
     async def read_into(self, buffers: Sequence[memoryview]) -> int:
@@ -155,7 +157,7 @@ class Requests:
 class _Answers:
     """The filer's output."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: StreamConnection) -> None:
         self._connection = connection
 
     async def write_from(self, buffers: Sequence[memoryview]) -> int:

@@ -24,7 +24,7 @@ from umlfs.block import BlockDevice
 from umlfs.errors import UmlError
 from umlfs.host.listening import unix_listener
 from umlfs.sources import Source
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.stream.filesystem import FuseStream
 from umlfs.wire import fuse as wire
 from umlfs.wire.fuse import Opcode
@@ -74,7 +74,9 @@ def _described(part: Part, found: object) -> dict[str, object]:
 
 
 class _Server:
-    def __init__(self, connection: Connection, hello: bytes, seconds: float, last_closed: contextlib.ExitStack) -> None:
+    def __init__(
+        self, connection: StreamConnection, hello: bytes, seconds: float, last_closed: contextlib.ExitStack
+    ) -> None:
         """What is in `last_closed` is closed when the image was let go."""
         self._connection = connection
         self._last_closed = last_closed

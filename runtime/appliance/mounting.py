@@ -9,7 +9,7 @@ from typing import Final
 
 from umlfs.errors import UmlError
 from umlfs.filesystem import Entry
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.wire import fuse as wire
 from umlfs.wire import stream_replies as replies
 from umlfs.wire import stream_requests as requests
@@ -18,7 +18,7 @@ WORDS_MAX: Final = 4096
 _ERRNO: Final = struct.Struct("<I")
 
 
-async def mount(connection: Connection, device: str, kind: str, options: str, *, writable: bool) -> Entry:
+async def mount(connection: StreamConnection, device: str, kind: str, options: str, *, writable: bool) -> Entry:
     """The root of the filesystem that the filer mounts. UmlError with the kernel's words if it does not mount; OSError
     if the filer is gone."""
     body = requests.mount(device, kind, options, writable=writable)

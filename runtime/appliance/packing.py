@@ -17,7 +17,7 @@ from runtime.machine.machine import Machine
 from runtime.tty.streams import Collector
 from umlfs.block import BlockDevice
 from umlfs.errors import UmlError, sole
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.wire import stream_replies as replies
 from umlfs.wire import stream_requests as requests
 from umlfs.wire.fuse import Opcode
@@ -33,7 +33,7 @@ async def pack(device: BlockDevice, kind: str, sink: OutputStream, inside: str =
     Whether all of it could be read, and what there is to say, in lines as GNU tar's. UmlError if it does not mount, or
     the guest ends.
     """
-    connection = Connection()
+    connection = StreamConnection()
     archive = _Archive(connection, sink)
     errors = Collector(ERRORS_MAX)
     options = await options_for([device], [kind])
@@ -59,7 +59,7 @@ async def _complete(job: Job) -> bool:
         raise UmlError(line_of(error)) from None
 
 
-async def _begin(connection: Connection, kind: str, inside: str) -> None:
+async def _begin(connection: StreamConnection, kind: str, inside: str) -> None:
     try:
         await connection.ask(Opcode.INIT, 0, requests.init())
         root = await mount(connection, f"/dev/{disk_name(0)}", kind, KINDS[kind].options, writable=False)
@@ -78,7 +78,7 @@ async def _begin(connection: Connection, kind: str, inside: str) -> None:
 class _Archive:
     """The program's output: answers, and then the archive."""
 
-    def __init__(self, connection: Connection, sink: OutputStream) -> None:
+    def __init__(self, connection: StreamConnection, sink: OutputStream) -> None:
         self._connection = connection
         self._sink = sink
         self.begins = False

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from umlfs.stream.connection import TIMEOUT_SECONDS, Connection
+from umlfs.stream.connection import TIMEOUT_SECONDS, StreamConnection
 from umlfs.wire import fuse as wire
 from umlfs.wire.fuse import Opcode
 from umlfs.wire.stream_requests import CONTENTS_MAX
@@ -26,7 +26,7 @@ _ALLOWED: Final = frozenset(Opcode) - {Opcode.INIT, Opcode.DESTROY}
 _SILENT: Final = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
 
 
-async def relay(stream: trio.SocketStream, connection: Connection) -> None:
+async def relay(stream: trio.SocketStream, connection: StreamConnection) -> None:
     """Pass on until the client hangs up or the connection is lost, and wait for the answers that nobody wants any more.
 
     ValueError if the client makes no sense, BrokenResourceError if it is gone; the connection is lost if the program
@@ -53,7 +53,7 @@ async def _send(stream: trio.SocketStream, answers: _Answers) -> None:
         await stream.send_all(await answers.get())
 
 
-async def _receive(stream: trio.SocketStream, connection: Connection, answers: _Answers) -> None:
+async def _receive(stream: trio.SocketStream, connection: StreamConnection, answers: _Answers) -> None:
     buffer = bytearray()
     while piece := await stream.receive_some(_PIECE):
         buffer += piece
@@ -75,7 +75,7 @@ async def _receive(stream: trio.SocketStream, connection: Connection, answers: _
 class _Answers:
     """Those on their way to the client."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: StreamConnection) -> None:
         self._connection = connection
         self.wanted = 0
         """How many are still to come."""

@@ -21,7 +21,7 @@ from humfs.importer import Member, show
 from humfs.losses import Losses
 from humfs.tarreader import Reader
 from runtime.archives.schema import SCHEMA, VERSION
-from runtime.archives.tree import Node, Tree
+from runtime.archives.tree import ArchiveTree, Node
 from runtime.host import cache
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT
@@ -99,7 +99,7 @@ class _Builder:
 
     def run(self, reader: Reader) -> None:
         root = Node(ROOT, stat.S_IFDIR, {})
-        self._tree = Tree(root, self._make_parent)
+        self._tree = ArchiveTree(root, self._make_parent)
         self._put(ROOT, Member((), stat.S_IFDIR | 0o755))
         for member in reader:
             try:

@@ -28,7 +28,7 @@ class Node:
 
 
 @dataclass(slots=True)
-class Tree:
+class ArchiveTree:
     """A tree below `root`."""
 
     root: Node

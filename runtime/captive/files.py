@@ -20,7 +20,7 @@ from runtime.machine.control import Job
 from runtime.machine.machine import Machine
 from umlfs.errors import UmlError
 from umlfs.filesystem import Attr, Caller, Filesystem, SetAttr
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.stream.filesystem import FuseStream
 from umlfs.wire import stream_requests as requests
 from umlfs.wire.fuse import Opcode
@@ -34,7 +34,7 @@ READ_MAX: Final = 256 << 20
 class _Requests:
     """A connection as the input and the output of the program in the guest."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: StreamConnection) -> None:
         self._connection = connection
 
     async def read_into(self, buffers: Sequence[memoryview]) -> int:
@@ -56,7 +56,7 @@ class Files:
         self._nursery = nursery
         self._starting = trio.Lock()
         self._filesystem: Filesystem | None = None
-        self._connection: Connection | None = None
+        self._connection: StreamConnection | None = None
 
     async def tree(self) -> Filesystem:
         """The guest's root, as any `Filesystem`. It is the guest's: do not close it."""
@@ -67,7 +67,7 @@ class Files:
 
     async def _begin(self) -> Filesystem:
         filer = await trio.to_thread.run_sync(program)
-        self._connection = connection = Connection()
+        self._connection = connection = StreamConnection()
         ends = _Requests(connection)
         job = self._machine.start_program(filer, stdin=ends, stdout=ends)
         self._nursery.start_soon(self._attend, job, connection)
@@ -81,7 +81,7 @@ class Files:
         connection.lose("it does not answer")
         raise UmlError("the guest does not answer", "see its log")
 
-    async def _attend(self, job: Job, connection: Connection) -> None:
+    async def _attend(self, job: Job, connection: StreamConnection) -> None:
         await job.ended()
         connection.lose("what reads files in the guest has ended")
         self._machine.retire(job)

@@ -29,7 +29,7 @@ from runtime.machines import snapshot
 from runtime.machines.pulse import Pulse
 from runtime.mconsole.client import Client
 from runtime.mconsole.wire import Notification
-from runtime.network import words
+from runtime.network import parsing
 from runtime.network.contract import Network
 from runtime.tty.caller import DEFAULT_PATH
 from runtime.tty.streams import Collector, Literal
@@ -277,7 +277,7 @@ def _networks(network: str | Network | Sequence[str | Network] | None) -> list[N
         if isinstance(network, str) or not isinstance(network, Sequence)
         else network
     )
-    found = [words.parse(one) if isinstance(one, str) else one for one in each]
+    found = [parsing.parse(one) if isinstance(one, str) else one for one in each]
     return [one for one in found if one is not None]
 
 

@@ -118,7 +118,7 @@ class _Boot(click.Command):
     callback=_kernel_says("--help"),
     help="The kernel's own arguments.",
 )
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.toml] [KERNEL ARGUMENT]... [-- WORD...]")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[FILE.toml] [KERNEL ARGUMENT]... [-- WORD...]")
 def command(
     detach: bool,
     wait: bool,
@@ -127,7 +127,7 @@ def command(
     mem: str | None,
     no_reboot: bool,
     save: Path | None,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     **options: object,
 ) -> int:
     """Boot a machine that stays up until its guest halts.
@@ -150,7 +150,7 @@ def command(
     from umlfs.errors import UsageError
 
     given = {**options, "memory": None if mem is None else parse_size(mem), "reboot": False if no_reboot else None}
-    described, remarks = command_line.describe(words, given, click.get_current_context().meta[LITERAL])
+    described, remarks = command_line.describe(arguments, given, click.get_current_context().meta[LITERAL])
     if iomem:
         from runtime.machine.shared_memory import kernel_words
 

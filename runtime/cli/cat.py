@@ -8,9 +8,9 @@ from runtime.cli.trees import keep, run
 
 
 @click.command("cat")
-@click.argument("words", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
 @keep
-def command(words: tuple[str, ...], keep: int | None) -> None:
+def command(paths: tuple[str, ...], keep: int | None) -> None:
     """Write the contents of files inside of images, humfs trees or directories to standard output.
 
     \b
@@ -23,10 +23,10 @@ def command(words: tuple[str, ...], keep: int | None) -> None:
     from runtime.inspect.tree import open_tree
 
     async def work() -> None:
-        for word in words:
+        for word in paths:
             place = location.parse(word)
             async with open_tree(place) as tree:
                 with tree.naming():
                     await cat(tree.filesystem, place.inside, 1)
 
-    run(work, keep, words)
+    run(work, keep, paths)

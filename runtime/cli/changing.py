@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from runtime.cli.trees import run
 
 if TYPE_CHECKING:
-    from runtime.inspect.changing import Tree
+    from runtime.inspect.changing import WritableTree
     from runtime.inspect.location import Location
 
 
-def change(places: Sequence[Location], work: Callable[[Tree], Awaitable[None]]) -> None:
+def change(places: Sequence[Location], work: Callable[[WritableTree], Awaitable[None]]) -> None:
     """Do `work` in the tree of the places, which are all in one source."""
     from runtime.inspect.changing import writable
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from runtime.inspect.changing import Tree
+    from runtime.inspect.changing import WritableTree
     from runtime.inspect.paths import Node
     from umlfs.filesystem import SetAttr
 
 
 @click.command("chown")
 @click.argument("owner", metavar="[UID][:GID]")
-@click.argument("words", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
 @click.option("-R", "--recursive", is_flag=True, help="Directories, with all that is in them.")
-def command(owner: str, words: tuple[str, ...], recursive: bool) -> None:
+def command(owner: str, paths: tuple[str, ...], recursive: bool) -> None:
     """Change owners inside of images, humfs trees or machines. They are numbers: names are the guest's own.
 
     Set-user-id and set-group-id bits of files are dropped, as chown(1) does it.
@@ -31,7 +31,7 @@ def command(owner: str, words: tuple[str, ...], recursive: bool) -> None:
     from umlfs.filesystem import SetAttr
 
     uid, gid = _numbers(owner)
-    places = changing.places(words)
+    places = changing.places(paths)
 
     def changes(node: Node) -> SetAttr | None:
         wanted = SetAttr(uid=uid, gid=gid)
@@ -40,7 +40,7 @@ def command(owner: str, words: tuple[str, ...], recursive: bool) -> None:
             wanted.mode = mode & ~changing.SET_ID
         return wanted
 
-    async def work(tree: Tree) -> None:
+    async def work(tree: WritableTree) -> None:
         for place in places:
             await tree.change(place.inside, changes, recursive=recursive)
 

@@ -114,8 +114,8 @@ def halt_(name: str) -> int:
 @command.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("--timeout", type=float, default=60.0, metavar="S", help="End it after S seconds.  [60]")
 @click.argument("name")
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
-def exec_(name: str, words: tuple[str, ...], timeout: float) -> int:
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
+def exec_(name: str, argv: tuple[str, ...], timeout: float) -> int:
     """Run a command in all machines of a class. Exit status 1 if it failed in one of them.
 
     \b
@@ -124,9 +124,9 @@ def exec_(name: str, words: tuple[str, ...], timeout: float) -> int:
     """
     from runtime.web import fleet
 
-    if words[0] == "--":
-        words = words[1:]
-    return _do(name, lambda lesson: fleet.run_in_all(lesson, words, timeout))
+    if argv[0] == "--":
+        argv = argv[1:]
+    return _do(name, lambda lesson: fleet.run_in_all(lesson, argv, timeout))
 
 
 @command.command("reset")

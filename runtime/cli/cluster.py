@@ -59,7 +59,7 @@ def up_(file: Path) -> None:
     from runtime.cluster.bringing_up import bring_up
     from runtime.cluster.description import load
 
-    state = bring_up(load(file), _told)
+    state = bring_up(load(file), _say)
     click.echo(printable(f"{state.name}: {len(state.umids)} nodes; their log is {state.log}"))
 
 
@@ -91,8 +91,8 @@ def ps_(as_json: bool, cluster: str | None) -> None:
 @click.option("--node", "numbers", type=int, multiple=True, metavar="N", help="In this one only.")
 @click.option("--timeout", type=float, default=60.0, metavar="S", help="End it after S seconds.  [60]")
 @click.argument("cluster", metavar="NAME|FILE")
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
-def exec_(numbers: tuple[int, ...], timeout: float, cluster: str, words: tuple[str, ...]) -> int:
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
+def exec_(numbers: tuple[int, ...], timeout: float, cluster: str, argv: tuple[str, ...]) -> int:
     """Run a command in all machines of a cluster at once. Exit status 1 if it failed in one of them.
 
     'uml exec NAME-N' runs one in a single machine, with your terminal.
@@ -104,10 +104,10 @@ def exec_(numbers: tuple[int, ...], timeout: float, cluster: str, words: tuple[s
     from runtime.cluster import state
     from runtime.cluster.commands import run_in_all
 
-    if words[0] == "--":
-        words = words[1:]
+    if argv[0] == "--":
+        argv = argv[1:]
     status = 0
-    for each in run_in_all(state.found(state.name_of(cluster)), words, timeout, numbers):
+    for each in run_in_all(state.found(state.name_of(cluster)), argv, timeout, numbers):
         lines = printable_lines(each.text.rstrip("\n")).replace("\n", "\n  ")
         print(f"{printable(each.umid)}: {lines}", file=sys.stdout if each.ok else sys.stderr)
         status |= not each.ok
@@ -143,8 +143,8 @@ def down_(cluster: str) -> None:
     from runtime.cluster import state
     from runtime.cluster.taking_down import take_down
 
-    take_down(state.name_of(cluster), _told)
+    take_down(state.name_of(cluster), _say)
 
 
-def _told(line: str) -> None:
+def _say(line: str) -> None:
     print(f"uml: {printable(line)}", file=sys.stderr)

@@ -18,7 +18,9 @@ KEPT_SECONDS: Final = 60
 """An appliance that was booted for a completion is kept so long for the next."""
 MACHINES: Final = frozenset({"umid", "umids", "machine", "machines"})
 """Arguments that are machines, by their names in the code."""
-PLACES: Final = frozenset({"word", "words", "src", "source", "one", "other", "target", "image", "images", "a", "b"})
+PLACES: Final = frozenset(
+    {"word", "path", "paths", "sources", "src", "source", "one", "other", "target", "image", "images", "a", "b"}
+)
 """Arguments that are files, or places inside of them."""
 
 _BASH: Final = """\

@@ -14,18 +14,18 @@ from runtime.cli.trees import run
 from umlfs.errors import UsageError
 
 if TYPE_CHECKING:
-    from runtime.inspect.copy import Report
+    from runtime.inspect.copy import CopyReport
 
 
 @click.command("cp")
-@click.argument("words", metavar="FROM...", nargs=-1, required=True)
+@click.argument("sources", metavar="FROM...", nargs=-1, required=True)
 @click.argument("target", metavar="TO")
 @click.option("-r", "--recursive", is_flag=True, help="Directories, with all that is in them.")
 @click.option("-f", "--force", is_flag=True, help="Replace files that are there.")
 @click.option("--owner", metavar="UID:GID", help="Whom the copies belong to.  [whom the originals do]")
 @progress_option
 @key_options
-def command(words: tuple[str, ...], target: str, recursive: bool, force: bool, owner: str | None) -> int:
+def command(sources: tuple[str, ...], target: str, recursive: bool, force: bool, owner: str | None) -> int:
     """Copy files between this host and the inside of images and trees, or from one to another.
 
     FROM and TO are SRC:PATH or SRC:PART:PATH, or else paths of this host. Owners, modes, times, links, holes, access
@@ -43,10 +43,10 @@ def command(words: tuple[str, ...], target: str, recursive: bool, force: bool, o
     belongs_to = _owner(owner)
     with activity("copy", after=1.0) as show:
 
-        def tell(report: Report) -> None:
+        def tell(report: CopyReport) -> None:
             show.text(f"{report.copied} files, {report.size >> 20} MiB")
 
-        report = run(lambda: copy(words, target, recursive=recursive, replace=force, owner=belongs_to, progress=tell))
+        report = run(lambda: copy(sources, target, recursive=recursive, replace=force, owner=belongs_to, progress=tell))
     for line in report.skipped:
         print(f"uml: {printable(line)}: left out", file=sys.stderr)
     if report.owners_lost:

@@ -8,10 +8,10 @@ from runtime.cli.trees import as_json, keep, run, show, show_json
 
 
 @click.command("df")
-@click.argument("words", metavar="SRC[:PART]...", nargs=-1, required=True)
+@click.argument("sources", metavar="SRC[:PART]...", nargs=-1, required=True)
 @as_json
 @keep
-def command(words: tuple[str, ...], as_json: bool, keep: int | None) -> None:
+def command(sources: tuple[str, ...], as_json: bool, keep: int | None) -> None:
     """Show how large and how full the filesystems inside of images are, and below humfs trees and directories.
 
     \b
@@ -23,9 +23,9 @@ def command(words: tuple[str, ...], as_json: bool, keep: int | None) -> None:
     from runtime.inspect.fields import human
 
     async def work() -> list[dict[str, object]]:
-        return [await space(location.parse(word)) for word in words]
+        return [await space(location.parse(word)) for word in sources]
 
-    found = run(work, keep, words)
+    found = run(work, keep, sources)
     if as_json:
         show_json(found)
         return

@@ -12,7 +12,7 @@ import click
 @click.option("--env", "variables", multiple=True, metavar="K=V", help="Set a variable, or pass K on with its value.")
 @click.option("--pwd", metavar="DIR", help="Start in DIR.  [/]")
 @click.argument("umid")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
 def command(
     interactive: bool,
     on_terminal: bool,
@@ -20,7 +20,7 @@ def command(
     variables: tuple[str, ...],
     pwd: str | None,
     umid: str,
-    words: tuple[str, ...],
+    argv: tuple[str, ...],
 ) -> int:
     """Run a command in the running machine UMID; without a command, a shell.
 
@@ -42,8 +42,8 @@ def command(
     from runtime.tty import caller
     from umlfs.errors import UsageError
 
-    if words and words[0] == "--":
-        words = words[1:]
+    if argv and argv[0] == "--":
+        argv = argv[1:]
     if on_terminal and not caller.wants_terminal():
         raise UsageError("-t: standard input and output are no terminal", "leave it out")
     environment = {**caller.environment("", user, on_terminal), **parsing.variables(variables)}
@@ -52,4 +52,4 @@ def command(
     reads = interactive and not caller.in_background(0)
     streams = None if on_terminal else (0 if reads else null, 1, 2)
     directory = parsing.directory(pwd) or "/"
-    return trio.run(lambda: run.run(words, streams=streams, directory=directory, environment=environment, user=user))
+    return trio.run(lambda: run.run(argv, streams=streams, directory=directory, environment=environment, user=user))

@@ -7,8 +7,8 @@ import click
 
 @click.command("forward")
 @click.argument("umid")
-@click.argument("words", nargs=-1, required=True, metavar="[ADDR:]PORT:[HOST:]PORT...")
-def command(umid: str, words: tuple[str, ...]) -> None:
+@click.argument("ports", nargs=-1, required=True, metavar="[ADDR:]PORT:[HOST:]PORT...")
+def command(umid: str, ports: tuple[str, ...]) -> None:
     """Have TCP ports of this host lead to ports of the machine UMID, until Ctrl-C.
 
     Connections go through the agent in the guest, which needs no network for it. HOST is as the guest sees it, by
@@ -27,7 +27,7 @@ def command(umid: str, words: tuple[str, ...]) -> None:
     from runtime.machines import client, forwarding
 
     path = client.find(umid)
-    forwards = [forwarding.parse(word) for word in words]
+    forwards = [forwarding.parse(word) for word in ports]
 
     def tell(line: str) -> None:
         print(f"uml: {printable(line)}", file=sys.stderr, flush=True)

@@ -7,8 +7,8 @@ import click
 
 @click.command("gdb", context_settings={"allow_interspersed_args": False})
 @click.argument("umid")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[GDB ARGUMENT]...")
-def command(umid: str, words: tuple[str, ...]) -> None:
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[GDB ARGUMENT]...")
+def command(umid: str, arguments: tuple[str, ...]) -> None:
     """Attach gdb to the kernel of the machine UMID, which stands still until gdb has it go on.
 
     The signals that the kernel lives by are passed on, and its own scripts for gdb are loaded where it was built with
@@ -39,4 +39,4 @@ def command(umid: str, words: tuple[str, ...]) -> None:
     if text := advice(kernel):
         click.echo(f"uml: {text}", err=True)
     sys.stdout.flush()
-    os.execv(line[0], [*line, *words])
+    os.execv(line[0], [*line, *arguments])

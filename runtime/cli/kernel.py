@@ -12,7 +12,7 @@ from runtime.cli.printing import printable
 from runtime.cli.progress import progress_bar, progress_option
 
 if TYPE_CHECKING:
-    from runtime.kernels.store import Entry
+    from runtime.kernels.store import StoredKernel
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
@@ -84,7 +84,7 @@ def install_(wanted: str | None, name: str | None, mirror: str | None, keyring: 
     _tell(entry, "is there already" if was_there else "installed")
 
 
-def _tell(entry: Entry, what: str) -> None:
+def _tell(entry: StoredKernel, what: str) -> None:
     """Say what there is now, and what it lacks that the distribution's has."""
     from runtime.kernels.listing import lacks
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from runtime.inspect.changing import Tree
+    from runtime.inspect.changing import WritableTree
 
 
 @click.command("ln")
@@ -30,7 +30,7 @@ def command(target: str, word: str, symbolic: bool, force: bool) -> None:
     whole = symbolic or target.startswith("/")
     to = os.fsencode(target) if whole else changing.places((target, word))[0].inside
 
-    async def work(tree: Tree) -> None:
+    async def work(tree: WritableTree) -> None:
         await (tree.symlink if symbolic else tree.link)(to, place.inside, replace=force)
 
     change([place], work)

@@ -8,7 +8,7 @@ from runtime.cli.trees import Troubles, as_json, keep, run, show, show_json
 
 
 @click.command("ls", context_settings={"help_option_names": ["--help"]})
-@click.argument("words", metavar="SRC[:PART][:PATH]...", nargs=-1, required=True)
+@click.argument("paths", metavar="SRC[:PART][:PATH]...", nargs=-1, required=True)
 @click.option("-l", "--long", "long", is_flag=True, help="Modes, owners, sizes and times, too.")
 @click.option("-a", "--all", "all_names", is_flag=True, help="Names that begin with a dot, too.")
 @click.option("-R", "--recursive", is_flag=True, help="All directories below, too.")
@@ -20,7 +20,7 @@ from runtime.cli.trees import Troubles, as_json, keep, run, show, show_json
 @as_json
 @keep
 def command(
-    words: tuple[str, ...],
+    paths: tuple[str, ...],
     long: bool,
     all_names: bool,
     recursive: bool,
@@ -47,8 +47,8 @@ def command(
     records: list[dict[str, object]] = []
 
     async def work() -> None:
-        for word in words:
-            if len(words) > 1 and not as_json:
+        for word in paths:
+            if len(paths) > 1 and not as_json:
                 show(f"{word}:")
             place = location.parse(word)
             blocks_shown = 0
@@ -69,7 +69,7 @@ def command(
                         for line in await listing.lines(tree.filesystem, block, long=long, human=human):
                             show(line)
 
-    run(work, keep, words)
+    run(work, keep, paths)
     if as_json:
         show_json(records)
     return trouble.status

@@ -42,8 +42,8 @@ def _complain(error: Exception) -> None:
     help="Give up when the machine says nothing for S seconds.  [10]",
 )
 @click.argument("machine", metavar="UMID|SOCKET")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[REQUEST]...")
-def command(timeout: float, machine: str, words: tuple[str, ...]) -> int:
+@click.argument("request", nargs=-1, type=click.UNPROCESSED, metavar="[REQUEST]...")
+def command(timeout: float, machine: str, request: tuple[str, ...]) -> int:
     """Send a request to a machine's management console; without one, a prompt.
 
     The exit status is 1 if the machine refuses the request or does not answer. `help` lists what there is.
@@ -60,10 +60,10 @@ def command(timeout: float, machine: str, words: tuple[str, ...]) -> int:
     answers.take_any_bytes()
     session = CommandSession(machine, _Shown(), timeout=timeout)
     session.find()
-    if not words:
+    if not request:
         interact(session, _complain)
         return 0
     try:
-        return 1 if session.run(" ".join(words)) else 0
+        return 1 if session.run(" ".join(request)) else 0
     except Quit:
         return 0

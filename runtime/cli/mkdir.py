@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from runtime.inspect.changing import Tree
+    from runtime.inspect.changing import WritableTree
 
 
 @click.command("mkdir")
-@click.argument("words", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
 @click.option("-p", "--parents", is_flag=True, help="Those above it as well; one that is there is right.")
 @click.option("-m", "--mode", default="755", metavar="MODE", show_default=True, help="Its permissions.")
-def command(words: tuple[str, ...], parents: bool, mode: str) -> None:
+def command(paths: tuple[str, ...], parents: bool, mode: str) -> None:
     """Make directories inside of images, humfs trees or machines. They belong to the guest's root.
 
     \b
@@ -24,10 +24,10 @@ def command(words: tuple[str, ...], parents: bool, mode: str) -> None:
     from runtime.cli.changing import change
     from runtime.inspect import changing, modes
 
-    places = changing.places(words)
+    places = changing.places(paths)
     bits = modes.applied(modes.check(mode), 0o777, directory=True)
 
-    async def work(tree: Tree) -> None:
+    async def work(tree: WritableTree) -> None:
         for place in places:
             await tree.make_directory(place.inside, bits, parents=parents)
 

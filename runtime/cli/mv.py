@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from runtime.inspect.changing import Tree
+    from runtime.inspect.changing import WritableTree
 
 
 @click.command("mv")
@@ -29,7 +29,7 @@ def command(word: str, target: str) -> None:
     place = changing.place(word)
     to = os.fsencode(target) if target.startswith("/") else changing.places((word, target))[1].inside
 
-    async def work(tree: Tree) -> None:
+    async def work(tree: WritableTree) -> None:
         await tree.move(place.inside, to)
 
     change([place], work)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from runtime.inspect.changing import Tree
+    from runtime.inspect.changing import WritableTree
 
 
 @click.command("rm")
-@click.argument("words", metavar="[SRC[:PART]:PATH | UMID]...", nargs=-1)
+@click.argument("paths", metavar="[SRC[:PART]:PATH | UMID]...", nargs=-1)
 @click.option("-r", "--recursive", is_flag=True, help="Directories, with all that is in them.")
 @click.option("-f", "--force", is_flag=True, help="What is not there is no error.")
 @click.option("--ended", "all_ended", is_flag=True, help="Forget all machines that have ended.")
 @click.option("--uml-dir", metavar="DIR", help="Where the directories of machines are.  [~/.uml]")
-def command(words: tuple[str, ...], recursive: bool, force: bool, all_ended: bool, uml_dir: str | None) -> None:
+def command(paths: tuple[str, ...], recursive: bool, force: bool, all_ended: bool, uml_dir: str | None) -> None:
     """Remove files inside of images, humfs trees or machines; or forget machines that have ended, with their logs.
 
     A word with a colon is a file, one without is a machine.
@@ -29,10 +29,10 @@ def command(words: tuple[str, ...], recursive: bool, force: bool, all_ended: boo
     """
     from umlfs.errors import UsageError
 
-    if not words and not all_ended:
+    if not paths and not all_ended:
         raise UsageError("nothing to remove", "name files as SRC:PATH, ended machines by their umids, or give --ended")
-    files = tuple(word for word in words if ":" in word)
-    machines = tuple(word for word in words if ":" not in word)
+    files = tuple(word for word in paths if ":" in word)
+    machines = tuple(word for word in paths if ":" not in word)
     if files and (machines or all_ended):
         raise UsageError("files and machines at once", "remove one kind at a time")
     if files:
@@ -41,13 +41,13 @@ def command(words: tuple[str, ...], recursive: bool, force: bool, all_ended: boo
         _forget(machines, force, all_ended, uml_dir)
 
 
-def _remove_files(words: tuple[str, ...], recursive: bool, force: bool) -> None:
+def _remove_files(paths: tuple[str, ...], recursive: bool, force: bool) -> None:
     from runtime.cli.changing import change
     from runtime.inspect import changing
 
-    places = changing.places(words)
+    places = changing.places(paths)
 
-    async def work(tree: Tree) -> None:
+    async def work(tree: WritableTree) -> None:
         for place in places:
             await tree.remove(place.inside, recursive=recursive, force=force)
 

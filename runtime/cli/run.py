@@ -70,7 +70,7 @@ _prepared: list[Prepared] | None = None
 @click.option("--dry-run", is_flag=True, help="Show what would be started, and start nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the guest's boot log on standard error.")
 @key_options
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
 def command(
     root: str,
     mounts: tuple[str, ...],
@@ -96,7 +96,7 @@ def command(
     coverage: str | None,
     dry_run: bool,
     verbose: bool,
-    words: tuple[str, ...],
+    argv: tuple[str, ...],
 ) -> int:
     """Run a command in a throwaway guest, by default on a private snapshot of this host's /.
 
@@ -147,7 +147,7 @@ def command(
         _warn(said)
     environment = {**caller.environment(root, user, on_terminal), **parsing.variables(variables)}
     it = prepared.Prepared(
-        options, words, parsing.directory(pwd), environment, user, timeout, prepared.key_of(options), on_terminal
+        options, argv, parsing.directory(pwd), environment, user, timeout, prepared.key_of(options), on_terminal
     )
     why_not = "--gdb, --coverage, --dry-run or -v" if by_gdb or coverage is not None or dry_run or verbose else ""
     it = replace(it, warm=warm, why_not_warm=why_not or prepared.why_not_warm(options, published=bool(publish)))
@@ -160,12 +160,12 @@ def command(
         from runtime.machine.plan import plan
 
         with processes.for_machines():
-            click.echo("\n".join(trio.run(plan, options, words)))
+            click.echo("\n".join(trio.run(plan, options, argv)))
         return 0
     open_files.raise_limit()
     given: dict[str, Any] = {"directory": it.directory, "environment": environment, "user": user}
     if by_gdb:
-        return _run_by_gdb(options, words, given, timeout, coverage)
+        return _run_by_gdb(options, argv, given, timeout, coverage)
     afterwards = None
     if coverage is not None:
         from runtime.command.coverage import collect, mount
@@ -175,7 +175,7 @@ def command(
         afterwards = collect
     run = foreground.Foreground(options, timeout, afterwards)
     with processes.for_machines():
-        status = trio.run(lambda: run.run(words, **given))
+        status = trio.run(lambda: run.run(argv, **given))
     if warm is not None and not it.why_not_warm:
         _keep_warm(it, warm)
     return status
@@ -215,7 +215,7 @@ def _keep_warm(it: Prepared, seconds: float) -> None:
 
 
 def _run_by_gdb(
-    options: Options, words: Sequence[str], given: Mapping[str, Any], timeout: float | None, coverage: str | None
+    options: Options, argv: Sequence[str], given: Mapping[str, Any], timeout: float | None, coverage: str | None
 ) -> int:
     """Run it under gdb. UsageError for what gdb, which takes its time, makes no sense with."""
     import trio
@@ -233,23 +233,23 @@ def _run_by_gdb(
     if text := advice(find_kernel(options.kernel).path):
         _warn(text)
     with processes.for_machines():
-        return trio.run(lambda: run_debugged(replace(options, terminal=False), words or ["true"], **given))
+        return trio.run(lambda: run_debugged(replace(options, terminal=False), argv or ["true"], **given))
 
 
-def _ubds(words: Sequence[str]) -> Sequence[Spec]:
-    if not words:
+def _ubds(argv: Sequence[str]) -> Sequence[Spec]:
+    if not argv:
         return ()
     from umlfs import ubd
 
-    return [ubd.parse(word) for word in words]
+    return [ubd.parse(word) for word in argv]
 
 
-def _networks(words: Sequence[str], publish: Sequence[str]) -> Sequence[Network]:
-    if not words and not publish:
+def _networks(argv: Sequence[str], publish: Sequence[str]) -> Sequence[Network]:
+    if not argv and not publish:
         return ()  # most runs have none, and it all takes a while to load
-    from runtime.network import words as net
+    from runtime.network import parsing as net
 
-    return net.networks(words, publish)
+    return net.networks(argv, publish)
 
 
 def _iomem(texts: Sequence[str], kernel: str | None) -> Sequence[str]:

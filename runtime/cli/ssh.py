@@ -8,8 +8,8 @@ import click
 @click.command("ssh", context_settings={"allow_interspersed_args": False})
 @click.option("--config", "show", is_flag=True, help="Print what ~/.ssh/config needs for `ssh NAME.uml`, scp, Ansible.")
 @click.argument("umid", required=False, metavar="[USER@]UMID")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND]...")
-def command(show: bool, umid: str | None, words: tuple[str, ...]) -> None:
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND]...")
+def command(show: bool, umid: str | None, argv: tuple[str, ...]) -> None:
     """Log in to the machine UMID by OpenSSH, as root unless a user is named, or run a command there.
 
     It goes over a stream through the agent in the guest: that needs sshd's program, but no network and no server that
@@ -39,7 +39,7 @@ def command(show: bool, umid: str | None, words: tuple[str, ...]) -> None:
     user, _, name = umid.rpartition("@")
     path = client.find(name)
     ssh.check(path)
-    line = ssh.command_line(user or "root", path.name, proxy, words)
+    line = ssh.command_line(user or "root", path.name, proxy, argv)
     sys.stdout.flush()
     os.execv(line[0], line)
 

@@ -8,10 +8,10 @@ from runtime.cli.trees import as_json, keep, run, show, show_json
 
 
 @click.command("stat")
-@click.argument("words", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
 @as_json
 @keep
-def command(words: tuple[str, ...], as_json: bool, keep: int | None) -> None:
+def command(paths: tuple[str, ...], as_json: bool, keep: int | None) -> None:
     """Show all that is known of files inside of images, humfs trees or directories. Links are not followed.
 
     \b
@@ -23,9 +23,9 @@ def command(words: tuple[str, ...], as_json: bool, keep: int | None) -> None:
     from runtime.inspect.attributes import attributes
 
     async def work() -> list[dict[str, object]]:
-        return [await attributes(location.parse(word)) for word in words]
+        return [await attributes(location.parse(word)) for word in paths]
 
-    found = run(work, keep, words)
+    found = run(work, keep, paths)
     if as_json:
         show_json(found)
         return

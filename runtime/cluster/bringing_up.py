@@ -31,22 +31,22 @@ JOIN_SECONDS: Final = 300.0
 FIRST_ADDRESS: Final = labs.FIRST
 TREES: Final = frozenset({"hostfs", "humfs"})
 _recording: Final = threading.Lock()
-Told = Callable[[str], None]
+Say = Callable[[str], None]
 """Is told of what has been done, a line each."""
 
 
-def bring_up(cluster: Cluster, told: Told) -> State:
+def bring_up(cluster: Cluster, say: Say) -> State:
     """Start the machines of the cluster that do not run, and have them join. UmlError, UsageError before anything is
     started, for what can be told then. A failure later leaves what is there to `taking_down`."""
     ready = check(cluster)
     with state.locked(cluster.name):
         lab = _network(cluster)
         found = state.record(cluster)
-        work = _Work(cluster, ready, found, lab, told)
+        work = _Work(cluster, ready, found, lab, say)
         try:
             trio.run(work.run)
         except BaseException:
-            told(f"'uml cluster down {cluster.name}' ends what was started")
+            say(f"'uml cluster down {cluster.name}' ends what was started")
             raise
     return found
 
@@ -74,7 +74,7 @@ class _Work:
     ready: Ready
     state: State
     lab: labs.Lab
-    told: Told
+    say: Say
 
     async def run(self) -> None:
         """Start what does not run; have all join, at once: each waits for the heartbeats of the others."""
@@ -87,7 +87,7 @@ class _Work:
         machine = await trio.to_thread.run_sync(self._description, node)
         await start(machine, self.cluster.directory)
         await trio.to_thread.run_sync(self._record, node)
-        self.told(f"{node.umid}: runs")
+        self.say(f"{node.umid}: runs")
 
     def _record(self, node: Node) -> None:
         """Note where its sockets are: nobody else knows that when all who are concerned were killed."""
@@ -145,7 +145,7 @@ class _Work:
                 f"{node.umid}: did not join: {said[-1] if said else f'exit status {outcome.status}'}",
                 f"'uml logs {node.umid}' may say why",
             )
-        self.told(f"{node.umid}: joined")
+        self.say(f"{node.umid}: joined")
 
 
 def _runs(node: Node) -> bool:

@@ -72,8 +72,8 @@ def read(name: str) -> State | None:
     """The cluster of that name; None if there is none. UmlError if its record cannot be read."""
     path = directory_of(name) / RECORD
     try:
-        told = json.loads(path.read_bytes())
-        return State(name, str(told["file"]), tuple(map(str, told["umids"])), tuple(map(str, told["sockets"])))
+        record = json.loads(path.read_bytes())
+        return State(name, str(record["file"]), tuple(map(str, record["umids"])), tuple(map(str, record["sockets"])))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

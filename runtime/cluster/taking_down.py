@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from runtime.cluster import orphans, state
-from runtime.cluster.bringing_up import Told
+from runtime.cluster.bringing_up import Say
 from runtime.cluster.description import load
 from runtime.cluster.joining import leave
 from runtime.machine.script import BUSYBOX
@@ -30,7 +30,7 @@ HALT_SECONDS: Final = 20.0
 GONE_SECONDS: Final = 10.0
 
 
-def take_down(name: str, told: Told) -> None:
+def take_down(name: str, say: Say) -> None:
     """End the machines of the cluster, in order where that can be, and remove its network and the COW files. UmlError
     if there is none."""
     with state.locked(name):
@@ -38,7 +38,7 @@ def take_down(name: str, told: Told) -> None:
         if umids is None:
             raise UmlError(f"{name}: no such cluster is up", "'uml cluster ps' lists those that are")
         sockets = {*_sockets(name), *(path for umid in umids for path in orphans.directories(umid))}
-        trio.run(_end_all, umids, _leave_script(name), told)
+        trio.run(_end_all, umids, _leave_script(name), say)
         for umid in umids:
             _clear(umid)
         orphans.remove(sockets)
@@ -69,14 +69,14 @@ def _leave_script(name: str) -> str:
     return "sync\n"
 
 
-async def _end_all(umids: Sequence[str], script: str, told: Told) -> None:
+async def _end_all(umids: Sequence[str], script: str, say: Say) -> None:
     """All at once: the last to leave has nobody to wait for."""
     async with trio.open_nursery() as nursery:
         for umid in umids:
-            nursery.start_soon(_end, umid, script, told)
+            nursery.start_soon(_end, umid, script, say)
 
 
-async def _end(umid: str, script: str, told: Told) -> None:
+async def _end(umid: str, script: str, say: Say) -> None:
     path = machines.machines_directory() / umid
     if not machines.is_locked(path):
         return
@@ -85,12 +85,12 @@ async def _end(umid: str, script: str, told: Told) -> None:
     try:
         await client.ask(path, {"do": "power", "action": "halt", "seconds": HALT_SECONDS})
     except (UmlError, OSError) as error:
-        told(f"{umid}: ended by force: {error.what if isinstance(error, UmlError) else error.strerror}")
+        say(f"{umid}: ended by force: {error.what if isinstance(error, UmlError) else error.strerror}")
         _kill_supervisor(path)
     with trio.move_on_after(GONE_SECONDS):
         while machines.is_locked(path):  # noqa: ASYNC110 - its lock is let go without a word
             await trio.sleep(0.05)
-        told(f"{umid}: ended")
+        say(f"{umid}: ended")
         return
     _kill_supervisor(path)
 

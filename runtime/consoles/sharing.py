@@ -37,7 +37,7 @@ CLIENTS_MAX: Final = 64
 logger = logging.getLogger(__name__)
 
 
-class Connection:
+class ClientConnection:
     """The server's end of one client, from its first line on."""
 
     def __init__(self, client: trio.socket.SocketType) -> None:
@@ -109,7 +109,7 @@ class Sharing:
         self._ends = ends
         self._preferred = preferred
         self._clients = 0
-        self._viewers: dict[Line, list[Connection]] = {line: [] for line in ends}
+        self._viewers: dict[Line, list[ClientConnection]] = {line: [] for line in ends}
 
     async def serve(self, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen at `path` (mode 0600) until cancelled. UmlError if that cannot be."""
@@ -134,7 +134,7 @@ class Sharing:
     async def _serve(self, client: trio.socket.SocketType, clients: trio.Nursery) -> None:
         try:
             with client, ignoring_departure():
-                connection = Connection(client)
+                connection = ClientConnection(client)
                 try:
                     line = self._line(await connection.greeting())
                     await self._view(connection, line, clients)
@@ -153,7 +153,7 @@ class Sharing:
             raise UsageError(f"{line}: this machine has no such line", f"it has {_listed(self._ends)}")
         return line
 
-    async def _view(self, connection: Connection, line: Line, clients: trio.Nursery) -> None:
+    async def _view(self, connection: ClientConnection, line: Line, clients: trio.Nursery) -> None:
         viewers, end = self._viewers[line], self._ends[line]
         viewers.append(connection)
         try:
@@ -170,7 +170,7 @@ class Sharing:
                 clients.start_soon(_tell_writer, viewers[0])
 
 
-async def _tell_writer(connection: Connection) -> None:
+async def _tell_writer(connection: ClientConnection) -> None:
     with ignoring_departure(), contextlib.suppress(trio.BusyResourceError):
         notice = Frame(FrameKind.NOTICE, b"the one who typed has left: now you do")
         await connection.send(notice.encode())

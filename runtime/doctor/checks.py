@@ -11,7 +11,7 @@ from runtime.doctor.check import Check, sudo
 from runtime.doctor.jail import NAMESPACE_SETTINGS, jail_checks
 from runtime.guest.initramfs import find_busybox
 from runtime.host.compiled import INSTALLED, find_compiler
-from runtime.host.needs import NEEDS, need, path_of, told
+from runtime.host.needs import NEEDS, need, path_of, purposes
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.modules import resolve
 from runtime.network import slirp
@@ -69,7 +69,7 @@ def _proc() -> Check:
 
 def _compiler() -> Check:
     """Only an installation without our own C programs needs one."""
-    purpose = told(need("compiler"))
+    purpose = purposes(need("compiler"))
     if INSTALLED.is_dir() and any(INSTALLED.iterdir()):
         return Check("compiler", True, False, f"not needed: {INSTALLED} has what it would make", purpose)
     if (path := find_compiler()) is None:
@@ -85,12 +85,12 @@ def _programs() -> list[Check]:
         missing = [each.name for each in needs if path_of(each.name) is None]
         names = ", ".join(missing) if missing else ", ".join(str(path_of(each.name)) for each in needs)
         text = f"not there: {names}" if missing else names
-        found.append(Check(package, not missing, False, text, told(*needs), _install(package) if missing else None))
+        found.append(Check(package, not missing, False, text, purposes(*needs), _install(package) if missing else None))
     return found
 
 
 def _slirp4netns() -> Check:
-    purpose = told(need(slirp.PROGRAM))
+    purpose = purposes(need(slirp.PROGRAM))
     try:
         path = slirp.find()
     except UmlError as error:
@@ -100,7 +100,7 @@ def _slirp4netns() -> Check:
 
 def _user_namespaces() -> Check:
     """In a chroot they are forbidden whatever the settings say."""
-    purpose = told(need("user namespaces"))
+    purpose = purposes(need("user namespaces"))
     if os.geteuid() == 0 or user_namespaces():
         return Check("user namespaces", True, False, "allowed", purpose)
     for path, value in NAMESPACE_SETTINGS.items():
@@ -179,7 +179,7 @@ def _busybox() -> Check:
 
 def _fuse_device() -> Check:
     name = str(FUSE_DEVICE)
-    purpose = told(need("/dev/fuse"))
+    purpose = purposes(need("/dev/fuse"))
     try:
         os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -190,7 +190,7 @@ def _fuse_device() -> Check:
 
 
 def _fusermount() -> Check:
-    purpose = told(need("fusermount3"))
+    purpose = purposes(need("fusermount3"))
     try:
         status = FUSERMOUNT.stat()
     except OSError as error:
@@ -203,14 +203,14 @@ def _fusermount() -> Check:
 
 def _mtab() -> Check:
     """fusermount3 reads there whose mounts are whose; a Debian that never booted lacks it."""
-    purpose = told(need("/etc/mtab"))
+    purpose = purposes(need("/etc/mtab"))
     if os.access(MTAB, os.R_OK):
         return Check(str(MTAB), True, False, "there", purpose)
     return Check(str(MTAB), False, False, "not there", purpose, sudo(f"ln -sf ../proc/self/mounts {MTAB}"))
 
 
 def _pyfuse3() -> Check:
-    purpose = told(need("pyfuse3"))
+    purpose = purposes(need("pyfuse3"))
     try:
         import pyfuse3
     except ImportError as error:

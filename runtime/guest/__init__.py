@@ -112,10 +112,10 @@ class Boot:
     """None for a guest that only runs the jobs it is given."""
     lock_modules: bool = False
     """No kernel module is loaded once all that the guest needs are."""
-    network: network.Network = field(default_factory=network.Network)
+    network: network.GuestNetwork = field(default_factory=network.GuestNetwork)
     modules: KernelModules | None = None
     """Those of the kernel, on a device of their own."""
-    stand_ins: Sequence[cpio.Entry] = ()
+    stand_ins: Sequence[cpio.CpioEntry] = ()
     """What is in the overlay from the start."""
     announcer: Announcer | None = None
     """Tells of the host's changes in mounts that are `announced`."""
@@ -210,7 +210,7 @@ def archive(boot: Boot, load_modules: str) -> bytes:
     return cpio.archive(entries)
 
 
-def _systemd() -> list[cpio.Entry]:
+def _systemd() -> list[cpio.CpioEntry]:
     """What has a guest's systemd leave the agent's mounts alone at a shutdown: it could not unmount them.
 
     Not in run/systemd/system, whose being there says that systemd runs.

@@ -19,7 +19,7 @@ PATH_MAX: Final = 4096
 DATA_MAX: Final = 0xFFFFFFFF
 
 
-class Entry(NamedTuple):
+class CpioEntry(NamedTuple):
     """A file, directory, symlink or device node of an archive, owned by root, with no time of its own."""
 
     name: bytes
@@ -32,19 +32,19 @@ class Entry(NamedTuple):
     """A device node's number, as `os.makedev` gives it."""
 
 
-def directory(name: bytes, permissions: int = 0o755) -> Entry:
-    return Entry(name, stat.S_IFDIR | permissions)
+def directory(name: bytes, permissions: int = 0o755) -> CpioEntry:
+    return CpioEntry(name, stat.S_IFDIR | permissions)
 
 
-def file(name: bytes, data: bytes, permissions: int = 0o644) -> Entry:
-    return Entry(name, stat.S_IFREG | permissions, data)
+def file(name: bytes, data: bytes, permissions: int = 0o644) -> CpioEntry:
+    return CpioEntry(name, stat.S_IFREG | permissions, data)
 
 
-def symlink(name: bytes, target: bytes) -> Entry:
-    return Entry(name, stat.S_IFLNK | 0o777, target)
+def symlink(name: bytes, target: bytes) -> CpioEntry:
+    return CpioEntry(name, stat.S_IFLNK | 0o777, target)
 
 
-def archive(entries: Iterable[Entry]) -> bytes:
+def archive(entries: Iterable[CpioEntry]) -> bytes:
     """The archive holding `entries`, and the directories that lead to them (mode 755) where not given.
 
     ValueError for a name that is absolute, empty, has `.` or `..` in it, or occurs twice, and for data that
@@ -53,9 +53,9 @@ def archive(entries: Iterable[Entry]) -> bytes:
     return b"".join(_pieces(_complete(entries)))
 
 
-def _complete(entries: Iterable[Entry]) -> list[Entry]:
+def _complete(entries: Iterable[CpioEntry]) -> list[CpioEntry]:
     """All entries and their parents, sorted: a parent's name is a prefix of its children's, so comes first."""
-    given: dict[bytes, Entry] = {}
+    given: dict[bytes, CpioEntry] = {}
     for entry in entries:
         _check(entry)
         if entry.name in given:
@@ -69,7 +69,7 @@ def _complete(entries: Iterable[Entry]) -> list[Entry]:
     return [given[name] for name in sorted(given)]
 
 
-def _check(entry: Entry) -> None:
+def _check(entry: CpioEntry) -> None:
     parts = entry.name.split(b"/")
     if b"\0" in entry.name or any(part in (b"", b".", b"..") for part in parts) or entry.name == TRAILER:
         raise ValueError(f"{entry.name!r} cannot be a name in an archive")
@@ -80,18 +80,18 @@ def _check(entry: Entry) -> None:
         raise ValueError(f"{entry.name!r} is a directory and cannot hold data")
 
 
-def _pieces(entries: Iterable[Entry]) -> Iterator[bytes]:
+def _pieces(entries: Iterable[CpioEntry]) -> Iterator[bytes]:
     length = 0
     for ino, entry in enumerate(entries, start=1):
         for piece in (_header(ino, entry), entry.data, bytes(-len(entry.data) % 4)):
             length += len(piece)
             yield piece
-    trailer = _header(0, Entry(TRAILER, 0))
+    trailer = _header(0, CpioEntry(TRAILER, 0))
     yield trailer
     yield bytes(-(length + len(trailer)) % BLOCK)
 
 
-def _header(ino: int, entry: Entry) -> bytes:
+def _header(ino: int, entry: CpioEntry) -> bytes:
     """The header and the name, padded: 110 bytes of hexadecimal numbers, the name, NULs up to a multiple of 4."""
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     fields = (ino, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0)

@@ -194,7 +194,7 @@ def _archive(
     return cpio.archive(entries)
 
 
-def _file(name: str, module: Module) -> cpio.Entry:
+def _file(name: str, module: Module) -> cpio.CpioEntry:
     return cpio.file(name.encode(), strip_debugging(modules.read_module(module.path)))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from runtime.guest.cpio import Entry
+from runtime.guest.cpio import CpioEntry
 
 TAG: Final = "modules"
 """Of the virtio-fs device with the directory of the kernel's modules."""
@@ -26,10 +26,10 @@ class Node(NamedTuple):
     """S_IFCHR or S_IFBLK."""
     number: int
 
-    def entry(self, below: bytes) -> Entry:
+    def entry(self, below: bytes) -> CpioEntry:
         """In an archive, in the directory `below`."""
         mode = 0o666 if self.name in OPEN else 0o600
-        return Entry(below + b"/" + self.name.encode(), self.kind | mode, device=self.number)
+        return CpioEntry(below + b"/" + self.name.encode(), self.kind | mode, device=self.number)
 
 
 class KernelModules(NamedTuple):

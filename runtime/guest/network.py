@@ -37,7 +37,7 @@ class Card(NamedTuple):
         return ["card", self.kernel_name, self.name, *addresses, *gateways]
 
 
-class Network(NamedTuple):
+class GuestNetwork(NamedTuple):
     """All cards of a guest, and whom it asks for names."""
 
     cards: Sequence[Card] = ()
@@ -60,7 +60,7 @@ class Network(NamedTuple):
         """Whether some card leads out already: the first that does is the default."""
         return any(card.gateways for card in self.cards)
 
-    def with_card(self, card: Card, search: Sequence[str]) -> Network:
+    def with_card(self, card: Card, search: Sequence[str]) -> GuestNetwork:
         """The network with one more card."""
         if self.has_gateway:
             card = card._replace(gateways=())
@@ -84,7 +84,7 @@ def install_program() -> None:
     install(PROGRAM, _SOURCES, _WHAT)
 
 
-def setup_script(network: Network, here: str, *, overlay: bool) -> str:
+def setup_script(network: GuestNetwork, here: str, *, overlay: bool) -> str:
     """For the initramfs, where the root is at /root: sets up the cards and, where that changes nothing but an overlay,
     the resolver. A card that cannot be set up ends the boot."""
     if not network:
@@ -98,7 +98,7 @@ def setup_script(network: Network, here: str, *, overlay: bool) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def resolver_script(network: Network, here: str) -> str:
+def resolver_script(network: GuestNetwork, here: str) -> str:
     """For a root that is written through: its file stays as it is, and ours lies over it while the guest runs."""
     if not network.resolver:
         return ""
@@ -116,7 +116,7 @@ fi 2>/dev/null
 """
 
 
-def reconnect_script(network: Network, here: str) -> str:
+def reconnect_script(network: GuestNetwork, here: str) -> str:
     """Connects every card again that is up: what it goes by was lost, and is there again."""
     words = [word for card in network.cards if card.up for word in card.words]
     return f"{here}/{PROGRAM} again {shlex.join(words)}\n" if words else ""
@@ -125,7 +125,7 @@ def reconnect_script(network: Network, here: str) -> str:
 # What manages networks in the roots of others ---------------------------------------------------
 
 
-def managers_entries(network: Network) -> list[cpio.Entry]:
+def managers_entries(network: GuestNetwork) -> list[cpio.CpioEntry]:
     """Files below /run that keep what else may look after networks from undoing ours: systemd-networkd and -resolved,
     NetworkManager, ifupdown."""
     files: dict[str, str] = {}
@@ -148,7 +148,7 @@ def managers_entries(network: Network) -> list[cpio.Entry]:
     return _entries(files)
 
 
-def _networkd(network: Network, card: Card) -> str:
+def _networkd(network: GuestNetwork, card: Card) -> str:
     lines = ["[Match]", f"Name={card.name}", "", "[Network]", "KeepConfiguration=yes", "LinkLocalAddressing=ipv6"]
     lines += [f"Address={address}" for address in card.addresses]
     lines += [f"Gateway={gateway}" for gateway in card.gateways]
@@ -156,5 +156,5 @@ def _networkd(network: Network, card: Card) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _entries(files: dict[str, str]) -> list[cpio.Entry]:
+def _entries(files: dict[str, str]) -> list[cpio.CpioEntry]:
     return [cpio.file(name.encode(), text.encode(), 0o644) for name, text in files.items()]

@@ -64,7 +64,7 @@ _MADE: Final[dict[str, tuple[int, Callable[[str], str]]]] = {
 }
 
 
-def entries(root: str) -> Iterator[cpio.Entry]:
+def entries(root: str) -> Iterator[cpio.CpioEntry]:
     """What to add to the initramfs of a guest whose private root is the directory `root` of the host."""
     for name, (permissions, make) in _MADE.items():
         path = os.path.join(root, name)

@@ -83,7 +83,7 @@ NEEDS: Final = (
 _BY_NAME: Final = {each.name: each for each in NEEDS}
 
 
-def told(*needs: Need) -> str:
+def purposes(*needs: Need) -> str:
     """What they are for, with the commands."""
     by_purpose: dict[str, dict[str, None]] = {}
     for each in needs:

@@ -25,7 +25,7 @@ from runtime.images.formats import STANDARD, Format, Image
 from runtime.images.output import output_directory, output_file, require_free
 from runtime.images.prepare import prepared
 from runtime.images.programs import require_programs
-from runtime.images.sink import Report, Tick, Warn, no_tick, no_warning, ticking
+from runtime.images.sink import ImageReport, Tick, Warn, no_tick, no_warning, ticking
 from runtime.images.size import Needs, needs
 from runtime.images.streams import convert_with_qemu, flatten, tar_stream
 from umlfs.blocks.raw import open_file
@@ -119,7 +119,7 @@ async def _is_blockwise(source: Image, target: Image) -> bool:
 
 async def _convert_files(source: Image, target: Image, writing: Writing) -> None:
     near = target.path.parent
-    report = Report(writing.warn, ticking(writing.progress), Losses())
+    report = ImageReport(writing.warn, ticking(writing.progress), Losses())
     if source.format is Format.OCI:
         about = await trio.to_thread.run_sync(_described, source)
         with scratch_directory(near) as scratch:
@@ -138,7 +138,7 @@ def _described(image: Image) -> Description:
 
 
 async def _convert_tree(
-    source: Image, target: Image, writing: Writing, report: Report, about: Description | None = None
+    source: Image, target: Image, writing: Writing, report: ImageReport, about: Description | None = None
 ) -> None:
     near = target.path.parent
     settings = await _settings(source, target, writing)
@@ -185,13 +185,13 @@ async def write_image(
     settings: ext4.Settings,
     writing: Writing,
     fill: Callable[[Write], Awaitable[None]],
-    report: Report | None = None,
+    report: ImageReport | None = None,
     about: Description | None = None,
 ) -> None:
     """Make `target`: `fill` is called with what takes an archive in a thread. `about` is what a container image says of
     itself. UmlError, with nothing left."""
     require_programs(target)
-    report = report or Report(writing.warn, ticking(writing.progress), Losses())
+    report = report or ImageReport(writing.warn, ticking(writing.progress), Losses())
     path, force = target.path, writing.force
 
     async def filled(write: Write) -> None:
@@ -230,7 +230,7 @@ def _tell(losses: Losses, target: Image, writing: Writing) -> None:
 
 
 def _into_directory(
-    target: Image, made: Path, settings: ext4.Settings, report: Report, about: Description | None
+    target: Image, made: Path, settings: ext4.Settings, report: ImageReport, about: Description | None
 ) -> Write:
     if target.format is Format.HUMFS:
         return partial(writers.to_humfs, root=made, size=settings.size or None, report=report)

@@ -18,7 +18,7 @@ from typing import Final
 
 from humfs.importer import Member, Path, show
 from humfs.losses import Losses
-from runtime.archives.tree import Node, Tree
+from runtime.archives.tree import ArchiveTree, Node
 from runtime.host.needs import find_program
 from runtime.images import ext2fs
 from runtime.images.streams import failed
@@ -131,7 +131,7 @@ class Ext4Writer:
     def _open(self) -> None:
         self._fs = ext2fs.Ext2Filesystem(self.path, self.settings.epoch or 0)
         lost = Node(ext2fs.LOST_AND_FOUND, stat.S_IFDIR, {})
-        self._tree = Tree(Node(ext2fs.ROOT, stat.S_IFDIR, {_LOST: lost}), self._make_parent)
+        self._tree = ArchiveTree(Node(ext2fs.ROOT, stat.S_IFDIR, {_LOST: lost}), self._make_parent)
         self._directories = {node.ino: node for node in (lost, self._tree.root)}
         self._dress(ext2fs.ROOT, self._implied(), self._fs.read(ext2fs.ROOT))
         self._dress(ext2fs.LOST_AND_FOUND, self._implied(0o700), self._fs.read(ext2fs.LOST_AND_FOUND))

@@ -18,7 +18,7 @@ from runtime.host.scratch import scratch_file
 from runtime.images import ext4, writers
 from runtime.images.formats import Format
 from runtime.images.inside import in_guest
-from runtime.images.sink import Report
+from runtime.images.sink import ImageReport
 from runtime.images.streams import failed
 from umlfs.blocks.raw import open_raw
 from umlfs.errors import UmlError
@@ -69,7 +69,7 @@ _NAME_MAX: Final = 255
 Fill = Callable[[Callable[[BinaryIO], None]], Awaitable[None]]
 
 
-async def make(format_: Format, path: Path, settings: ext4.Settings, fill: Fill, report: Report) -> None:
+async def make(format_: Format, path: Path, settings: ext4.Settings, fill: Fill, report: ImageReport) -> None:
     """Make the new file `path` such a filesystem; `fill` is called with what takes an archive in a thread. UmlError."""
     kind = _KINDS[format_]
     program = find_program(kind.program)
@@ -97,7 +97,7 @@ async def make(format_: Format, path: Path, settings: ext4.Settings, fill: Fill,
             await _in_guest(source, path, _COPY.format(kind=format_.value))
 
 
-def _check_squashfs(member: Member, report: Report) -> None:
+def _check_squashfs(member: Member, report: ImageReport) -> None:
     """What a squashfs cannot hold."""
     if any(name in (ACCESS, DEFAULT) for name, _ in member.xattrs):
         report.losses.add("access lists, of which a squashfs has none, are left out", show(member.path))

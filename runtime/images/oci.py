@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from humfs.image import REF_NAME, Description
-from runtime.images.sink import Report
+from runtime.images.sink import ImageReport
 from runtime.images.writers import copy
 
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386"}
@@ -22,7 +22,7 @@ _KEPT: Final = ("architecture", "os", "os.version", "os.features", "variant", "a
 """What a config says that goes for the image in any number of layers."""
 
 
-def to_oci(stream: BinaryIO, root: Path, about: Description | None, name: str | None, report: Report) -> None:
+def to_oci(stream: BinaryIO, root: Path, about: Description | None, name: str | None, report: ImageReport) -> None:
     """Into a new layout at `root`, whose only image is called `name` (or as `about` says, if at all) and is to be run
     as `about` says."""
     blobs = root / "blobs/sha256"
@@ -52,7 +52,7 @@ def _config(about: Description | None, digest: str) -> dict[str, Any]:
     return made
 
 
-def _put_layer(stream: BinaryIO, blobs: Path, report: Report) -> dict[str, object]:
+def _put_layer(stream: BinaryIO, blobs: Path, report: ImageReport) -> dict[str, object]:
     digest = hashlib.sha256()
     made = blobs / "layer"
     with open(made, "xb") as output:

@@ -15,7 +15,7 @@ import trio
 from humfs.tarball import plain
 from runtime.host.scratch import scratch_file
 from runtime.images.formats import STANDARD, Format, Image, source
-from runtime.images.sink import Report, Tick, ticking
+from runtime.images.sink import ImageReport, Tick, ticking
 from runtime.images.streams import tar_stream
 from umlfs.errors import UmlError
 from umlfs.sources import OpenOptions, parse
@@ -103,7 +103,7 @@ async def _from_volume(image: Image, stack: contextlib.AsyncExitStack, near: Pat
 async def _as_tar(image: Image, stack: contextlib.AsyncExitStack, near: Path) -> Image:
     """The archive as one of tar."""
     fd = stack.enter_context(scratch_file(near))
-    async with tar_stream(image, near, Report()) as stream:
+    async with tar_stream(image, near, ImageReport()) as stream:
         await _in_thread(partial(_put_down, stream.read, fd, ticking(lambda count, unit: None)))
     return replace(image, path=Path(f"/proc/self/fd/{fd}"), format=Format.TAR, shown=image.name)
 

@@ -30,7 +30,7 @@ def no_tick(count: int, unit: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ImageReport:
     """What is told while one writes."""
 
     warn: Warn = no_warning
@@ -39,7 +39,7 @@ class Report:
     """What the target cannot carry."""
 
 
-class Sink(Protocol):
+class TreeSink(Protocol):
     """Takes members in the order of the archive."""
 
     def add(self, member: Member) -> None: ...
@@ -47,7 +47,7 @@ class Sink(Protocol):
     def link(self, path: Path, target: Path) -> None: ...
 
 
-def pour(stream: BinaryIO, sink: Sink, report: Report, check: Callable[[Member], None] | None = None) -> int:
+def pour(stream: BinaryIO, sink: TreeSink, report: ImageReport, check: Callable[[Member], None] | None = None) -> int:
     """Put everything in a tar archive (compressed or not) into `sink`; returns how much that was. Waits. `check` looks
     at each member but for further names.
 

@@ -22,7 +22,7 @@ from runtime.host.needs import find_program
 from runtime.host.scratch import scratch_directory, scratch_file
 from runtime.images.formats import Format, Image
 from runtime.images.parts import several
-from runtime.images.sink import Report
+from runtime.images.sink import ImageReport
 from umlfs.block import BlockDevice
 from umlfs.blocks.raw import open_file
 from umlfs.errors import UmlError
@@ -59,7 +59,7 @@ _CHANGED: Final = 1
 
 
 @contextlib.asynccontextmanager
-async def tar_stream(image: Image, near: Path, report: Report) -> AsyncIterator[BinaryIO]:
+async def tar_stream(image: Image, near: Path, report: ImageReport) -> AsyncIterator[BinaryIO]:
     """The image's files as a tar archive, compressed only if it is such a file itself; to be read in a thread.
 
     `near` is a directory for what has to be put down in between. What cannot be read is an UmlError when the context
@@ -138,7 +138,7 @@ def drain(stream: BinaryIO) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _packed(command: list[str], image: Image, report: Report) -> AsyncIterator[BinaryIO]:
+async def _packed(command: list[str], image: Image, report: ImageReport) -> AsyncIterator[BinaryIO]:
     """What a program that packs an archive writes."""
     with scratch_errors() as errors, _packing(command, errors) as process:
         stream = cast(BinaryIO, process.stdout)
@@ -207,11 +207,11 @@ def _count_sockets(lines: list[str], losses: Losses) -> list[str]:
 # humfs ----------------------------------------------------------------------------------------
 
 
-async def _export(root: Path, fd: int, report: Report) -> None:
+async def _export(root: Path, fd: int, report: ImageReport) -> None:
     await trio.to_thread.run_sync(_export_now, root, fd, report)
 
 
-def _export_now(root: Path, fd: int, report: Report) -> None:
+def _export_now(root: Path, fd: int, report: ImageReport) -> None:
     volume = Volume(root)
     try:
         with open(fd, "wb", closefd=False, buffering=1 << 16) as output:
@@ -222,7 +222,7 @@ def _export_now(root: Path, fd: int, report: Report) -> None:
         volume.close()
 
 
-async def flatten(image: Image, root: Path, report: Report) -> None:
+async def flatten(image: Image, root: Path, report: ImageReport) -> None:
     """Put all layers of a container image on each other, in a new humfs."""
     from humfs.archive import import_archive
     from humfs.volume import create
@@ -300,7 +300,7 @@ def quick_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-async def _read_in_guest(image: Image, fd: int, report: Report) -> None:
+async def _read_in_guest(image: Image, fd: int, report: ImageReport) -> None:
     """Have a guest's kernel mount the disk, which stays as it is, and pack what is there."""
     # Most conversions need no machine, and importing it takes longer than many a conversion.
     from runtime.appliance import disk

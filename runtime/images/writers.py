@@ -17,7 +17,7 @@ from humfs.tarball import plain
 from humfs.tarcopy import pieces
 from runtime.host.needs import find_program
 from runtime.images import ext4
-from runtime.images.sink import Report, pour
+from runtime.images.sink import ImageReport, pour
 from runtime.images.streams import failed, said, scratch_errors
 from umlfs.errors import UmlError
 from umlfs.host.programs import Program
@@ -35,7 +35,7 @@ def to_ext4(
     stream: BinaryIO,
     fd: int,
     settings: ext4.Settings,
-    report: Report,
+    report: ImageReport,
     check: Callable[[Member], None] | None = None,
 ) -> None:
     """Into a new ext4 in the file behind `fd`. `check` looks at each member."""
@@ -44,7 +44,7 @@ def to_ext4(
         pour(stream, writer, report, check)
 
 
-def to_humfs(stream: BinaryIO, root: Path, size: int | None, report: Report) -> None:
+def to_humfs(stream: BinaryIO, root: Path, size: int | None, report: ImageReport) -> None:
     """Into a new humfs at `root` that has room for `size` bytes; see `humfs.archive.fill_new`."""
 
     def progress(count: int) -> None:
@@ -61,7 +61,7 @@ def to_humfs(stream: BinaryIO, root: Path, size: int | None, report: Report) -> 
 # Directories ----------------------------------------------------------------------------------
 
 
-def to_directory(stream: BinaryIO, root: Path, report: Report) -> None:
+def to_directory(stream: BinaryIO, root: Path, report: ImageReport) -> None:
     """Into a new directory: whole as root; else without owners, and so without set-id bits and devices."""
     root.mkdir(0o755)
     as_root = os.geteuid() == 0
@@ -95,7 +95,7 @@ _NO_DEVICE: Final = "Cannot mknod: Operation not permitted"
 _EXITING: Final = "Exiting with failure status due to previous errors"
 
 
-def feed(stream: BinaryIO, process: subprocess.Popen[bytes], report: Report) -> int:
+def feed(stream: BinaryIO, process: subprocess.Popen[bytes], report: ImageReport) -> int:
     """Give a program the archive, decompressed; returns its exit status. What it does not take is left."""
     pipe = cast(BinaryIO, process.stdin)
     try:
@@ -109,7 +109,7 @@ def feed(stream: BinaryIO, process: subprocess.Popen[bytes], report: Report) -> 
     return process.returncode
 
 
-def copy(stream: BinaryIO, write: Callable[[bytes], object], report: Report, *, plain_lists: bool = False) -> None:
+def copy(stream: BinaryIO, write: Callable[[bytes], object], report: ImageReport, *, plain_lists: bool = False) -> None:
     """Write all of an archive, decompressed; `report` is told of each MiB. DamagedError for what is none, or cut short.
 
     With `plain_lists` access lists become attributes like others, which GNU tar unpacks without being told.
@@ -126,7 +126,7 @@ def copy(stream: BinaryIO, write: Callable[[bytes], object], report: Report, *, 
 # tar ------------------------------------------------------------------------------------------
 
 
-def to_tar(stream: BinaryIO, fd: int, compressor: str | None, report: Report) -> None:
+def to_tar(stream: BinaryIO, fd: int, compressor: str | None, report: ImageReport) -> None:
     """Into a tar file, compressed by the program `compressor`, behind `fd`."""
     with open(fd, "wb", closefd=False) as output:
         if compressor is None:

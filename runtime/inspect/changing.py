@@ -24,7 +24,7 @@ _NAMELESS: Final = (b"", b".", b"..")
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class WritableTree:
     """A tree that is open for writing."""
 
     filesystem: Filesystem
@@ -174,11 +174,11 @@ def place(word: str) -> Location:
 
 
 @contextlib.asynccontextmanager
-async def writable(at: Location) -> AsyncIterator[Tree]:
+async def writable(at: Location) -> AsyncIterator[WritableTree]:
     """The tree that `at` lies in, for changes; durable at the end. UmlError for one that can only be read."""
     async with open_tree(at, writable=True) as tree:
         if tree.filesystem.traits.read_only:
             raise UmlError(f"{at.source}: can only be read", "'uml image convert' makes one that can be written")
         with tree.naming():
-            yield Tree(tree.filesystem)
+            yield WritableTree(tree.filesystem)
         await tree.synchronize()

@@ -34,7 +34,7 @@ _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 
 
 @dataclass(slots=True)
-class Report:
+class CopyReport:
     """What a copy could not keep, and what it could not copy."""
 
     copied: int = 0
@@ -58,15 +58,15 @@ class Copier:
         *,
         replace: bool = False,
         owner: tuple[int, int] | None = None,
-        report: Report | None = None,
+        report: CopyReport | None = None,
         made: Made | None = None,
-        progress: Callable[[Report], None] | None = None,
+        progress: Callable[[CopyReport], None] | None = None,
     ) -> None:
         """`replace` lets files take the place of files, and directories be merged. With `owner`, a user and a group,
         everything belongs to them; else to whom it belongs at the source, where the target can keep that. `report` is
         added to, and `progress` is told of it as the copy goes on. `made` is what copies before this one made, which it
         does not replace."""
-        self.report = report or Report()
+        self.report = report or CopyReport()
         self._progress = progress
         self._source = source
         self._target = target

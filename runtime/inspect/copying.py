@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 
-from runtime.inspect.copy import Copier, Report
+from runtime.inspect.copy import Copier, CopyReport
 from runtime.inspect.location import Location
 from runtime.inspect.made import Made
 from runtime.inspect.paths import Node, resolve
@@ -25,8 +25,8 @@ async def copy(
     recursive: bool = False,
     replace: bool = False,
     owner: tuple[int, int] | None = None,
-    progress: Callable[[Report], None] | None = None,
-) -> Report:
+    progress: Callable[[CopyReport], None] | None = None,
+) -> CopyReport:
     """Copy what `words` name to `target`: places inside of sources, or paths of this host. `progress` is told how far
     it has come, again and again.
 
@@ -36,7 +36,7 @@ async def copy(
     places = [place_of(word, follow=not recursive, there=True) for word in words]
     if any(_same_image(place, to) for place in places):
         raise UsageError(f"{to.source}: cannot be read and written at once", "copy by way of a directory")
-    total = Report()
+    total = CopyReport()
     async with contextlib.AsyncExitStack() as stack:
         written = await stack.enter_async_context(open_tree(to, writable=True))
         into = written.filesystem

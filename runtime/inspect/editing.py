@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from runtime.inspect.beside import beside, take_place
-from runtime.inspect.changing import Tree, writable
+from runtime.inspect.changing import WritableTree, writable
 from runtime.inspect.contents import close_file, open_file, read
 from runtime.inspect.copy import Copier, remove
 from runtime.inspect.location import Location
@@ -81,7 +81,7 @@ class _Draft:
         return path.read_bytes()
 
 
-async def _without_links(tree: Tree, path: bytes) -> bytes:
+async def _without_links(tree: WritableTree, path: bytes) -> bytes:
     """The path of the file itself, where `path` is a symlink to it."""
     for _ in range(40):
         node = await resolve(tree.filesystem, path, follow=False)
@@ -92,14 +92,14 @@ async def _without_links(tree: Tree, path: bytes) -> bytes:
     return path
 
 
-async def _replace(tree: Tree, path: bytes, node: Node, before: bytes, content: bytes) -> None:
+async def _replace(tree: WritableTree, path: bytes, node: Node, before: bytes, content: bytes) -> None:
     """Give the file new contents, all at once: by another that takes its place. One that has other names, or something
     that no other can have, is written where it is."""
     if node.attr.nlink > 1 or not await _by_another(tree, path, node, content):
         await _in_place(tree, node, before, content)
 
 
-async def _by_another(tree: Tree, path: bytes, node: Node, content: bytes) -> bool:
+async def _by_another(tree: WritableTree, path: bytes, node: Node, content: bytes) -> bool:
     """Make a file like `node` but for its contents, and let it take its place; False if there can be none. OSError."""
     parent, name = await tree.parent_of(path)
     draft = beside(name)
@@ -129,7 +129,7 @@ async def _by_another(tree: Tree, path: bytes, node: Node, content: bytes) -> bo
     return True
 
 
-async def _in_place(tree: Tree, node: Node, before: bytes, content: bytes) -> None:
+async def _in_place(tree: WritableTree, node: Node, before: bytes, content: bytes) -> None:
     """Write `content` into the file; `before`, what it has, if there is no room. OSError."""
     try:
         await _write(tree, node, content, node.path)
@@ -140,7 +140,7 @@ async def _in_place(tree: Tree, node: Node, before: bytes, content: bytes) -> No
     await tree.filesystem.setattr(node.ino, SetAttr(mode=node.attr.mode & 0o7777))
 
 
-async def _write(tree: Tree, made: Node, content: bytes, path: bytes) -> None:
+async def _write(tree: WritableTree, made: Node, content: bytes, path: bytes) -> None:
     """Durable on return. OSError that names `path`."""
     try:
         handle = await open_file(tree.filesystem, made, os.O_RDWR)

@@ -16,7 +16,7 @@ from runtime.appliance.parts import mounted
 from runtime.inspect.location import Location
 from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.stream.filesystem import FuseStream
 
 
@@ -72,7 +72,7 @@ async def open_tree(location: Location, *, writable: bool = False, enduring: boo
 
 
 @contextlib.asynccontextmanager
-async def _until_lost(connection: Connection, name: str) -> AsyncIterator[None]:
+async def _until_lost(connection: StreamConnection, name: str) -> AsyncIterator[None]:
     with trio.CancelScope() as scope:
         connection.on_loss = scope.cancel
         try:

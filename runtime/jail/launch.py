@@ -235,7 +235,7 @@ class Launch:
         self.layers = Layers(self.mode, present, absent)
         return Started(found.kernel, found.first, self._failure(found))
 
-    def _failure(self, found: report.Report) -> UmlError | None:
+    def _failure(self, found: report.JailReport) -> UmlError | None:
         if found.kernel and not found.failure:
             return None
         self._close_descriptors()

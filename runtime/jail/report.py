@@ -25,7 +25,7 @@ _FAILED: Final = {
 
 
 @dataclass(slots=True)
-class Report:
+class JailReport:
     """All of it."""
 
     kernel: int = 0
@@ -65,10 +65,10 @@ class Report:
             self.failure = why
 
 
-def read(connection: socket.socket) -> Report:
+def read(connection: socket.socket) -> JailReport:
     """The launcher's report, up to the moment at which the kernel runs, or it is sure that it does not. Blocks for some
     milliseconds. UmlError for one that is none."""
-    report = Report()
+    report = JailReport()
     text, found = b"", list[int]()
     while True:
         piece, descriptors, _, _ = socket.recv_fds(connection, PIECE, 1)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from runtime.host import cache
-from runtime.kernels.apt_sources import Source, debian
+from runtime.kernels.apt_sources import AptSource, debian
 from runtime.kernels.programs import run
 from umlfs.errors import UmlError, UsageError
 
@@ -70,7 +70,7 @@ class Apt:
         here = debian()
         if not mirror and not here.uri:
             raise UmlError("this host's apt has no mirror of Debian", "name one by --mirror")
-        self.source = Source(mirror or here.uri, tuple(suites), keyring or here.signed_by)
+        self.source = AptSource(mirror or here.uri, tuple(suites), keyring or here.signed_by)
         self._say = say
         root = cache.directory()
         if root is None:

@@ -20,7 +20,7 @@ _ONE_LINE: Final = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class AptSource:
     """A place that packages come from."""
 
     uri: str
@@ -29,7 +29,7 @@ class Source:
     """A file of keys, or keys in ASCII armour; empty: those that apt trusts for everything."""
 
 
-def sources(etc: Path = ETC) -> list[Source]:
+def sources(etc: Path = ETC) -> list[AptSource]:
     """All that apt is told of, in its order. Files that cannot be read are left out."""
     found = list(_lines(_read(etc / "sources.list")))
     for path in sorted((etc / "sources.list.d").glob("*")):
@@ -40,13 +40,13 @@ def sources(etc: Path = ETC) -> list[Source]:
     return found
 
 
-def debian(etc: Path = ETC) -> Source:
+def debian(etc: Path = ETC) -> AptSource:
     """The mirror of Debian's main archive that this host uses, with the keys to check it by. Its address is empty
     where apt knows none."""
     for source in sources(etc):
         if _MIRROR.match(source.uri):
-            return Source(source.uri.rstrip("/"), source.suites, source.signed_by or _keyring())
-    return Source("", (), _keyring())
+            return AptSource(source.uri.rstrip("/"), source.suites, source.signed_by or _keyring())
+    return AptSource("", (), _keyring())
 
 
 def _keyring() -> str:
@@ -60,23 +60,23 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _lines(text: str) -> Iterator[Source]:
+def _lines(text: str) -> Iterator[AptSource]:
     """The form of one line for each."""
     for line in text.splitlines():
         found = _ONE_LINE.match(line.partition("#")[0].strip())
         if found:
             options = dict(word.partition("=")[::2] for word in (found["options"] or "").split())
-            yield Source(found["uri"], (found["suite"],), options.get("signed-by", ""))
+            yield AptSource(found["uri"], (found["suite"],), options.get("signed-by", ""))
 
 
-def _stanzas(text: str) -> Iterator[Source]:
+def _stanzas(text: str) -> Iterator[AptSource]:
     """The form of fields (deb822)."""
     for stanza in re.split(r"\n[ \t]*\n", "\n".join(line for line in text.splitlines() if not line.startswith("#"))):
         fields = _fields(stanza)
         if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false"):
             continue
         for uri in fields.get("uris", "").split():
-            yield Source(uri, tuple(fields.get("suites", "").split()), fields.get("signed-by", "").strip())
+            yield AptSource(uri, tuple(fields.get("suites", "").split()), fields.get("signed-by", "").strip())
 
 
 def _fields(stanza: str) -> dict[str, str]:

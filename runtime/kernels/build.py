@@ -154,7 +154,7 @@ def first_error(log: Path) -> str:
 
 def build(
     plan: Plan, *, edit: bool = False, trial: Trial, say: Say = lambda line: None, progress: Progress | None = None
-) -> store.Entry:
+) -> store.StoredKernel:
     """Configure, compile, and put into the store with the C library that it was linked with. UmlError; the tree stays
     built as far as it is, so that the next try goes on there."""
     check_host()

@@ -33,7 +33,7 @@ def install(
     keyring: str | None = None,
     trial: Trial,
     say: Say = lambda line: None,
-) -> tuple[store.Entry, bool]:
+) -> tuple[store.StoredKernel, bool]:
     """Fetch the kernel of a suite or version (by default the newest of testing), unpack it, bind it to the C library
     that it needs, and try it; and whether it was there already. UmlError, with nothing left behind."""
     check_room(store.directory(), ROOM)
@@ -77,7 +77,7 @@ def install(
     return entry, False
 
 
-def complete(place: Path, about: store.About, trial: Trial, say: Say) -> store.Entry:
+def complete(place: Path, about: store.About, trial: Trial, say: Say) -> store.StoredKernel:
     """Try the kernel in `place`, and finish it. UmlError for one that does not run a guest's command here."""
     version = ask(place / store.KERNEL, "--version").strip()
     if version != about.version:
@@ -116,7 +116,7 @@ def newest_with(apt: Apt, package: Package) -> Package:
     return next((each for each in found if each.suite == package.suite), found[0])
 
 
-def _there(package: Package, name: str | None) -> store.Entry | None:
+def _there(package: Package, name: str | None) -> store.StoredKernel | None:
     return next(
         (each for each in store.entries() if each.about.package == str(package) and name in (None, each.name)), None
     )

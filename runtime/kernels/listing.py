@@ -54,7 +54,7 @@ def table(found: list[Row]) -> str:
     )
 
 
-def lacks(entry: store.Entry) -> list[str]:
+def lacks(entry: store.StoredKernel) -> list[str]:
     """What the distribution's own kernel can do and this one cannot, in a line for a person."""
     try:
         own, this = system_kernel(), find_kernel(str(entry.kernel))

@@ -51,7 +51,7 @@ class About:
     """Bytes on disk."""
 
 
-class Entry(NamedTuple):
+class StoredKernel(NamedTuple):
     """A kernel of the store."""
 
     name: str
@@ -75,7 +75,7 @@ def directory() -> Path:
     return Path(base if base.startswith("/") else os.path.expanduser("~/.local/share")) / "umlfs" / "kernels"
 
 
-def entries() -> list[Entry]:
+def entries() -> list[StoredKernel]:
     """All kernels of the store, the newest version first."""
     try:
         names = [name for name in os.listdir(directory()) if NAME.match(name)]
@@ -85,7 +85,7 @@ def entries() -> list[Entry]:
     return sorted((each for each in found if each), key=lambda each: (ordered(each.about.version), each.name))[::-1]
 
 
-def entry(name: str) -> Entry | None:
+def entry(name: str) -> StoredKernel | None:
     """The kernel `name` of the store; None if there is none."""
     path = directory() / name
     try:
@@ -94,12 +94,12 @@ def entry(name: str) -> Entry | None:
 
         about = json.loads(text)
         known = {each.name for each in fields(About)}
-        return Entry(name, path, About(**{key: value for key, value in about.items() if key in known}))
+        return StoredKernel(name, path, About(**{key: value for key, value in about.items() if key in known}))
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
-def find(name: str) -> Entry | None:
+def find(name: str) -> StoredKernel | None:
     """The kernel that `name` means: a kernel's name, or the beginning of just one version, such as 6.12."""
     exact = entry(name) if NAME.match(name) else None
     if exact is not None or not re.match(r"\d", name):
@@ -179,7 +179,7 @@ def _sweep() -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def finish(path: Path, about: About) -> Entry:
+def finish(path: Path, about: About) -> StoredKernel:
     """The folder `path` of `adding` is complete: it is a kernel of the store from now on, also after a power cut."""
     size = sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
     whole: dict[str, Any] = {**asdict(about), "size": size}
@@ -193,10 +193,10 @@ def finish(path: Path, about: About) -> Entry:
         os.fsync(file.fileno())
     partial.replace(path / ABOUT)
     sync_path(path.parent)
-    return Entry(path.name, path, About(**whole))
+    return StoredKernel(path.name, path, About(**whole))
 
 
-def remove(name: str) -> Entry:
+def remove(name: str) -> StoredKernel:
     """Remove a kernel. UmlError if there is none of that name, or it runs."""
     found = entry(name)
     if found is None:

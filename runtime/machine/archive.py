@@ -58,7 +58,7 @@ def _announcer(equipment: Equipment) -> guest.Announcer | None:
     return guest.Announcer(program(), equipment.announcing.gid)
 
 
-def _stand_ins(equipment: Equipment, options: Options) -> list[cpio.Entry]:
+def _stand_ins(equipment: Equipment, options: Options) -> list[cpio.CpioEntry]:
     """For files of a private root that the caller may not read."""
     source = as_source(options.root)
     if equipment.owner is None or options.writable or options.root_disk is not None or source.scheme != "hostfs":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from runtime.guest.network import Network as GuestNetwork
+from runtime.guest.network import GuestNetwork
 from runtime.jail.layers import Mode
 from runtime.kernels.kernel import Kernel
 from runtime.machine.equipment import Equipment

@@ -11,9 +11,9 @@ from typing import Final
 
 from runtime import guest
 from runtime.jail.grants import OWN
+from runtime.jail.kernel_arguments import grant_words
 from runtime.jail.layers import Mode
 from runtime.jail.watchdog import grant_watchdog
-from runtime.jail.words import grant_words
 from runtime.kernels.doors import shut_doors
 from runtime.kernels.execution import words as execution_words
 from runtime.kernels.kernel import Kernel, find_kernel

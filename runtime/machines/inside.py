@@ -14,7 +14,7 @@ from runtime.appliance.mounting import mount
 from runtime.machines.channel import ControlChannel
 from runtime.machines.client import answer_of, connected
 from umlfs.errors import UmlError
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.stream.filesystem import FuseStream
 from umlfs.wire import stream_requests as requests
 from umlfs.wire.fuse import Opcode
@@ -33,7 +33,7 @@ async def inside(path: Path, *, writable: bool = False) -> AsyncIterator[FuseStr
     """
     async with contextlib.AsyncExitStack() as stack:
         channel = await stack.enter_async_context(connected(path))
-        connection = Connection()
+        connection = StreamConnection()
         sending, receiving = await _begin(channel, path)
         await stack.enter_async_context(sending)
         await stack.enter_async_context(receiving)
@@ -66,7 +66,7 @@ async def _begin(channel: ControlChannel, path: Path) -> tuple[trio.lowlevel.FdS
         return trio.lowlevel.FdStream(writing), trio.lowlevel.FdStream(answers)
 
 
-async def _root(connection: Connection, name: str, writable: bool) -> FuseStream:
+async def _root(connection: StreamConnection, name: str, writable: bool) -> FuseStream:
     with trio.move_on_after(START_SECONDS):
         try:
             await connection.ask(Opcode.INIT, 0, requests.init())
@@ -77,20 +77,20 @@ async def _root(connection: Connection, name: str, writable: bool) -> FuseStream
     raise UmlError(f"{name}: the agent in the machine does not answer", "it may hang, or its guest have ended it")
 
 
-async def _send(connection: Connection, stream: trio.lowlevel.FdStream) -> None:
+async def _send(connection: StreamConnection, stream: trio.lowlevel.FdStream) -> None:
     buffer = memoryview(bytearray(PIECE))
     with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         while count := await connection.pull([buffer]):
             await stream.send_all(buffer[:count])
 
 
-async def _receive(connection: Connection, stream: trio.lowlevel.FdStream) -> None:
+async def _receive(connection: StreamConnection, stream: trio.lowlevel.FdStream) -> None:
     with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         while data := await stream.receive_some(PIECE):
             connection.push([memoryview(data)])
 
 
-async def _watch(connection: Connection, channel: ControlChannel, path: Path) -> None:
+async def _watch(connection: StreamConnection, channel: ControlChannel, path: Path) -> None:
     """Nobody is to wait for a filer that is gone."""
     try:
         await answer_of(channel, path)

@@ -50,7 +50,7 @@ _KEPT: Final = frozenset(
     | {"cpu_quota", "memory_max", "ubd_driver", "throwaway"}
 )
 """What means the same on every host."""
-Told = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ class Remote:
                 raise UmlError(f"{path}: was not copied to {self.name}: {said[-1] if said else 'tar failed'}")
 
 
-def move(path: Path, target: str, told: Told) -> None:
+def move(path: Path, target: str, say: Say) -> None:
     """Have the machine with the directory `path` go on at `target`: it is halted here, and boots there. What it only
     reads is copied before it halts. UmlError, UsageError; if it cannot boot there it boots here again. Its files here
     stay as they are."""
@@ -132,7 +132,7 @@ def move(path: Path, target: str, told: Told) -> None:
     remote.do(f"mkdir -p {MOVED} && mkdir {place}")
     try:
         remote.send(cargo.still, place)
-        told(f"{umid}: halting")
+        say(f"{umid}: halting")
         trio.run(client.ask, path, {"do": "power", "action": "halt", "seconds": HALT_SECONDS})
     except BaseException:
         remote.run(f"rm -rf {place}")
@@ -140,13 +140,13 @@ def move(path: Path, target: str, told: Told) -> None:
     try:
         remote.send(cargo.written, place)
         remote.do(f"cat >{place}/machine.toml", descriptions.encode(cargo.description).encode())
-        told(f"{umid}: booting at {remote.name}")
+        say(f"{umid}: booting at {remote.name}")
         remote.do(f"uml boot -d {place}/machine.toml")
     except BaseException:
         with contextlib.suppress(UmlError, OSError):
             remote.run(f"rm -rf {place}")
         trio.run(start, {key: value for key, value in asdict(here).items() if value is not None})
-        told(f"{umid}: boots here again")
+        say(f"{umid}: boots here again")
         raise
 
 

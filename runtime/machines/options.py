@@ -17,7 +17,7 @@ from runtime.machine.disk import RootDisk
 from runtime.machine.machine import Options
 from runtime.machines.description import Description
 from runtime.network import legacy, user, vector
-from runtime.network import words as net
+from runtime.network import parsing as net
 from runtime.network.contract import Network
 from umlfs import ubd
 from umlfs.errors import UsageError

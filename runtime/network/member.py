@@ -17,7 +17,7 @@ from runtime.network import session
 from runtime.network.bridge import CARD, TUN
 from runtime.network.contract import Gear, Knows, Place
 from runtime.network.published import Published
-from runtime.network.session import Session
+from runtime.network.session import NetworkSession
 from runtime.network.switch import Impairment
 
 
@@ -88,7 +88,7 @@ class MemberAttachment:
     place: Place
     connection: socket.socket
     given: dict[str, Any]
-    session: Session
+    session: NetworkSession
     published: list[Published] = field(default_factory=list)
 
     @property

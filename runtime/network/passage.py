@@ -48,9 +48,9 @@ class Passage:
                     outer.send(frame)
                     return
                 self.refused += 1
-                told = refusal(frame, self._gateways[0], self._gateways[1], GATEWAY_MAC)
-                if told is not None:
-                    inner.send(told)
+                answer = refusal(frame, self._gateways[0], self._gateways[1], GATEWAY_MAC)
+                if answer is not None:
+                    inner.send(answer)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(inner.run, out)

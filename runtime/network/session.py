@@ -22,7 +22,7 @@ SECONDS: Final = 10.0
 
 
 @dataclass(slots=True)
-class Session:
+class NetworkSession:
     """One machine's."""
 
     connection: socket.socket
@@ -70,13 +70,13 @@ class Session:
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path, name: str, address: str, tell: Callable[[str], None]) -> AsyncIterator[Session]:
+async def opened(path: Path, name: str, address: str, tell: Callable[[str], None]) -> AsyncIterator[NetworkSession]:
     """The session of the machine with that address. UmlError if there can be none."""
     with await trio.to_thread.run_sync(labs.connect, path) as connection:
         hello = {"do": "session", "address": address.partition("/")[0]}
         await trio.to_thread.run_sync(labs.request, connection, hello)
         connection.setblocking(False)
-        session = Session(connection, name)
+        session = NetworkSession(connection, name)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.hear, tell)
             yield session

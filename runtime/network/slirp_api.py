@@ -60,10 +60,10 @@ class SlirpApi:
                     await stream.send_eof()
                     while len(answer) < ANSWER_MAX and (piece := await stream.receive_some()):
                         answer += piece
-            told = json.loads(answer)
+            reply = json.loads(answer)
         except (OSError, ValueError, trio.TooSlowError, trio.BrokenResourceError) as error:
             raise UmlError(f"{PROGRAM} does not answer: {error}", "it may be starting: try again") from None
-        if "error" in told:
-            raise UmlError(f"{PROGRAM}: {told['error'].get('desc', told['error'])}")
-        found = told.get("return", told)  # a list comes without
+        if "error" in reply:
+            raise UmlError(f"{PROGRAM}: {reply['error'].get('desc', reply['error'])}")
+        found = reply.get("return", reply)  # a list comes without
         return found if isinstance(found, dict) else {}

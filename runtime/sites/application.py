@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from runtime.sites.config import SiteConfig
-from runtime.sites.exchange import BadAnswer, Body, Exchange, Request
+from runtime.sites.exchange import BadAnswer, Body, Exchange, HttpRequest
 from runtime.sites.site import Busy, Late, Site
 from umlfs.errors import UmlError, sole
 
@@ -73,11 +73,11 @@ def _header(scope: Scope, name: bytes) -> bytes:
     return next((bytes(value) for key, value in scope["headers"] if key == name), b"")
 
 
-def request_of(scope: Scope, receive: Receive) -> Request:
+def request_of(scope: Scope, receive: Receive) -> HttpRequest:
     """What an ASGI server tells of a request."""
     client = scope.get("client")
     raw = scope.get("raw_path") or scope["path"].encode()
-    return Request(
+    return HttpRequest(
         method=scope["method"],
         path=raw.partition(b"?")[0].decode("latin-1"),
         query=scope.get("query_string", b""),

@@ -49,7 +49,7 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """What the client asks."""
 
     method: str
@@ -68,7 +68,7 @@ class Exchange:
     """The request, and the answer while it comes to be."""
 
     number: int
-    request: Request
+    request: HttpRequest
     status: int = 200
     headers: dict[bytes, bytes] = field(default_factory=dict)
     begun: trio.Event = field(default_factory=trio.Event)

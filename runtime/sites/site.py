@@ -15,7 +15,7 @@ import trio
 
 from runtime.captive import Captive, Limits, Mount, captive
 from runtime.sites.config import Mode, SiteConfig
-from runtime.sites.exchange import Exchange, Request
+from runtime.sites.exchange import Exchange, HttpRequest
 from runtime.sites.settings import Settings
 from runtime.sites.spawner import Spawner
 from runtime.sites.tree import Requests, Script
@@ -188,7 +188,7 @@ class Site:
     # Requests ---------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def answered(self, request: Request) -> AsyncIterator[Exchange]:
+    async def answered(self, request: HttpRequest) -> AsyncIterator[Exchange]:
         """The exchange in which a script answers `request`, once it has begun to. Busy, Late, BadAnswer, UmlError."""
         if self._limit.statistics().tasks_waiting >= WAITING_MAX:
             raise Busy

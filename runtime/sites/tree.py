@@ -77,7 +77,7 @@ def directory(exchange: Exchange, script: Script | None = None) -> Directory:
                 (before.data.rstrip(b"\n") + b", " if isinstance(before, Text) else b"") + value + b"\n"
             )
     url = request.path.encode() + (b"?" + request.query if request.query else b"")
-    body = Sink(exchange.write, exchange.finish)
+    body = OutputFile(exchange.write, exchange.finish)
     response = Fixed({"status": Status(exchange), "headers": Headers(exchange), "body": body})
     by_cgi = {} if script is None else {"cgi": _cgi(exchange, script)}
     return Fixed(
@@ -102,9 +102,9 @@ def _cgi(exchange: Exchange, script: Script) -> Directory:
     return Fixed(
         {
             "environment": Text(text),
-            "pid": Session(exchange),
-            "output": Sink(output.write, output.close),
-            "errors": Sink(errors.write, lambda: None),
+            "pid": SessionNumber(exchange),
+            "output": OutputFile(output.write, output.close),
+            "errors": OutputFile(errors.write, lambda: None),
         }
     )
 
@@ -215,7 +215,7 @@ class Headers(Directory):
         return Header(self._exchange, name.lower())
 
 
-class Session(File):
+class SessionNumber(File):
     """Takes the number of the script's session."""
 
     mode = 0o200
@@ -234,7 +234,7 @@ class Session(File):
 Write = Callable[[bytes], Awaitable[None]]
 
 
-class Sink(File):
+class OutputFile(File):
     """Takes bytes as they come; `close` is told the end."""
 
     mode = 0o222

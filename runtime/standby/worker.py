@@ -40,7 +40,7 @@ class Commands:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Invocation:
     pid: int
     """Of the client."""
     identity: str
@@ -80,7 +80,7 @@ def agreed(connection: socket.socket) -> bool:
         os.close(worker)
 
 
-def receive(connection: socket.socket) -> Request:
+def receive(connection: socket.socket) -> Invocation:
     """The request. EOFError, ValueError, OSError."""
     connection.settimeout(REQUEST_SECONDS)
     client = peer_of(connection)
@@ -90,7 +90,7 @@ def receive(connection: socket.socket) -> Request:
     try:
         if len(descriptors) != _STREAMS:
             raise request_wire.Malformed("no descriptors")
-        return Request(client.pid, *_content(connection, data), descriptors)
+        return Invocation(client.pid, *_content(connection, data), descriptors)
     except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -109,7 +109,7 @@ def _content(connection: socket.socket, data: bytes) -> tuple[str, int, list[str
     return request_wire.decode(bytes(pieces[request_wire.LENGTH_SIZE :]))
 
 
-def take_place(request: Request) -> bool:
+def take_place(request: Invocation) -> bool:
     """Be in the client's place; False if that cannot be. OSError, ValueError."""
     if request.identity != finding.identity() or Standing.of(request.pid) != Standing.of("self"):
         return False

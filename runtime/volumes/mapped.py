@@ -84,9 +84,9 @@ class Mapped(BlockDevice):
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
         found: list[Extent] = []
         for device, place, start, count in self._ranges(offset, length):
-            told = await device.extents(place, count)
-            found += [replace_offset(each, each.offset - place + offset + start) for each in told]
-            if told[-1].offset + told[-1].length < place + count:
+            pieces = await device.extents(place, count)
+            found += [replace_offset(each, each.offset - place + offset + start) for each in pieces]
+            if pieces[-1].offset + pieces[-1].length < place + count:
                 break
         return found
 

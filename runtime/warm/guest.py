@@ -154,7 +154,7 @@ def _accepted(
 
 def _is_ours(
     connection: socket.socket,
-    request: worker.Request,
+    request: worker.Invocation,
     commands: Commands,
     files: Files,
     suits: Callable[[Prepared], bool],

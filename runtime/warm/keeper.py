@@ -80,7 +80,7 @@ class _Standing:
     pid: int
     lifeline: int
     """The end of a pipe: it ends with us, or when this is closed."""
-    told: int
+    reports: int
     """The end of the pipe by which it tells that a command has come."""
 
 
@@ -102,7 +102,7 @@ class _Keeper:
         standing = self._boot()
         try:
             while self.vain <= VAIN_MAX and unchanged(self.files):
-                watched = [self.listener.fileno(), standing.told]
+                watched = [self.listener.fileno(), standing.reports]
                 left = None if end == inf else max(0.0, end - time.monotonic())
                 ready, _, _ = select.select(watched, [], [], left)
                 if not ready:
@@ -112,8 +112,8 @@ class _Keeper:
                     if seconds == 0:
                         break
                     end = max(end, time.monotonic() + seconds)
-                if standing.told in ready:
-                    word = os.read(standing.told, 1)
+                if standing.reports in ready:
+                    word = os.read(standing.reports, 1)
                     if word == STANDS:
                         end = time.monotonic() + self.seconds
                         continue
@@ -136,14 +136,14 @@ class _Keeper:
 
     def _boot(self) -> _Standing:
         lifeline, ours = os.pipe()
-        told, theirs = os.pipe()
+        reports, theirs = os.pipe()
         pid = os.fork()
         if not pid:
             os.close(ours)
             self._become_guest(lifeline, theirs)
         os.close(lifeline)
         os.close(theirs)
-        return _Standing(pid, ours, told)
+        return _Standing(pid, ours, reports)
 
     def _become_guest(self, lifeline: int, keeper: int) -> NoReturn:
         status = 1
@@ -164,6 +164,6 @@ class _Keeper:
     def _let_go(standing: _Standing, *, wait: bool) -> None:
         """Of a guest that serves, or that is to end; with `wait` until it has ended."""
         os.close(standing.lifeline)
-        while wait and os.read(standing.told, 1):
+        while wait and os.read(standing.reports, 1):
             pass
-        os.close(standing.told)
+        os.close(standing.reports)

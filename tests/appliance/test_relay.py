@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from runtime.appliance.relay import AT_ONCE, relay
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.wire import fuse as wire
 from umlfs.wire import stream_requests as requests
 from umlfs.wire.fuse import Opcode
@@ -24,15 +24,15 @@ def reply(unique: int, body: bytes = b"", error: int = 0) -> bytes:
     return wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(body), -error, unique) + body
 
 
-async def pulled(connection: Connection) -> bytes:
+async def pulled(connection: StreamConnection) -> bytes:
     buffer = bytearray(1 << 20)
     return bytes(buffer[: await connection.pull([memoryview(buffer)])])
 
 
-async def started(nursery: trio.Nursery) -> tuple[trio.SocketStream, Connection, trio.Event]:
+async def started(nursery: trio.Nursery) -> tuple[trio.SocketStream, StreamConnection, trio.Event]:
     """The client's end, the program's, and whether the relay has ended."""
     client, other = trio.socket.socketpair()
-    connection, ended = Connection(), trio.Event()
+    connection, ended = StreamConnection(), trio.Event()
 
     async def run() -> None:
         with other:

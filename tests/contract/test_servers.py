@@ -11,14 +11,14 @@ from tests.contract.filesystem import CHECKS, Check, Subject, name_of
 from tests.contract.transports import Direct, Shredded
 from tests.fuse.fuse_client import FuseClient
 from tests.hostfs.features import features_of
-from umlfs.fuse.session import Session
+from umlfs.fuse.session import FuseSession
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 @pytest.mark.parametrize(("transport", "stateless"), [(Direct, True), (Shredded, False)], ids=["stateless", "handles"])
 async def test_over_fuse(check: Check, transport: type[Direct], stateless: bool, tmp_path: Path) -> None:
     filesystem = HostFilesystem(tmp_path, stateless=stateless)
-    client = FuseClient(transport(Session(filesystem)))
+    client = FuseClient(transport(FuseSession(filesystem)))
     await client.mount()
     subject = Subject(client, features_of(tmp_path))
     await check(subject)

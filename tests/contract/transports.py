@@ -1,4 +1,4 @@
-"""Ways from a `FuseClient` straight to a `Session`, without a device."""
+"""Ways from a `FuseClient` straight to a `FuseSession`, without a device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from umlfs.fuse.session import Session
+from umlfs.fuse.session import FuseSession
 
 
 def scattered(data: bytearray | memoryview, cuts: Sequence[int]) -> list[memoryview]:
@@ -20,7 +20,7 @@ def scattered(data: bytearray | memoryview, cuts: Sequence[int]) -> list[memoryv
 class Direct:
     """Hands requests to a session as buffers of the sizes that a kernel uses."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: FuseSession) -> None:
         self.session = session
 
     def _buffers(self, sizes: Sequence[int]) -> tuple[bytearray, list[memoryview]]:
@@ -46,7 +46,7 @@ class Direct:
 class Shredded(Direct):
     """The same in buffers of any size, cut where nobody would cut."""
 
-    def __init__(self, session: Session, seed: int = 0) -> None:
+    def __init__(self, session: FuseSession, seed: int = 0) -> None:
         super().__init__(session)
         self._random = random.Random(seed)
 

@@ -9,7 +9,7 @@ from tests.contract.transports import Shredded
 from tests.externfs.memory import MemoryDirectory
 from tests.fuse.fuse_client import FuseClient
 from umlfs.externfs.filesystem import NodeFilesystem
-from umlfs.fuse.session import Session
+from umlfs.fuse.session import FuseSession
 
 FEATURES = Features(
     fallocate=False,
@@ -40,7 +40,7 @@ async def test_contract(check: Check) -> None:
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 async def test_over_fuse(check: Check) -> None:
     filesystem = NodeFilesystem(MemoryDirectory())
-    client = FuseClient(Shredded(Session(filesystem)))
+    client = FuseClient(Shredded(FuseSession(filesystem)))
     await client.mount()
     subject = Subject(client, FEATURES)
     await check(subject)

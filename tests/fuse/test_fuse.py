@@ -23,7 +23,7 @@ from tests.fuse.fuse_client import LISTING, OFFERED, FuseClient, encode_setattr,
 from tests.wire.test_fuse import INIT
 from umlfs.filesystem import ROOT, Caller, DirSink, Filesystem, SetAttr, Traits
 from umlfs.fuse.files import CONTENTS_MAX, COPY_MAX, LISTING_MAX
-from umlfs.fuse.session import Session
+from umlfs.fuse.session import FuseSession
 from umlfs.wire import fuse as wire
 from umlfs.wire.fuse import Init, Opcode
 
@@ -31,7 +31,7 @@ READ = struct.Struct("<QQIIQII")
 
 
 async def mounted(filesystem: Filesystem | None = None, *, read_only: bool = False) -> FuseClient:
-    client = FuseClient(Direct(Session(filesystem or OneFile(), read_only=read_only)))
+    client = FuseClient(Direct(FuseSession(filesystem or OneFile(), read_only=read_only)))
     await client.mount()
     return client
 
@@ -64,7 +64,7 @@ class Recorder(Filesystem):
 
 
 async def test_mounting_byte_by_byte() -> None:
-    session = Session(OneFile())
+    session = FuseSession(OneFile())
     answer = bytearray(80)
     assert await session.handle(scattered(bytearray(INIT), [40]), scattered(answer, [16])) == 80
     assert answer[:16] == bytes.fromhex("50000000 00000000 0200000000000000")
@@ -73,7 +73,7 @@ async def test_mounting_byte_by_byte() -> None:
 
 async def test_nothing_before_mounting_and_nothing_after() -> None:
     filesystem = OneFile()
-    client = FuseClient(Direct(Session(filesystem)))
+    client = FuseClient(Direct(FuseSession(filesystem)))
     await refused(errno.EIO, client, Opcode.LOOKUP, ROOT, b"file\0")
     await refused(errno.EIO, client, Opcode.READ, FILE, READ.pack(0, 0, 1, 0, 0, 0, 0))
     await refused(errno.EIO, client, 999, FILE)
@@ -89,7 +89,7 @@ async def test_nothing_before_mounting_and_nothing_after() -> None:
 
 async def test_a_forget_before_mounting_is_nothing() -> None:
     filesystem = OneFile()
-    client = FuseClient(Direct(Session(filesystem)))
+    client = FuseClient(Direct(FuseSession(filesystem)))
     client.forget(FILE, 1)
     assert filesystem.lookups == 0
 
@@ -103,7 +103,7 @@ async def test_mounting_twice_gives_back_the_first() -> None:
 
 
 async def test_kernels_of_another_time() -> None:
-    client = FuseClient(Direct(Session(OneFile())))
+    client = FuseClient(Direct(FuseSession(OneFile())))
     answer = await client.ask(Opcode.INIT, 0, struct.pack("<IIII48x", 8, 0, 0, OFFERED), room=[64])
     assert answer[:8] == struct.pack("<II", 7, 38)
     await refused(errno.EIO, client, Opcode.STATFS, ROOT)  # it asks again first
@@ -116,7 +116,7 @@ async def test_kernels_of_another_time() -> None:
 @pytest.mark.parametrize("offered", [OFFERED, OFFERED & ~(1 << 29)])
 async def test_attributes_of_kernels_old_and_new(offered: int) -> None:
     filesystem = Recorder()
-    client = FuseClient(Direct(Session(filesystem)))
+    client = FuseClient(Direct(FuseSession(filesystem)))
     await client.mount(offered)
     await client.setxattr(FILE, b"user.a", b"value", 1)
     assert filesystem.calls == [("setxattr", (FILE, b"user.a", b"value", 1))]
@@ -132,7 +132,7 @@ async def test_a_lower_layer_has_no_marks_of_overlays() -> None:
         async def listxattr(self, ino: int) -> list[bytes]:
             return [b"user.a", b"trusted.overlay.opaque", b"system.posix_acl_access"]
 
-    client = FuseClient(Direct(Session(Marked(), lower_layer=True)))
+    client = FuseClient(Direct(FuseSession(Marked(), lower_layer=True)))
     await client.mount()
     assert await client.getxattr(FILE, b"user.a") == b"value"
     assert await client.listxattr(FILE) == [b"user.a"]
@@ -141,7 +141,7 @@ async def test_a_lower_layer_has_no_marks_of_overlays() -> None:
             await client.getxattr(FILE, name)
     lists = Marked()
     lists.traits = Traits(posix_acl=True)
-    client = FuseClient(Direct(Session(lists, lower_layer=True)))
+    client = FuseClient(Direct(FuseSession(lists, lower_layer=True)))
     await client.mount()
     assert await client.listxattr(FILE) == [b"user.a", b"system.posix_acl_access"]
     assert await client.getxattr(FILE, b"system.posix_acl_access") == b"value"
@@ -173,7 +173,7 @@ async def test_what_is_taken_of_what_is_offered(traits: Traits, flags: int) -> N
 
 @pytest.mark.parametrize("size", [0, 1, 39])
 async def test_requests_without_a_header(size: int) -> None:
-    session = Session(OneFile())
+    session = FuseSession(OneFile())
     answer = bytearray(16)
     assert await session.handle([memoryview(bytes(size))], [memoryview(answer)]) == 16
     assert answer == struct.pack("<IiQ", 16, -errno.EINVAL, 0)
@@ -183,7 +183,7 @@ async def test_requests_without_a_header(size: int) -> None:
 @pytest.mark.parametrize("room", range(16))
 async def test_no_room_to_say_anything(room: int) -> None:
     filesystem = Recorder()
-    client = FuseClient(Direct(Session(filesystem)))
+    client = FuseClient(Direct(FuseSession(filesystem)))
     await client.mount()
     _, header = client._header(Opcode.UNLINK, ROOT, 5, None)
     assert await client._transport.transact([header, b"file\0"], [room]) == b""
@@ -524,7 +524,7 @@ _REQUEST = st.tuples(
 )
 
 
-async def _answers(session: Session, requests: Sequence[tuple[int, int, list[bytes], int, list[int]]]) -> None:
+async def _answers(session: FuseSession, requests: Sequence[tuple[int, int, list[bytes], int, list[int]]]) -> None:
     for unique, (opcode, node, parts, room, cuts) in enumerate(requests):
         body = b"".join(parts)
         header = struct.pack("<IIQQIIIHH", 40 + len(body), opcode, unique, node, os.geteuid(), os.getegid(), 1, 0, 0)
@@ -547,7 +547,7 @@ def test_any_requests_are_answered(requests: list[tuple[int, int, list[bytes], i
 
     async def main(root: Path) -> None:
         filesystem = HostFilesystem(root)
-        await _answers(Session(filesystem), [(Opcode.INIT, 0, [INIT[40:]], 80, []), *requests])
+        await _answers(FuseSession(filesystem), [(Opcode.INIT, 0, [INIT[40:]], 80, []), *requests])
         await filesystem.close()
 
     with tempfile.TemporaryDirectory() as parent:

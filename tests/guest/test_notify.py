@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests import needs
-from tests.announcements import FILES, WATCHER, Told, check_steps, state
+from tests.announcements import FILES, WATCHER, Watcher, check_steps, state
 from tests.guest.caller import BOUND, Caller
 
 pytestmark = pytest.mark.guest
@@ -33,24 +33,24 @@ def test_every_kind_of_change(me: Caller) -> None:
     mounts = [f"/g={host}:notify:hide=*.o", f"/r={other}:ro:notify", f"/app.conf={single}/app.conf:notify"]
     words = [word for mount in mounts for word in ("--mount", mount)]
     with me.started(*words, "--", "sh", "-c", SCRIPT, "sh", me.python, WATCHER) as process:
-        told = Told(process)
-        check_steps(told, host, "/g")
+        watcher = Watcher(process)
+        check_steps(watcher, host, "/g")
         (host / "sub" / "inner").write_text("below")
-        told.until("/g/sub MODIFY inner", "/g/sub CLOSE_WRITE inner")
+        watcher.until("/g/sub MODIFY inner", "/g/sub CLOSE_WRITE inner")
         (host / "hidden.o").touch()
         (host / "watched").unlink()
-        assert not any("hidden" in line for line in told.until("/g/watched DELETE_SELF", "/g DELETE watched"))
+        assert not any("hidden" in line for line in watcher.until("/g/watched DELETE_SELF", "/g DELETE watched"))
         (other / "file").write_text("x")
-        told.until("/r MODIFY file")
+        watcher.until("/r MODIFY file")
         (single / "next").write_text("another")
         (single / "next").rename(single / "app.conf")
-        told.until("/app.conf MODIFY")
+        watcher.until("/app.conf MODIFY")
         before = state(host)
         (other / "last").touch()
-        told.until("/r CREATE last", "/r CLOSE_WRITE last")
+        watcher.until("/r CREATE last", "/r CLOSE_WRITE last")
         assert state(host) == before
         (host / "go").touch()
-        lines = told.until("/g DELETE mine")  # Its own events may come before the host's, which the announcer brings.
+        lines = watcher.until("/g DELETE mine")  # its own events may come before the host's, by the announcer
         assert [line.removeprefix("/g ") for line in lines if not line.endswith(" go")] == OWN
         process.communicate(timeout=BOUND)
 

@@ -14,7 +14,7 @@ from runtime.tty.caller import DEFAULT_PATH
 from runtime.tty.streams import Collector
 from umlfs.buffers import Buffers
 from umlfs.filesystem import Filesystem
-from umlfs.fuse.session import Session
+from umlfs.fuse.session import FuseSession
 from umlfs.virtio.fs import VirtioFs
 from umlfs.wire.fuse import IN_HEADER, Opcode
 
@@ -32,14 +32,14 @@ class Counts:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._by_filesystem: dict[int, Counter[int]] = {}
-        handle = Session.handle
+        handle = FuseSession.handle
 
-        async def counted(session: Session, request: Buffers, answer: Buffers) -> int:
+        async def counted(session: FuseSession, request: Buffers, answer: Buffers) -> int:
             opcode = IN_HEADER.unpack(b"".join(request)[: IN_HEADER.size])[1]
             self._by_filesystem.setdefault(id(session.filesystem), Counter())[opcode] += 1
             return await handle(session, request, answer)
 
-        monkeypatch.setattr(Session, "handle", counted)
+        monkeypatch.setattr(FuseSession, "handle", counted)
 
     def clear(self) -> None:
         self._by_filesystem.clear()

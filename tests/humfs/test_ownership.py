@@ -117,11 +117,11 @@ async def test_xattr_namespaces(subject: Subject) -> None:
 
 def access_list(user: int, named: int, group: int, mask: int, other: int) -> acl.Acl:
     return [
-        acl.Entry(acl.USER_OBJ, user),
-        acl.Entry(acl.USER, named, NAMED),
-        acl.Entry(acl.GROUP_OBJ, group),
-        acl.Entry(acl.MASK, mask),
-        acl.Entry(acl.OTHER, other),
+        acl.AclEntry(acl.USER_OBJ, user),
+        acl.AclEntry(acl.USER, named, NAMED),
+        acl.AclEntry(acl.GROUP_OBJ, group),
+        acl.AclEntry(acl.MASK, mask),
+        acl.AclEntry(acl.OTHER, other),
     ]
 
 
@@ -158,7 +158,7 @@ async def test_chmod_and_list_stay_in_step(subject: Subject) -> None:
 
 async def test_a_list_that_is_mere_permissions_is_not_kept(subject: Subject) -> None:
     ino = await subject.file(ROOT, b"file", mode=0o2600)
-    minimal = [acl.Entry(acl.USER_OBJ, 6), acl.Entry(acl.GROUP_OBJ, 4), acl.Entry(acl.OTHER, 4)]
+    minimal = [acl.AclEntry(acl.USER_OBJ, 6), acl.AclEntry(acl.GROUP_OBJ, 4), acl.AclEntry(acl.OTHER, 4)]
     await subject.fs.setxattr(ino, acl.ACCESS, acl.encode(minimal), ACL_KILL_SGID)
     assert await subject.fs.listxattr(ino) == []
     assert stat.S_IMODE((await subject.attr(ino)).mode) == 0o644

@@ -25,7 +25,7 @@ from runtime.images.ext4 import (
     make_filesystem,
     stretches,
 )
-from runtime.images.sink import Report, pour
+from runtime.images.sink import ImageReport, pour
 from tests import needs
 from umlfs.errors import UmlError
 
@@ -53,7 +53,7 @@ def write(path: Path, members: Members, losses: Losses | None = None, size: int 
     settings = Settings(size, epoch=1_000_000_000)
     with open(path, "wb+") as file:
         make_filesystem(file.fileno(), settings)
-        report = Report(losses=Losses() if losses is None else losses)
+        report = ImageReport(losses=Losses() if losses is None else losses)
         with Ext4Writer(str(path), settings, report.losses) as writer:
             pour(packed, writer, report)
     done = subprocess.run([needs.program("e2fsck"), "-fn", path], capture_output=True, text=True, check=False)

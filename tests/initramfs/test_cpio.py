@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.guest import cpio
-from runtime.guest.cpio import Entry, archive, directory, file, symlink
+from runtime.guest.cpio import CpioEntry, archive, directory, file, symlink
 
 SAMPLE = [
     file(b"bin/tool", b"#!/bin/sh\n", 0o755),
@@ -22,9 +22,9 @@ SAMPLE = [
 ]
 
 
-def parse(data: bytes) -> list[tuple[Entry, int]]:
+def parse(data: bytes) -> list[tuple[CpioEntry, int]]:
     """What the kernel would read: the entries with their inode numbers."""
-    found: list[tuple[Entry, int]] = []
+    found: list[tuple[CpioEntry, int]] = []
     offset = 0
     while True:
         assert offset % 4 == 0
@@ -38,7 +38,7 @@ def parse(data: bytes) -> list[tuple[Entry, int]]:
             assert not any(data[start:])
             assert len(data) % 512 == 0
             return found
-        found.append((Entry(name, mode, data[start : start + size], os.makedev(major, minor)), ino))
+        found.append((CpioEntry(name, mode, data[start : start + size], os.makedev(major, minor)), ino))
         offset = start + (size + 3) // 4 * 4
 
 
@@ -86,7 +86,7 @@ def test_contradictions() -> None:
     with pytest.raises(ValueError, match="no directory"):
         archive([file(b"a", b""), file(b"a/b", b"")])
     with pytest.raises(ValueError, match="cannot hold data"):
-        archive([Entry(b"a", stat.S_IFDIR | 0o755, b"data")])
+        archive([CpioEntry(b"a", stat.S_IFDIR | 0o755, b"data")])
 
 
 names = st.lists(
@@ -95,7 +95,7 @@ names = st.lists(
     max_size=3,
 ).map(b"/".join)
 entries = st.builds(
-    Entry,
+    CpioEntry,
     names.filter(lambda name: name != b"TRAILER!!!"),
     st.just(stat.S_IFREG | 0o640),
     st.binary(max_size=99),
@@ -104,7 +104,7 @@ entries = st.builds(
 
 
 @given(st.lists(entries, max_size=12))
-def test_whatever_goes_in_comes_out(given_entries: list[Entry]) -> None:
+def test_whatever_goes_in_comes_out(given_entries: list[CpioEntry]) -> None:
     try:
         data = archive(given_entries)
     except ValueError:
@@ -135,7 +135,7 @@ def test_cpio_extracts_it(reader: list[str], tmp_path: Path) -> None:
 @pytest.mark.interop
 @settings(max_examples=10, deadline=None)
 @given(st.lists(entries, max_size=5, unique_by=lambda entry: entry.name.split(b"/")[0]))
-def test_cpio_lists_it(given_entries: list[Entry]) -> None:
+def test_cpio_lists_it(given_entries: list[CpioEntry]) -> None:
     data = archive(given_entries)
     done = subprocess.run(["cpio", "-t", "--quiet", "--null"], input=data, capture_output=True, check=True)
     assert done.stderr == b""
@@ -143,5 +143,5 @@ def test_cpio_lists_it(given_entries: list[Entry]) -> None:
 
 
 def test_device_nodes() -> None:
-    node = Entry(b"null", stat.S_IFCHR | 0o666, device=os.makedev(1, 3))
+    node = CpioEntry(b"null", stat.S_IFCHR | 0o666, device=os.makedev(1, 3))
     assert parse(cpio.archive([node]))[0][0] == node

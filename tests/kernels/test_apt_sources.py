@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.kernels.apt_sources import Source, debian, sources
+from runtime.kernels.apt_sources import AptSource, debian, sources
 
 STANZAS = """\
 # a remark
@@ -44,10 +44,10 @@ def test_both_forms(tmp_path: Path) -> None:
     line = "deb [arch=amd64 signed-by=/k.gpg] https://example.org/debian trixie main # x\n#deb http://x/debian y z\n"
     place = etc(tmp_path, sources_list=line, sources__a_sources=STANZAS, sources__b_list="deb http://other/debian s m")
     assert sources(place) == [
-        Source("https://example.org/debian", ("trixie",), "/k.gpg"),
-        Source("http://mirror.example/debian", ("bookworm", "bookworm-updates"), "/etc/keys.gpg"),
-        Source("http://inline.example/debian", ("sid",), KEYS),
-        Source("http://other/debian", ("s",)),
+        AptSource("https://example.org/debian", ("trixie",), "/k.gpg"),
+        AptSource("http://mirror.example/debian", ("bookworm", "bookworm-updates"), "/etc/keys.gpg"),
+        AptSource("http://inline.example/debian", ("sid",), KEYS),
+        AptSource("http://other/debian", ("s",)),
     ]
 
 

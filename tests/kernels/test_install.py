@@ -36,7 +36,7 @@ def tried() -> list[Path]:
 
 def get(
     archive: Archive, tried: list[Path], wanted: str = "old", *, keyring: str = "", name: str | None = None
-) -> store.Entry:
+) -> store.StoredKernel:
     keys = keyring or str(archive.keyring)
     return install(wanted, mirror=archive.url, keyring=keys, name=name, trial=tried.append)[0]
 

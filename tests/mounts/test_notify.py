@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.announcements import FILES, WATCHER, Told, check_steps
+from tests.announcements import FILES, WATCHER, Watcher, check_steps
 from tests.mounts.conftest import Mount
 from tests.mounts.server import UML
 
@@ -21,13 +21,13 @@ def test_every_kind_of_change(tmp_path: Path, mount: Mount) -> None:
     seen = mount(source, "notify")
     words = [sys.executable, str(WATCHER), str(seen), str(seen / "watched")]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        told = Told(process)
-        check_steps(told, source, str(seen))
+        watcher = Watcher(process)
+        check_steps(watcher, source, str(seen))
         (source / "watched").unlink()
-        told.until(f"{seen}/watched DELETE_SELF", f"{seen} DELETE watched")
+        watcher.until(f"{seen}/watched DELETE_SELF", f"{seen} DELETE watched")
         (seen / "own").write_text("x")
         (source / "last").touch()
-        lines = told.until(f"{seen} CREATE last")
+        lines = watcher.until(f"{seen} CREATE last")
         assert [line for line in lines if line.endswith("own")] == [
             f"{seen} {event} own" for event in ("CREATE", "MODIFY", "CLOSE_WRITE")
         ]

@@ -23,7 +23,7 @@ def suits(arguments: list[str]) -> bool:
 def invoke(arguments: list[str]) -> int:
     what, *rest = arguments[1:]
     if what == "tell":
-        print(json.dumps(_told()))
+        print(json.dumps(_report()))
     elif what == "echo":
         sys.stdout.write(sys.stdin.read())
     elif what == "complain":
@@ -40,7 +40,7 @@ def invoke(arguments: list[str]) -> int:
     return 0
 
 
-def _told() -> dict[str, object]:
+def _report() -> dict[str, object]:
     return {
         "directory": os.getcwd(),
         "umask": os.umask(0),

@@ -56,7 +56,7 @@ class Host:
         streams: dict[str, Any] = {"env": self.environment, "capture_output": True, "text": True, **options}
         return subprocess.run(self.command(*words), check=False, timeout=BOUND, **streams)
 
-    def told(self, **options: Any) -> Any:
+    def report(self, **options: Any) -> Any:
         done = self.call("tell", **options)
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(done.stdout)
@@ -116,8 +116,8 @@ def test_it_has_what_its_caller_has(host: Host, tmp_path: Path) -> None:
 
     environment = {**host.environment, "COLOUR": "grün"}
     del environment["HOME"]
-    told = host.told(preexec_fn=prepare, cwd=tmp_path, env=environment)
-    assert told == {
+    report = host.report(preexec_fn=prepare, cwd=tmp_path, env=environment)
+    assert report == {
         "directory": str(tmp_path),
         "umask": 0o027,
         "variables": {"COLOUR": "grün", "HOME": None},
@@ -127,7 +127,7 @@ def test_it_has_what_its_caller_has(host: Host, tmp_path: Path) -> None:
         "descriptors": [0, 1, 2],
     }
     # The next one has its own.
-    assert host.told()["hangup"] is False
+    assert host.report()["hangup"] is False
 
 
 def test_streams_and_status_are_its_callers(host: Host) -> None:
@@ -194,7 +194,7 @@ def test_it_ends_with_its_caller(host: Host) -> None:
     with host.waiting() as (client, worker):
         client.kill()
         assert eventually(lambda: state(worker) == "")
-    assert host.told()["hangup"] is False
+    assert host.report()["hangup"] is False
 
 
 def test_a_standby_that_dies(tmp_path: Path) -> None:

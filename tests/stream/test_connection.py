@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from umlfs.filesystem import Attr, Entry
-from umlfs.stream.connection import Connection
+from umlfs.stream.connection import StreamConnection
 from umlfs.stream.filesystem import FuseStream
 from umlfs.wire import fuse as wire
 from umlfs.wire.fuse import Opcode
@@ -18,7 +18,7 @@ from umlfs.wire.stream_replies import Pending
 DIRECTORY = Attr(2, 0o40755, 2, 0, 0, 0, 4096, 8, 0, 0, 0)
 
 
-async def requests(connection: Connection) -> list[tuple[wire.Header, bytes]]:
+async def requests(connection: StreamConnection) -> list[tuple[wire.Header, bytes]]:
     """All that is waiting to be sent."""
     buffer = bytearray(1 << 16)
     data = bytes(buffer[: await connection.pull([memoryview(buffer)[:10], memoryview(buffer)[10:]])])
@@ -30,13 +30,13 @@ async def requests(connection: Connection) -> list[tuple[wire.Header, bytes]]:
     return found
 
 
-def answer(connection: Connection, unique: int, body: bytes = b"", error: int = 0) -> None:
+def answer(connection: StreamConnection, unique: int, body: bytes = b"", error: int = 0) -> None:
     data = wire.OUT_HEADER.pack(16 + len(body), -error, unique) + body
     assert connection.push([memoryview(data)]) == len(data)
 
 
 async def test_answers_may_come_in_any_order() -> None:
-    connection = Connection()
+    connection = StreamConnection()
     found: dict[int, bytes] = {}
 
     async def ask(node: int) -> None:
@@ -52,7 +52,7 @@ async def test_answers_may_come_in_any_order() -> None:
 
 
 async def test_errors_are_raised() -> None:
-    connection = Connection()
+    connection = StreamConnection()
     async with trio.open_nursery() as nursery:
 
         async def ask() -> None:
@@ -68,7 +68,7 @@ async def test_errors_are_raised() -> None:
 
 @pytest.mark.parametrize("nonsense", [b"\xff" * 16, wire.OUT_HEADER.pack(16, 0, 12345)])
 async def test_nonsense_fails_everyone_and_for_good(nonsense: bytes) -> None:
-    connection = Connection()
+    connection = StreamConnection()
     async with trio.open_nursery() as nursery:
 
         async def ask() -> None:
@@ -86,7 +86,7 @@ async def test_nonsense_fails_everyone_and_for_good(nonsense: bytes) -> None:
 
 
 async def test_silence_is_an_error(autojump_clock: trio.testing.MockClock) -> None:
-    connection = Connection(timeout=5)
+    connection = StreamConnection(timeout=5)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.watch)
         await wait_all_tasks_blocked()
@@ -96,7 +96,7 @@ async def test_silence_is_an_error(autojump_clock: trio.testing.MockClock) -> No
 
 async def test_who_is_cancelled_keeps_nothing() -> None:
     """Neither does the other end see what the buffers hold later, nor do lookups stay counted."""
-    connection = Connection()
+    connection = StreamConnection()
     filesystem = FuseStream(connection, Entry(2, DIRECTORY), read_only=False)
     data = bytearray(b"before")
     async with trio.open_nursery() as nursery:
@@ -119,7 +119,7 @@ async def test_who_is_cancelled_keeps_nothing() -> None:
 
 
 async def test_a_read_never_gets_more_than_it_asked_for() -> None:
-    connection = Connection()
+    connection = StreamConnection()
     filesystem = FuseStream(connection, Entry(2, DIRECTORY), read_only=True)
     async with trio.open_nursery() as nursery:
 
@@ -134,13 +134,13 @@ async def test_a_read_never_gets_more_than_it_asked_for() -> None:
 
 
 async def test_a_readers_changes_are_refused_at_once() -> None:
-    filesystem = FuseStream(Connection(), Entry(2, DIRECTORY), read_only=True)
+    filesystem = FuseStream(StreamConnection(), Entry(2, DIRECTORY), read_only=True)
     with pytest.raises(OSError, match="Read-only"):
         await filesystem.unlink(1, b"x")
 
 
 async def test_finishing_ends_the_stream_after_what_is_queued() -> None:
-    connection = Connection()
+    connection = StreamConnection()
     connection.post(Opcode.DESTROY, 0)
     connection.finish()
     assert [header.opcode for header, _ in await requests(connection)] == [Opcode.DESTROY]

@@ -13,10 +13,10 @@ from typing import ClassVar, Final
 import trio
 
 from umlfs.errors import UmlError
+from umlfs.externfs.arguments import OF_ALL, PluginArguments, split
 from umlfs.externfs.calls import TIME_LIMIT
 from umlfs.externfs.filesystem import NodeFilesystem
 from umlfs.externfs.node import Directory
-from umlfs.externfs.words import OF_ALL, Words, split
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, SourceKind
 
@@ -56,8 +56,8 @@ class TreeKind(SourceKind):
     def divided(self, argument: str) -> tuple[str, str | None]:
         """At the first colon behind the options, if there are any; else at the first that no URI has in it, nor a chain
         of them (`zip://…::https://…`)."""
-        words = "|".join(map(re.escape, self.options))
-        found = re.search(rf"(?:,(?:{words})(?:=(?:{_URI_VALUE}|[^,:]*))?)+(?=:|\Z)", argument) or _URIS.match(argument)
+        given = "|".join(map(re.escape, self.options))
+        found = re.search(rf"(?:,(?:{given})(?:=(?:{_URI_VALUE}|[^,:]*))?)+(?=:|\Z)", argument) or _URIS.match(argument)
         end = argument.find(":", found.end() if found else 0)
         return (argument, None) if end < 0 else (argument[:end], argument[end + 1 :])
 
@@ -68,21 +68,21 @@ class TreeKind(SourceKind):
                 argument = os.path.abspath(path) + argument[len(path) :]
         return argument
 
-    def plant(self, words: Words) -> Plant | Directory:
-        """Open what `words` name. Runs in a thread. UmlError, UsageError; OSError."""
+    def plant(self, given: PluginArguments) -> Plant | Directory:
+        """Open what `given` name. Runs in a thread. UmlError, UsageError; OSError."""
         raise NotImplementedError
 
     async def open(self, argument: str, options: OpenOptions) -> Filesystem:
         """The tree. It can be changed only if `rw` was said. UmlError where it cannot be opened."""
         # Whoever serves it may be in another directory later.
-        words = split(self.scheme, self.absolute(argument), options.extra, self.own_options)
-        planted = await trio.to_thread.run_sync(self.plant, words)
+        given = split(self.scheme, self.absolute(argument), options.extra, self.own_options)
+        planted = await trio.to_thread.run_sync(self.plant, given)
         plant = planted if isinstance(planted, Plant) else Plant(planted)
         return NodeFilesystem(
             plant.root,
-            name=f"{self.scheme}:{words.argument}",
-            read_only=options.read_only or not (words.writable if plant.changeable is None else plant.changeable),
-            time_limit=words.number(self.scheme, "timeout", TIME_LIMIT),
+            name=f"{self.scheme}:{given.argument}",
+            read_only=options.read_only or not (given.writable if plant.changeable is None else plant.changeable),
+            time_limit=given.number(self.scheme, "timeout", TIME_LIMIT),
             on_close=plant.on_close,
             tasks=plant.tasks,
         )

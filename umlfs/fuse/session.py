@@ -1,4 +1,4 @@
-"""FUSE requests to a `Filesystem`: one `Session` for each mount, whatever carries the requests.
+"""FUSE requests to a `Filesystem`: one `FuseSession` for each mount, whatever carries the requests.
 
 A request is two lists of buffers: what the kernel wrote, and where the answer goes. File contents are read
 straight into the buffers of the answer and written straight from those of the request; all else is small.
@@ -66,7 +66,7 @@ _ROOM: Final[dict[int, int]] = {
 """The room that an answer takes at least: without it nothing is begun that the kernel would not hear of."""
 
 
-class Session:
+class FuseSession:
     """The server's side of one mount of `filesystem`."""
 
     def __init__(

@@ -87,7 +87,7 @@ _RULES: Final = {
 }
 
 
-class Connection:
+class NbdConnection:
     """Serves `device` as `export` on one connected socket."""
 
     def __init__(self, device: BlockDevice, export: Export, channel: EagerSocket, busy: Callable[[int], None]) -> None:

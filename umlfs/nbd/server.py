@@ -16,7 +16,7 @@ import trio
 
 from umlfs.block import BlockDevice
 from umlfs.errors import UsageError
-from umlfs.nbd.connection import Connection
+from umlfs.nbd.connection import NbdConnection
 from umlfs.nbd.eager_socket import Crowd, EagerSocket
 from umlfs.wire.nbd import ExportFlag
 from umlfs.wire.nbd_handshake import BLOCK_SIZE_MAX, STRING_MAX, Export
@@ -105,7 +105,7 @@ async def _serve_client(device: BlockDevice, export: Export, connection: socket.
     _tune(connection)
     crowd.members += 1
     try:
-        await Connection(device, export, EagerSocket(connection, crowd), crowd.add_busy).run()
+        await NbdConnection(device, export, EagerSocket(connection, crowd), crowd.add_busy).run()
     finally:
         crowd.members -= 1
 

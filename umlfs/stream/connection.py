@@ -40,7 +40,7 @@ class _Asked:
     """Set when nobody waits any more."""
 
 
-class Connection:
+class StreamConnection:
     """The asking end. It does no input or output: what carries the bytes calls `pull` and `push`, and `lose` at the
     end of the stream.
 

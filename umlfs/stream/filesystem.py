@@ -24,7 +24,7 @@ from umlfs.filesystem import (
     StatFs,
     Traits,
 )
-from umlfs.stream.connection import Connection, Undo
+from umlfs.stream.connection import StreamConnection, Undo
 from umlfs.wire import fuse as wire
 from umlfs.wire import stream_replies as replies
 from umlfs.wire import stream_requests as requests
@@ -67,7 +67,7 @@ class FuseStream(Filesystem):
     with room for another entry has come to its end: there is no need to ask for more.
     """
 
-    def __init__(self, connection: Connection, root: Entry, *, read_only: bool) -> None:
+    def __init__(self, connection: StreamConnection, root: Entry, *, read_only: bool) -> None:
         """`root` is the other end's entry for the root."""
         self.connection = connection
         self.traits = Traits(read_only=read_only, writeback=not read_only)

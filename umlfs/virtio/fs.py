@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from umlfs.errors import UsageError
 from umlfs.filesystem import Filesystem
-from umlfs.fuse.session import Session
+from umlfs.fuse.session import FuseSession
 from umlfs.virtio.device import unheard
 from umlfs.virtio.virtqueue import Chain
 
@@ -42,13 +42,15 @@ class VirtioFs:
         lower_layer: bool = False,
         announcements: Announcements | None = None,
     ) -> None:
-        """`tag` is what the guest mounts: at most 36 bytes; `lower_layer` and `announcements` as for `Session`.
+        """`tag` is what the guest mounts: at most 36 bytes; `lower_layer` and `announcements` as for `FuseSession`.
         UsageError if the tag is longer or empty."""
         encoded = tag.encode()
         if not 0 < len(encoded) <= TAG_MAX or b"\0" in encoded:
             raise UsageError(f"virtio-fs tag '{tag}' is not of 1 to {TAG_MAX} bytes", "choose a shorter name")
         self.name = f"virtio-fs {tag}"
-        self.session = Session(filesystem, read_only=read_only, lower_layer=lower_layer, announcements=announcements)
+        self.session = FuseSession(
+            filesystem, read_only=read_only, lower_layer=lower_layer, announcements=announcements
+        )
         self.lock_waits = self.session.lock_waits
         self.statistics = self.session.statistics
         self.on_config_change: Callable[[], None] = unheard

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from umlfs.filesystem import Filesystem
-from umlfs.fuse.session import Session
+from umlfs.fuse.session import FuseSession
 from umlfs.views.empty import Empty
 from umlfs.virtio.fs import VirtioFs
 from umlfs.virtio.under_way import UnderWay
@@ -25,7 +25,7 @@ from umlfs.virtio.virtqueue import Chain
 class _Content:
     """What is in a slot."""
 
-    session: Session
+    session: FuseSession
     under_way: UnderWay = field(default_factory=UnderWay)
     taken_out: trio.Event = field(default_factory=trio.Event)
     stopped: trio.Event | None = None
@@ -77,7 +77,9 @@ class Slot(VirtioFs):
         `take_out`."""
         self.name = f"virtio-fs {name or self.tag}"
         self.statistics.clear()
-        self._exchange(Session(filesystem, read_only=read_only, statistics=self.statistics, lock_waits=self.lock_waits))
+        self._exchange(
+            FuseSession(filesystem, read_only=read_only, statistics=self.statistics, lock_waits=self.lock_waits)
+        )
 
     async def take_out(self) -> None:
         """Serve nothing from now on; return when no request works on what was there any more.
@@ -86,7 +88,7 @@ class Slot(VirtioFs):
         """
         last = self._content
         self.name = f"virtio-fs {self.tag}"
-        self._exchange(Session(Empty(), statistics=self.statistics, lock_waits=self.lock_waits))
+        self._exchange(FuseSession(Empty(), statistics=self.statistics, lock_waits=self.lock_waits))
         self.lock_waits.interrupt_all()
         await last.under_way.end()
         last.session.disconnect()
@@ -94,7 +96,7 @@ class Slot(VirtioFs):
         if last.stopped is not None:
             await last.stopped.wait()
 
-    def _exchange(self, session: Session) -> None:
+    def _exchange(self, session: FuseSession) -> None:
         self.session = session
         self._content = _Content(session)
         self._start(self._content)

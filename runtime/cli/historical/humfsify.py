@@ -19,8 +19,8 @@ _NUMBER_MAX = (1 << 32) - 1
 
 @click.command("humfsify", context_settings={"allow_interspersed_args": False}, add_help_option=False)
 @click.option("-r", "reverse", is_flag=True)
-@click.argument("words", nargs=-1)
-def _command(reverse: bool, words: tuple[str, ...]) -> None:
+@click.argument("owner_and_size", nargs=-1)
+def _command(reverse: bool, owner_and_size: tuple[str, ...]) -> None:
     pass
 
 
@@ -28,14 +28,14 @@ def run(arguments: Sequence[str]) -> int:
     """Do what the arguments say, in the current directory; gives the exit status."""
     try:
         given = parse(_command, arguments)
-        words: tuple[str, ...] = given["words"]
-        if len(words) != (0 if given["reverse"] else 3):
+        owner_and_size: tuple[str, ...] = given["owner_and_size"]
+        if len(owner_and_size) != (0 if given["reverse"] else 3):
             raise WrongUsage
     except WrongUsage:
         sys.stderr.write(USAGE.format(os.path.basename(sys.argv[0]) or "humfsify"))
         return 1
     try:
-        return _restore() if given["reverse"] else _convert(*words)
+        return _restore() if given["reverse"] else _convert(*owner_and_size)
     except UmlError as error:
         return complain(why(error))
     except OSError as error:

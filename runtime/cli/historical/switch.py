@@ -26,7 +26,7 @@ or : {0} -compat-v0 [ -unix control-socket data-socket ] [ -hub ] [ -tap tap-dev
 
 
 @dataclass
-class Words:
+class Options:
     """What the arguments say."""
 
     control: str = CONTROL
@@ -37,29 +37,29 @@ class Words:
     daemon: bool = False
 
 
-def parse(arguments: Sequence[str]) -> Words:
+def parse(arguments: Sequence[str]) -> Options:
     """The historical arguments. WrongUsage."""
-    words = Words()
+    options = Options()
     rest = list(arguments)
     compat = "-compat-v0" in rest[:1]
     if compat:
-        words.data = DATA
+        options.data = DATA
         rest.pop(0)
     while rest:
         word = rest.pop(0)
         if word == "-unix":
-            words.control = _next(rest)
+            options.control = _next(rest)
             if compat:
-                words.data = _next(rest)
+                options.data = _next(rest)
         elif word == "-tap":
-            words.tap = _next(rest)
+            options.tap = _next(rest)
         elif word == "-hub":
-            words.hub = True
+            options.hub = True
         elif word == "-daemon":
-            words.daemon = True
+            options.daemon = True
         else:
             raise WrongUsage
-    return words
+    return options
 
 
 def _next(rest: list[str]) -> str:
@@ -68,7 +68,7 @@ def _next(rest: list[str]) -> str:
     return rest.pop(0)
 
 
-def run(words: Words, ready: Callable[[], None]) -> int:
+def run(options: Options, ready: Callable[[], None]) -> int:
     """Serve until a signal, or the end of a terminal's input. UmlError, OSError."""
     import trio
 
@@ -82,27 +82,27 @@ def run(words: Words, ready: Callable[[], None]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     with ExitStack() as stack:
         try:
-            control = stack.enter_context(unix_listener(words.control))
+            control = stack.enter_context(unix_listener(options.control))
         except UmlError as error:
             if "another server" not in error.what:
                 raise
-            return complain(f"The control socket '{words.control}' has another server attached to it")
+            return complain(f"The control socket '{options.control}' has another server attached to it")
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(words.control, 0o777 & ~mask)
+        os.chmod(options.control, 0o777 & ~mask)
         data = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        if words.data:
-            Path(words.data).unlink(missing_ok=True)
-            data.bind(words.data)
-            stack.callback(Path(words.data).unlink, missing_ok=True)
+        if options.data:
+            Path(options.data).unlink(missing_ok=True)
+            data.bind(options.data)
+            stack.callback(Path(options.data).unlink, missing_ok=True)
         else:
             data.bind(b"\0uml_switch" + os.urandom(8).hex().encode() + bytes(81))
         taps = []
-        if words.tap is not None:
-            descriptor, _ = tap.open_tap(words.tap)
+        if options.tap is not None:
+            descriptor, _ = tap.open_tap(options.tap)
             stack.callback(os.close, descriptor)
             taps.append(descriptor)
-        server = SwitchServer(Switch(hub=words.hub), _say)
+        server = SwitchServer(Switch(hub=options.hub), _say)
 
         async def serve() -> None:
             async with trio.open_nursery() as nursery:
@@ -148,26 +148,26 @@ def _main(argv: Sequence[str]) -> int:
 
     name = os.path.basename(argv[0])
     try:
-        words = parse(argv[1:])
+        options = parse(argv[1:])
     except WrongUsage:
         sys.stderr.write(USAGE.format(name))
         return 1
 
     def ready() -> None:
-        tap = f" tap device '{words.tap}'" if words.tap else ""
-        _say(f"{name} attached to unix socket '{words.control}'{tap}")
+        tap = f" tap device '{options.tap}'" if options.tap else ""
+        _say(f"{name} attached to unix socket '{options.control}'{tap}")
 
     def work(detach: Callable[[], None]) -> None:
         def both() -> None:
             ready()
             detach()
 
-        if run(words, both):
-            raise UmlError(f"The control socket '{words.control}' has another server attached to it")
+        if run(options, both):
+            raise UmlError(f"The control socket '{options.control}' has another server attached to it")
 
     try:
-        if not words.daemon:
-            return run(words, ready)
+        if not options.daemon:
+            return run(options, ready)
         background.start(work)
         return 0
     except OSError as error:

@@ -26,7 +26,7 @@ The default tun clone device is /dev/net/tun - some systems use
 
 
 @dataclass
-class Words:
+class Options:
     """What the arguments say."""
 
     brief: bool = False
@@ -37,31 +37,31 @@ class Words:
     clone: str = "/dev/net/tun"
 
 
-def parse(arguments: Sequence[str]) -> Words:
+def parse(arguments: Sequence[str]) -> Options:
     """The historical arguments, as getopt takes them. WrongUsage, with what is wrong."""
     import getopt
 
-    words = Words()
+    options = Options()
     try:
-        options, rest = getopt.gnu_getopt(list(arguments), "bd:f:t:u:g:")
+        given, rest = getopt.gnu_getopt(list(arguments), "bd:f:t:u:g:")
     except getopt.GetoptError as error:
         raise WrongUsage(f"{error.msg}") from None
-    for name, value in options:
+    for name, value in given:
         if name == "-b":
-            words.brief = True
+            options.brief = True
         elif name == "-d":
-            words.delete, words.device = True, value
+            options.delete, options.device = True, value
         elif name == "-f":
-            words.clone = value
+            options.clone = value
         elif name == "-t":
-            words.device = value
+            options.device = value
         elif name == "-u":
-            words.owner = _user(value)
+            options.owner = _user(value)
         else:
-            words.group = _group(value)
+            options.group = _group(value)
     if rest:
         raise WrongUsage
-    return words
+    return options
 
 
 def _user(text: str) -> int:
@@ -78,27 +78,29 @@ def _group(text: str) -> int:
         raise WrongUsage(f"'{text}' is neither a groupname nor a numeric group.") from None
 
 
-def run(words: Words) -> str:
+def run(options: Options) -> str:
     """Do it; what to say. OSError, ValueError."""
     from runtime.network import tap
 
-    fd, name = tap.open_tap(words.device, Path(words.clone))
+    fd, name = tap.open_tap(options.device, Path(options.clone))
     try:
-        if words.delete:
+        if options.delete:
             tap.set_persistent(fd, False)
             return f"Set '{name}' nonpersistent"
-        owner = os.geteuid() if words.owner is None and words.group is None else words.owner
+        owner = os.geteuid() if options.owner is None and options.group is None else options.owner
         if owner is not None:
             tap.set_owner(fd, owner)
-        if words.group is not None:
-            tap.set_group(fd, words.group)
+        if options.group is not None:
+            tap.set_group(fd, options.group)
         tap.set_persistent(fd, True)
     finally:
         os.close(fd)
-    if words.brief:
+    if options.brief:
         return name
     whose = f" uid {owner}" if owner is not None else ""
-    return f"Set '{name}' persistent and owned by{whose}" + (f" gid {words.group}" if words.group is not None else "")
+    return f"Set '{name}' persistent and owned by{whose}" + (
+        f" gid {options.group}" if options.group is not None else ""
+    )
 
 
 def main() -> NoReturn:

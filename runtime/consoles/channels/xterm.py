@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from runtime.consoles.channels.base import Surroundings, Tap, accept, ignoring_departure, is_ours, refuse
-from runtime.consoles.sharing import Connection
+from runtime.consoles.sharing import ClientConnection
 from runtime.consoles.sharing_wire import Answer, ProtocolError
 from runtime.host import own
 from runtime.process.processor import free_to_choose
@@ -87,7 +87,7 @@ class Window:
             self._end_process()
             return False
         with client, ignoring_departure():
-            await self._converse(Connection(client))
+            await self._converse(ClientConnection(client))
         self._shown = self._tap.end.said
         with trio.move_on_after(END_SECONDS):
             await self._wait_for_process()
@@ -131,7 +131,7 @@ class Window:
                 return client
             refuse(client, b"")
 
-    async def _converse(self, connection: Connection) -> None:
+    async def _converse(self, connection: ClientConnection) -> None:
         line = self._tap.end.line
         with contextlib.suppress(ProtocolError):
             await connection.greeting()

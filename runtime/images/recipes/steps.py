@@ -93,7 +93,7 @@ class Command:
         return repr((self.known_by or self.script, self.network))
 
     async def take(self, tree: Path) -> None:
-        from runtime.network.words import networks
+        from runtime.network.parsing import networks
 
         options = Options(
             root=f"humfs:{tree}",

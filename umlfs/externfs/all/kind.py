@@ -10,10 +10,10 @@ from typing import Final
 
 from umlfs import sources
 from umlfs.errors import UsageError
+from umlfs.externfs.arguments import PluginArguments, split
 from umlfs.externfs.calls import TIME_LIMIT
 from umlfs.externfs.filesystem import NodeFilesystem
 from umlfs.externfs.kind import TreeKind
-from umlfs.externfs.words import Words, split
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions
 
@@ -52,11 +52,11 @@ class AllKind(TreeKind):
         from umlfs.externfs.all.inner import root_of
         from umlfs.externfs.all.nodes import Root
 
-        words = split(self.scheme, argument, options.extra, self.own_options)
-        read_only = options.read_only or not words.writable
+        given = split(self.scheme, argument, options.extra, self.own_options)
+        read_only = options.read_only or not given.writable
         async with contextlib.AsyncExitStack() as stack:
             roots, inners = {}, []
-            for label, word in parts(words).items():
+            for label, word in parts(given).items():
                 source = sources.parse(word)
                 extra = {"rw": ""} if not read_only and "rw" in source.kind.options else {}
                 inner = await source.filesystem(replace(options, read_only=read_only, extra=extra))
@@ -66,20 +66,20 @@ class AllKind(TreeKind):
             close = stack.pop_all().aclose
         found = AllFilesystem(
             Root(roots, not read_only),
-            name=f"all:{words.argument}",
+            name=f"all:{given.argument}",
             read_only=read_only,
-            time_limit=words.number(self.scheme, "timeout", TIME_LIMIT),
+            time_limit=given.number(self.scheme, "timeout", TIME_LIMIT),
             on_close=close,
         )
         found.inners = inners
         return found
 
 
-def parts(words: Words) -> dict[str, str]:
+def parts(given: PluginArguments) -> dict[str, str]:
     """The sources by their names: each begins with `NAME=`, at the start or behind a comma. UsageError."""
-    found = list(_PART.finditer(words.argument))
-    ends = [one.start() for one in found[1:]] + [len(words.argument)]
-    named = {one[1]: words.argument[one.end() : end] for one, end in zip(found, ends, strict=False)}
+    found = list(_PART.finditer(given.argument))
+    ends = [one.start() for one in found[1:]] + [len(given.argument)]
+    named = {one[1]: given.argument[one.end() : end] for one, end in zip(found, ends, strict=False)}
     if (
         not found
         or found[0].start()
@@ -88,7 +88,7 @@ def parts(words: Words) -> dict[str, str]:
         or set(named) & set(_RESERVED)
     ):
         raise UsageError(
-            f"all:{words.argument}: not of the form NAME=SRC,NAME=SRC",
+            f"all:{given.argument}: not of the form NAME=SRC,NAME=SRC",
             "give each source a name of its own, for example all:one=./a,two=./b",
         )
     return named

@@ -6,8 +6,8 @@ import re
 from typing import Any, ClassVar, Final
 
 from umlfs.errors import UmlError, UsageError
+from umlfs.externfs.arguments import PluginArguments
 from umlfs.externfs.kind import Plant, TreeKind, needed
-from umlfs.externfs.words import Words
 
 _DRIVERS: Final = {
     "s3": ("s3fs", "s3"),
@@ -53,8 +53,8 @@ class FsKind(TreeKind):
         "cache": "a directory of this host where whole files are kept, and used again",
     }
 
-    def plant(self, words: Words) -> Plant:
-        url = words.argument
+    def plant(self, given: PluginArguments) -> Plant:
+        url = given.argument
         protocols = re.findall(r"([a-z][a-z0-9+.-]*)://", url)
         if not protocols:
             raise UsageError(f"fs:{url}: no URL", "write fs:s3://BUCKET/PREFIX, fs:https://HOST/DIR, …")
@@ -67,21 +67,21 @@ class FsKind(TreeKind):
         from umlfs.externfs.fs.nodes import RemoteDirectory
         from umlfs.externfs.fs.store import Store
 
-        fs, root = _opened(url, words, protocols)
-        block = int(words.number(self.scheme, "block", 8) * _MIB)
-        blocks = int(words.number(self.scheme, "blocks", 8))
-        store = Store(fs, root, block=block, blocks=blocks, writable=words.writable)
+        fs, root = _opened(url, given, protocols)
+        block = int(given.number(self.scheme, "block", 8) * _MIB)
+        blocks = int(given.number(self.scheme, "blocks", 8))
+        store = Store(fs, root, block=block, blocks=blocks, writable=given.writable)
         return Plant(RemoteDirectory(store, store.root, {"type": "directory"}), store.close)
 
 
-def _storage_options(words: Words, protocol: str) -> dict[str, Any]:
+def _storage_options(given: PluginArguments, protocol: str) -> dict[str, Any]:
     """What the library is told. Credentials that are not here it looks for where it always does."""
-    options: dict[str, Any] = {name: words.values[ours] for ours, name in _PASSED.items() if ours in words.values}
-    if "anon" in words.values:
+    options: dict[str, Any] = {name: given.values[ours] for ours, name in _PASSED.items() if ours in given.values}
+    if "anon" in given.values:
         options["anon"] = True
     if protocol.startswith("s3"):
-        if "endpoint" in words.values:
-            options["client_kwargs"] = {"endpoint_url": words.values["endpoint"]}
+        if "endpoint" in given.values:
+            options["client_kwargs"] = {"endpoint_url": given.values["endpoint"]}
         options["use_listings_cache"] = False
     if protocol in ("http", "https"):
         options["encoded"] = True
@@ -89,12 +89,12 @@ def _storage_options(words: Words, protocol: str) -> dict[str, Any]:
     return options
 
 
-def _opened(url: str, words: Words, protocols: list[str]) -> tuple[Any, str]:
+def _opened(url: str, given: PluginArguments, protocols: list[str]) -> tuple[Any, str]:
     import fsspec.core
 
-    options = _storage_options(words, protocols[0])
-    if "cache" in words.values:
-        options = {protocols[0]: options, "filecache": {"cache_storage": words.values["cache"], "check_files": True}}
+    options = _storage_options(given, protocols[0])
+    if "cache" in given.values:
+        options = {protocols[0]: options, "filecache": {"cache_storage": given.values["cache"], "check_files": True}}
         url = f"filecache::{url}"
     try:
         fs, root = fsspec.core.url_to_fs(url, skip_instance_cache=True, **options)

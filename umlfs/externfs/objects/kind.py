@@ -6,9 +6,9 @@ import importlib
 from typing import Any, ClassVar, Final
 
 from umlfs.errors import UsageError
+from umlfs.externfs.arguments import PluginArguments
 from umlfs.externfs.kind import TreeKind
 from umlfs.externfs.node import Directory
-from umlfs.externfs.words import Words
 
 
 class ObjectsKind(TreeKind):
@@ -19,13 +19,13 @@ class ObjectsKind(TreeKind):
     example = "uml ls objects:myprogram.settings"
     own_options: ClassVar = {"call": "names of methods that may be called, with + between (call=start+stop)"}
 
-    def plant(self, words: Words) -> Directory:
+    def plant(self, given: PluginArguments) -> Directory:
         """UsageError if there is no such object."""
         from umlfs.externfs.objects.nodes import Allowed, ObjectDirectory
 
-        value = _named(words.argument)
-        methods = frozenset(words.values.get("call", "").split("+")) - {""}
-        return ObjectDirectory(value, Allowed((type(value),), methods, words.writable))
+        value = _named(given.argument)
+        methods = frozenset(given.values.get("call", "").split("+")) - {""}
+        return ObjectDirectory(value, Allowed((type(value),), methods, given.writable))
 
 
 def _named(argument: str) -> Any:

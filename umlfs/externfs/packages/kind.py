@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from umlfs.errors import UmlError
+from umlfs.externfs.arguments import PluginArguments, split
 from umlfs.externfs.kind import TreeKind
 from umlfs.externfs.node import Directory
-from umlfs.externfs.words import Words, split
 
 
 class PackagesKind(TreeKind):
@@ -24,18 +24,18 @@ class PackagesKind(TreeKind):
         path = split(self.scheme, argument, {}, self.own_options).argument
         return (path,) if path else ()
 
-    def plant(self, words: Words) -> Directory:
+    def plant(self, given: PluginArguments) -> Directory:
         """UmlError where there is no database of dpkg's."""
         from umlfs.externfs.packages.database import PackageDatabase
         from umlfs.externfs.packages.nodes import Manager, Root
 
-        root = Path(os.path.abspath(words.argument or "/"))
+        root = Path(os.path.abspath(given.argument or "/"))
         database = PackageDatabase(root)
         if not database.present:
             raise UmlError(
-                f"packages:{words.argument}: no package database of dpkg's", "name the root of a Debian system"
+                f"packages:{given.argument}: no package database of dpkg's", "name the root of a Debian system"
             )
-        return Root(Manager(database, words.writable))
+        return Root(Manager(database, given.writable))
 
 
 kind: Final = PackagesKind()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from umlfs.errors import UsageError
+from umlfs.externfs.arguments import PluginArguments
 from umlfs.externfs.kind import TreeKind
 from umlfs.externfs.node import Directory
-from umlfs.externfs.words import Words
 
 
 class ProcKind(TreeKind):
@@ -17,13 +17,13 @@ class ProcKind(TreeKind):
     summary = "the processes of this host, with signals and niceness to write; systemd's units"
     example = "uml ls proc:"
 
-    def plant(self, words: Words) -> Directory:
+    def plant(self, given: PluginArguments) -> Directory:
         """UsageError for an argument."""
-        if words.argument:
-            raise UsageError(f"proc:{words.argument}: there is only this host", "write proc:")
+        if given.argument:
+            raise UsageError(f"proc:{given.argument}: there is only this host", "write proc:")
         from umlfs.externfs.proc.nodes import Root
 
-        return Root(words.writable)
+        return Root(given.writable)
 
 
 kind: Final = ProcKind()

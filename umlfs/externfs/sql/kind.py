@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from umlfs.errors import UsageError
+from umlfs.externfs.arguments import PluginArguments, split
 from umlfs.externfs.calls import TIME_LIMIT
 from umlfs.externfs.kind import Plant, TreeKind
-from umlfs.externfs.words import Words, split
 
 if TYPE_CHECKING:
     from umlfs.externfs.sql.database import Database
@@ -38,26 +38,26 @@ class SqlKind(TreeKind):
     def files(self, argument: str) -> Sequence[str]:
         return () if "://" in argument else (file_of(argument),)
 
-    def plant(self, words: Words) -> Plant:
+    def plant(self, given: PluginArguments) -> Plant:
         from umlfs.externfs.sql.nodes import Root
-        from umlfs.externfs.sql.tree import Tree
+        from umlfs.externfs.sql.tree import SqlTree
 
-        tree = Tree(self._database(words), words.writable, "queries" in words.values)
+        tree = SqlTree(self._database(given), given.writable, "queries" in given.values)
         return Plant(Root(tree), tree.close, changeable=tree.writable or tree.queries_allowed)
 
-    def _database(self, words: Words) -> Database:
-        limit = words.number(self.scheme, "timeout", TIME_LIMIT)
-        if words.argument.startswith(_POSTGRES):
+    def _database(self, given: PluginArguments) -> Database:
+        limit = given.number(self.scheme, "timeout", TIME_LIMIT)
+        if given.argument.startswith(_POSTGRES):
             from umlfs.externfs.sql.postgres import PostgresDatabase
 
-            return PostgresDatabase(words.argument, writable=words.writable, time_limit=limit)
-        if not words.argument or "://" in words.argument:
+            return PostgresDatabase(given.argument, writable=given.writable, time_limit=limit)
+        if not given.argument or "://" in given.argument:
             raise UsageError(
-                f"sql:{words.argument}: no database that is known", "write sql:FILE or sql:postgresql://USER@HOST/NAME"
+                f"sql:{given.argument}: no database that is known", "write sql:FILE or sql:postgresql://USER@HOST/NAME"
             )
         from umlfs.externfs.sql.sqlite import SqliteDatabase
 
-        return SqliteDatabase(os.path.abspath(words.argument), writable=words.writable, time_limit=limit)
+        return SqliteDatabase(os.path.abspath(given.argument), writable=given.writable, time_limit=limit)
 
 
 def file_of(argument: str) -> str:

@@ -14,7 +14,7 @@ from umlfs.externfs.spool import Gathered, Spooled
 from umlfs.externfs.sql.database import Column, Result, Row, Table
 from umlfs.externfs.sql.keys import key_name, named_value, value_name
 from umlfs.externfs.sql.rows import Rows, keys
-from umlfs.externfs.sql.tree import ROWS_MAX, Tree
+from umlfs.externfs.sql.tree import ROWS_MAX, SqlTree
 from umlfs.externfs.sql.values import csv_pieces, json_pieces, rows_of_csv, rows_of_json
 from umlfs.filesystem import Caller
 from umlfs.host.syscalls import failure
@@ -41,7 +41,7 @@ class _Of(Directory):
 
     __slots__ = ("_tree",)
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: SqlTree) -> None:
         self._tree = tree
 
     @property
@@ -97,7 +97,7 @@ class TableDirectory(_Of):
 
     __slots__ = ("name",)
 
-    def __init__(self, tree: Tree, name: str) -> None:
+    def __init__(self, tree: SqlTree, name: str) -> None:
         super().__init__(tree)
         self.name = name
 
@@ -171,7 +171,7 @@ class Schema(File):
     size_max = _QUERY_MAX
     early = 30  # a copy makes the table first
 
-    def __init__(self, tree: Tree, name: str) -> None:
+    def __init__(self, tree: SqlTree, name: str) -> None:
         self._tree, self._name = tree, name
 
     @property
@@ -212,7 +212,7 @@ class Whole(File):
     __slots__ = ("_format", "_name", "_tree")
     size = -1
 
-    def __init__(self, tree: Tree, name: str, format_: str) -> None:
+    def __init__(self, tree: SqlTree, name: str, format_: str) -> None:
         self._tree, self._name, self._format = tree, name, format_
 
     @property
@@ -267,7 +267,7 @@ class Columns(_Of):
 
     __slots__ = ("_name",)
 
-    def __init__(self, tree: Tree, name: str) -> None:
+    def __init__(self, tree: SqlTree, name: str) -> None:
         super().__init__(tree)
         self._name = name
 
@@ -294,7 +294,7 @@ class Values(_Of):
 
     __slots__ = ("_column", "_table")
 
-    def __init__(self, tree: Tree, table: Table, column: Column) -> None:
+    def __init__(self, tree: SqlTree, table: Table, column: Column) -> None:
         super().__init__(tree)
         self._table, self._column = table, column
 
@@ -328,7 +328,7 @@ class Matching(_Of):
 
     __slots__ = ("_column", "_name", "_table", "_value")
 
-    def __init__(self, tree: Tree, table: Table, column: Column, value: Any, name: str) -> None:
+    def __init__(self, tree: SqlTree, table: Table, column: Column, value: Any, name: str) -> None:
         super().__init__(tree)
         self._table, self._column, self._value, self._name = table, column, value, name
 
@@ -391,7 +391,7 @@ class Query(File):
     mode = 0o644
     size_max = _QUERY_MAX
 
-    def __init__(self, tree: Tree, name: str) -> None:
+    def __init__(self, tree: SqlTree, name: str) -> None:
         self._tree, self.name = tree, name
 
     @property
@@ -413,7 +413,7 @@ class Results(_Of):
     __slots__ = ("_name",)
     mode = 0o555
 
-    def __init__(self, tree: Tree, name: str) -> None:
+    def __init__(self, tree: SqlTree, name: str) -> None:
         super().__init__(tree)
         self._name = name
 
@@ -436,7 +436,7 @@ class ResultFile(File):
     __slots__ = ("_format", "_name", "_tree")
     size = -1
 
-    def __init__(self, tree: Tree, name: str, format_: str) -> None:
+    def __init__(self, tree: SqlTree, name: str, format_: str) -> None:
         self._tree, self._name, self._format = tree, name, format_
 
     @property

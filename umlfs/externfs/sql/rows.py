@@ -15,7 +15,7 @@ from umlfs.externfs.names import quoted, unquoted
 from umlfs.externfs.node import Attributes, Child, Directory, File, Link, Node
 from umlfs.externfs.sql.database import ForeignKey, Key, Row, Table
 from umlfs.externfs.sql.keys import key_name, named_key, value_name
-from umlfs.externfs.sql.tree import Tree
+from umlfs.externfs.sql.tree import SqlTree
 from umlfs.externfs.sql.values import contents, from_json, json_line, value
 from umlfs.filesystem import Caller
 from umlfs.host.syscalls import failure
@@ -33,7 +33,7 @@ class Rows(Directory):
 
     __slots__ = ("_table", "_tree")
 
-    def __init__(self, tree: Tree, table: str) -> None:
+    def __init__(self, tree: SqlTree, table: str) -> None:
         self._tree, self._table = tree, table
 
     @property
@@ -113,7 +113,7 @@ class Rows(Directory):
             self._tree.database.update(table, node.id, changes)
 
 
-def keys(tree: Tree, table: Table, where: str = "", values: Key = ()) -> Iterator[Key]:
+def keys(tree: SqlTree, table: Table, where: str = "", values: Key = ()) -> Iterator[Key]:
     """The keys of all rows, or of those that the condition tells, however many there are."""
     if not table.key:
         return
@@ -128,7 +128,7 @@ def keys(tree: Tree, table: Table, where: str = "", values: Key = ()) -> Iterato
         after = page[-1][:places]
 
 
-def find(tree: Tree, table_name: str, name: str) -> tuple[Table, Key, Row]:
+def find(tree: SqlTree, table_name: str, name: str) -> tuple[Table, Key, Row]:
     """The row that is called so. ENOENT."""
     table = tree.table(table_name)
     begun = tree.begun.get((table_name, name))
@@ -147,7 +147,7 @@ class RowDirectory(Directory):
 
     __slots__ = ("_read_at", "_row", "_table", "_tree", "id", "name")
 
-    def __init__(self, tree: Tree, table: Table, key: Key, name: str, row: Row | None = None) -> None:
+    def __init__(self, tree: SqlTree, table: Table, key: Key, name: str, row: Row | None = None) -> None:
         self._tree, self._table, self.id, self.name = tree, table, key, name
         self._row, self._read_at = row, time.monotonic()
 
@@ -320,7 +320,7 @@ class RowJson(File):
 
     __slots__ = ("_row", "_table", "_tree", "id", "name")
 
-    def __init__(self, tree: Tree, table: Table, key: Key, name: str, row: Row | None) -> None:
+    def __init__(self, tree: SqlTree, table: Table, key: Key, name: str, row: Row | None) -> None:
         self._tree, self._table, self.id, self.name, self._row = tree, table, key, name, row
 
     @property

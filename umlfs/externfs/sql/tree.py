@@ -33,7 +33,7 @@ class Begun:
 
 
 @dataclass(slots=True)
-class Tree:
+class SqlTree:
     """An open database, and what is under way in it."""
 
     database: Database

@@ -19,7 +19,7 @@ OF_ALL: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class PluginArguments:
     """An argument taken apart."""
 
     argument: str
@@ -43,7 +43,7 @@ class Words:
         return number
 
 
-def split(scheme: str, argument: str, extra: Mapping[str, str], options: Mapping[str, str]) -> Words:
+def split(scheme: str, argument: str, extra: Mapping[str, str], options: Mapping[str, str]) -> PluginArguments:
     """`argument` without the options at its end, and all options, with those of `extra`. `options` says what each is
     for. UsageError for one in `extra` that is unknown; what is unknown in `argument` belongs to the argument."""
     known = {**OF_ALL, **options}
@@ -61,4 +61,4 @@ def split(scheme: str, argument: str, extra: Mapping[str, str], options: Mapping
     values.update(extra)
     if READ_ONLY in values:
         values.pop(WRITABLE, None)
-    return Words(argument, values)
+    return PluginArguments(argument, values)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.jail.grants import Grants
-from runtime.jail.words import grant_words
+from runtime.jail.kernel_arguments import grant_words
 from umlfs.errors import UsageError
 
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from runtime.network import published, words
+from runtime.network import parsing, published
 from runtime.network.published import Published
 from runtime.network.user import User
 from umlfs.errors import UmlError, UsageError
@@ -23,7 +23,7 @@ from umlfs.errors import UmlError, UsageError
     ],
 )
 def test_networks(word: str, network: object) -> None:
-    assert words.parse(word) == network
+    assert parsing.parse(word) == network
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_networks(word: str, network: object) -> None:
 )
 def test_words_that_mean_nothing(word: str, complaint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        words.parse(word)
+        parsing.parse(word)
     assert complaint in str(caught.value)
 
 
 def test_what_is_no_option_of_its_own_belongs_to_the_one_before() -> None:
-    assert words.split("user:allow=10.0.0.0/8,fd00::/8,host=no") == (
+    assert parsing.split("user:allow=10.0.0.0/8,fd00::/8,host=no") == (
         "user",
         {"allow": "10.0.0.0/8,fd00::/8", "host": "no"},
     )
@@ -94,11 +94,11 @@ def test_a_port_that_is_taken() -> None:
 )
 def test_combinations_that_mean_nothing(nets: list[str], ports: list[str], complaint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        words.networks(nets, ports)
+        parsing.networks(nets, ports)
     assert complaint in str(caught.value)
 
 
 def test_tcp_and_udp_may_have_one_number() -> None:
-    (network,) = words.networks(["user"], ["8080:80", "8080:80/udp"])
+    (network,) = parsing.networks(["user"], ["8080:80", "8080:80/udp"])
     assert isinstance(network, User)
     assert [port.protocol for port in network.published] == ["tcp", "udp"]
