@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import needs
+from tests import calls, needs
 from tests.guest.caller import BOUND, Caller, caller_as
 from tests.ordinary import accounts_at_rest
 from tests.two_sides import Side, play_all, shell
@@ -43,6 +43,22 @@ def test_programs(shared: Shared, setting: str, seen: str, long: bool) -> None:
     with shell() as here:
         play_all(setting, here, there, (host, seen), long)
     there.do("cd /")
+
+
+@pytest.mark.parametrize("seen", ["/g", "/n"])
+def test_calls(shared: Shared, seen: str) -> None:
+    """Those of the table in docs/mounting.md."""
+    host, there = shared
+    directory = host / f"calls{seen[1:]}"
+    directory.mkdir()
+    calls.prepare(directory)
+    output = there.do(f"/usr/bin/python3 -c {shlex.quote(calls.PROGRAM)} {seen}/{directory.name}")
+    answers = calls.said(output)
+    if seen == "/n" and answers["shared_mapping"] == "ENODEV":  # before Linux 6.6
+        del answers["shared_mapping"]
+    assert answers == {call: answer for call, answer in calls.SAYS.items() if call in answers}
+    assert len(answers) >= len(calls.SAYS) - (seen == "/n")
+    assert (directory / "copy").read_bytes() == b"content"
 
 
 LOCKER = r"""

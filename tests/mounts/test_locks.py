@@ -16,6 +16,7 @@ from typing import Final
 
 import pytest
 
+from runtime.mounts.table import find
 from tests import needs
 from tests.mounts.server import mounted
 from umlfs.mount import libfuse
@@ -93,6 +94,7 @@ def soon(condition: Callable[[], bool]) -> bool:
     while not condition():
         if time.monotonic() > end:
             return False
+        time.sleep(0.01)
     return True
 
 
@@ -217,6 +219,7 @@ def test_whoever_waits_when_the_mount_goes(tmp_path: Path) -> None:
             assert waiter.stdout.readline() == b"open\n"
             os.kill(server, signal.SIGTERM)
             said, _ = waiter.communicate(timeout=SECONDS)
+            assert soon(lambda: find(above) is None)
         assert said.startswith(b"OSError")
 
 

@@ -1,7 +1,7 @@
 """The one adapter from `Filesystem` to `pyfuse3.Operations`.
 
-What pyfuse3 has no request for (fallocate, lseek, copy_file_range, syncfs) the kernel does without, as it does for any
-filesystem that lacks them; docs/mounting.md tells how that looks. Locks are in `umlfs.mount.locks`.
+What pyfuse3 has no request for (O_TMPFILE, syncfs) the kernel does without, as it does for any filesystem that lacks
+them; docs/mounting.md tells how that looks. Others that it does not have are in `umlfs.mount.locks` and `space`.
 """
 
 from __future__ import annotations

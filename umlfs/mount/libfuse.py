@@ -76,6 +76,11 @@ _TYPES: Final = {
     "getlk": ctypes.PYFUNCTYPE(None, _REQUEST, _INODE, _INFO, _FLOCK),
     "setlk": ctypes.PYFUNCTYPE(None, _REQUEST, _INODE, _INFO, _FLOCK, c_int),
     "flock": ctypes.PYFUNCTYPE(None, _REQUEST, _INODE, _INFO, c_int),
+    "fallocate": ctypes.PYFUNCTYPE(None, _REQUEST, _INODE, c_int, c_int64, c_int64, _INFO),
+    "lseek": ctypes.PYFUNCTYPE(None, _REQUEST, _INODE, c_int64, c_int, _INFO),
+    "copy_file_range": ctypes.PYFUNCTYPE(
+        None, _REQUEST, _INODE, c_int64, _INFO, _INODE, c_int64, _INFO, c_size_t, c_int
+    ),
 }
 _SESSION_NEW: Final = ctypes.PYFUNCTYPE(c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p)
 _NAMES: Final = (b"fuse_session_new", b"fuse_session_new_versioned", b"_fuse_session_new_317", b"_fuse_session_new")
@@ -93,6 +98,8 @@ def _functions() -> ctypes.PyDLL | None:
     try:
         library.fuse_reply_err.argtypes = (_REQUEST, c_int)
         library.fuse_reply_lock.argtypes = (_REQUEST, _FLOCK)
+        library.fuse_reply_lseek.argtypes = (_REQUEST, c_int64)
+        library.fuse_reply_write.argtypes = (_REQUEST, c_size_t)
         library.fuse_req_ctx.argtypes = (_REQUEST,)
         library.fuse_req_ctx.restype = ctypes.POINTER(Context)
         library.fuse_req_interrupted.argtypes = (_REQUEST,)
@@ -172,6 +179,12 @@ class Request:
 
     def answer_lock(self, lock: Flock) -> None:
         self._library.fuse_reply_lock(self._pointer, ctypes.byref(lock))
+
+    def answer_place(self, offset: int) -> None:
+        self._library.fuse_reply_lseek(self._pointer, offset)
+
+    def answer_count(self, count: int) -> None:
+        self._library.fuse_reply_write(self._pointer, count)
 
     def on_interrupt(self, function: Callable[[], None]) -> None:
         """Call `function` once whoever asked is to wait no longer; at once, if that is so already."""

@@ -1,28 +1,15 @@
-"""Requests of a mount about locks: those of its users are one with those of the filesystem's others.
-
-pyfuse3 has no such requests, so they come from `umlfs.mount.libfuse`, and are answered by tasks of their own beside
-pyfuse3's.
-"""
+"""Requests of a mount about locks: those of its users are one with those of the filesystem's others."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import itertools
-import logging
 import os
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import trio
-
 from umlfs.filesystem import LOCK_END, Lock
-from umlfs.fuse.locks import LockWaits
-from umlfs.mount import libfuse
-from umlfs.mount.adapter import Adapter, File, errno_of
-from umlfs.mount.libfuse import Flock, Operation, Request
-
-log = logging.getLogger(__name__)
+from umlfs.mount.adapter import Adapter, File
+from umlfs.mount.libfuse import NOFLUSH, Flock, Operation, Request, Wrapper
+from umlfs.mount.requests import Requests
 
 _KINDS: Final = {fcntl.LOCK_SH: fcntl.F_RDLCK, fcntl.LOCK_EX: fcntl.F_WRLCK, fcntl.LOCK_UN: fcntl.F_UNLCK}
 
@@ -42,15 +29,11 @@ def _flock(lock: Lock | None) -> Flock:
 class LockOperations:
     """Those of one mount."""
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(self, adapter: Adapter, requests: Requests) -> None:
         self._adapter = adapter
-        self._waits = LockWaits()
-        self._numbers = itertools.count()
-        self._ended = False
-        self.nursery: trio.Nursery | None = None
-        """Where requests are answered."""
+        self._requests = requests
 
-    def for_libfuse(self) -> tuple[dict[str, Operation], dict[str, libfuse.Wrapper]]:
+    def for_libfuse(self) -> tuple[dict[str, Operation], dict[str, Wrapper]]:
         """What `libfuse.added` takes: nothing, where the kernel is to keep the locks of the mount's users itself."""
         if not self._adapter.fs.traits.locks:
             return {}, {}
@@ -61,11 +44,6 @@ class LockOperations:
             "flush": self._around_flush,
         }
 
-    def end(self) -> None:
-        """Nobody is to wait any longer: ENOLCK, as when a server of NFS has gone."""
-        self._ended = True
-        self._waits.interrupt_all()
-
     # Requests ---------------------------------------------------------------------------------
 
     def _getlk(self, pointer: int, ino: int, info: Any, flock: Any) -> None:
@@ -74,7 +52,7 @@ class LockOperations:
         async def find(request: Request, file: File) -> None:
             request.answer_lock(_flock(await self._adapter.fs.getlk(ino, file.handle, owner, lock)))
 
-        self._start(pointer, info.contents.fh, find)
+        self._requests.start(pointer, info.contents.fh, find)
 
     def _setlk(self, pointer: int, ino: int, info: Any, flock: Any, wait: int) -> None:
         owner, lock = info.contents.lock_owner, _lock(flock.contents)
@@ -83,7 +61,7 @@ class LockOperations:
             await self._adapter.fs.setlk(ino, file.handle, owner, lock, bool(wait))
             request.fail(0)
 
-        self._start(pointer, info.contents.fh, take)
+        self._requests.start(pointer, info.contents.fh, take)
 
     def _flock(self, pointer: int, ino: int, info: Any, operation: int) -> None:
         owner = info.contents.lock_owner
@@ -94,36 +72,7 @@ class LockOperations:
             await self._adapter.fs.flock(ino, file.handle, owner, kind, wait)
             request.fail(0)
 
-        self._start(pointer, info.contents.fh, take)
-
-    def _start(self, pointer: int, fh: int, answer: Callable[[Request, File], Awaitable[None]]) -> None:
-        request = Request(pointer)
-        file = self._adapter.open_files.get(fh)
-        if file is None or self.nursery is None:
-            request.fail(errno.EBADF)
-        elif self._ended:
-            request.fail(errno.ENOLCK)
-        else:
-            self.nursery.start_soon(self._answer, request, file, answer)
-
-    async def _answer(self, request: Request, file: File, answer: Callable[[Request, File], Awaitable[None]]) -> None:
-        number = next(self._numbers)
-        self._adapter.requests += 1
-        self._adapter.under_way += 1
-        try:
-            with self._waits.waiting(number, request.pid):
-                request.on_interrupt(lambda: self._waits.interrupt(number))
-                await answer(request, file)
-        except OSError as error:
-            request.fail(errno.ENOLCK if self._ended else errno_of(error))
-        except Exception:
-            log.exception("a request for a lock failed")
-            request.fail(errno.EIO)
-        except BaseException:
-            request.fail(errno.ENOLCK)
-            raise
-        finally:
-            self._adapter.under_way -= 1
+        self._requests.start(pointer, info.contents.fh, take)
 
     # Closing ----------------------------------------------------------------------------------
 
@@ -133,7 +82,7 @@ class LockOperations:
         def opening(pointer: int, ino: int, info: Any) -> None:
             contents = info.contents
             if contents.flags & (os.O_ACCMODE | os.O_TRUNC) == os.O_RDONLY:
-                contents.bits |= libfuse.NOFLUSH
+                contents.bits |= NOFLUSH
             inner(pointer, ino, info)
 
         return opening
@@ -144,7 +93,7 @@ class LockOperations:
         def creating(pointer: int, parent: int, name: int, mode: int, info: Any) -> None:
             contents = info.contents
             if contents.flags & os.O_EXCL:
-                contents.bits |= libfuse.NOFLUSH
+                contents.bits |= NOFLUSH
             inner(pointer, parent, name, mode, info)
 
         return creating

@@ -24,6 +24,8 @@ from umlfs.mount import libfuse, pyfuse3_internals
 from umlfs.mount.adapter import Adapter
 from umlfs.mount.locks import LockOperations
 from umlfs.mount.notifier import Notifier
+from umlfs.mount.requests import Requests
+from umlfs.mount.space import SpaceOperations
 from umlfs.mount.unmount import HELPER, INSTALL_HELPER, flush, unmount
 
 SUBTYPE: Final = "umlfs"
@@ -78,14 +80,15 @@ async def mount(
     pyfuse3_internals.check()
     _mounted = True
     try:
-        locks = LockOperations(adapter)
-        with libfuse.added(*locks.for_libfuse()):
+        requests = Requests(adapter)
+        operations, wrappers = LockOperations(adapter, requests).for_libfuse()
+        with libfuse.added(operations | SpaceOperations(adapter, requests).for_libfuse(), wrappers):
             _init(adapter, path, _fuse_options(filesystem, options, source))
         notifier = Notifier()
         served = adapter.fs = filesystem.attach(notifier)
         try:
             async with served.running():
-                await _serve(Mounted(path, adapter), notifier, locks, task_status)
+                await _serve(Mounted(path, adapter), notifier, requests, task_status)
         finally:
             served.disconnect()
     finally:
@@ -181,7 +184,7 @@ def _teller(source: str) -> Callable[[Adapter], bytes]:
 
 
 async def _serve(
-    mounted: Mounted, notifier: Notifier, locks: LockOperations, task_status: trio.TaskStatus[Mounted]
+    mounted: Mounted, notifier: Notifier, requests: Requests, task_status: trio.TaskStatus[Mounted]
 ) -> None:
     ended = trio.Event()
     serving = trio.CancelScope(shield=True)
@@ -199,13 +202,13 @@ async def _serve(
 
     try:
         async with trio.open_nursery() as nursery:
-            locks.nursery = nursery
+            requests.nursery = nursery
             nursery.start_soon(serve)
             try:
                 task_status.started(mounted)
                 await ended.wait()
             finally:
-                locks.end()
+                requests.end()
                 with trio.CancelScope(shield=True):
                     await _end(mounted, notifier, ended, serving)
                 nursery.cancel_scope.cancel()

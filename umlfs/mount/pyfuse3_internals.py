@@ -105,6 +105,6 @@ def check() -> None:
     if not HAS_OWN_TRIO:
         lost.append("requests are slower")
     if not libfuse.CAN_ADD:
-        lost.append("locks are not shared with others")
+        lost.append("locks are not shared with others, files have no holes")
     if lost:
         log.warning("pyfuse3 %s is not as we know it: %s", pyfuse3.__version__, ", ".join(lost))
