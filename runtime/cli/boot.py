@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from runtime.cli import equipment
+from runtime.cli.keys import key_options
 from runtime.cli.printing import printable
 
 
@@ -86,6 +87,7 @@ class _Boot(click.Command):
 @equipment.smp
 @equipment.time_travel
 @equipment.lock_modules
+@key_options
 @click.option("--no-reboot", is_flag=True, help="A guest that restarts ends the machine.")
 @click.option("--on-panic", metavar="COMMAND", help="A shell command for when the guest panics.")
 @click.option(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from runtime.cli.keys import key_options
 from umlfs.errors import UmlError, UsageError
 
 _path = click.Path(path_type=Path, dir_okay=False)
@@ -41,6 +42,7 @@ def command() -> None:
     "--address", default="127.0.0.1", show_default=True, help="The address for --port. There is no password: mind who."
 )
 @_read_only
+@key_options
 @click.option("--name", default="", help="The export's name. The empty name always works too.")
 def nbd(source: str, socket_path: Path | None, port: int | None, address: str, read_only: bool, name: str) -> None:
     """Serve the block device SRC to any number of NBD clients (qemu, nbd-client, libnbd…), and print its URI.
@@ -93,6 +95,7 @@ def virtiofs(source: str, socket_path: Path | None, tag: str, read_only: bool) -
 @_socket
 @click.option("--serial", default="", help="The serial number that the guest sees, up to 20 bytes.")
 @_read_only
+@key_options
 def virtioblk(source: str, socket_path: Path | None, serial: str, read_only: bool) -> None:
     """Serve the block device SRC as a virtio-blk device, to one guest after the other.
 

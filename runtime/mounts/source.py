@@ -13,7 +13,7 @@ from runtime.inspect import location
 from runtime.inspect.location import Location
 from runtime.mounts.options import MountOptions
 from umlfs.block import BlockDevice
-from umlfs.errors import UsageError
+from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, Source
 
@@ -74,10 +74,12 @@ async def _mountable(source: Source) -> bool:
     from runtime.appliance import disk
 
     async with disk.opened(source) as device:
-        return (
-            isinstance(device, BlockDevice)
-            and sum(part.mountable for part in await disk.parts_and_volumes(device)) == 1
-        )
+        if not isinstance(device, BlockDevice):
+            return False
+        found = await disk.parts_and_volumes(device)
+        if len(found) == 1 and found[0].problem:
+            raise UmlError(f"{source}: {found[0].problem}", None)
+        return sum(part.mountable for part in found) == 1
 
 
 async def _filesystem(source: Source, options: OpenOptions) -> Filesystem:

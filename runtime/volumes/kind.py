@@ -80,7 +80,7 @@ async def _names(path: str) -> Callable[[str], bool] | None:
     from runtime.volumes.find import volumes
 
     try:
-        device = await sources.detect(path).device(OpenOptions(read_only=True, snapshot=True))
+        device = await _unlocked(sources.detect(path))
     except (UmlError, OSError):
         return None
     try:
@@ -93,6 +93,15 @@ async def _names(path: str) -> Callable[[str], bool] | None:
     names = {each.name for each in found}
     locked = any(each.device is None and each.name.startswith("luks") for each in found)
     return (lambda name: locked or name in names) if found else None
+
+
+async def _unlocked(source: sources.Source) -> BlockDevice:
+    """The disk, to look at also while it is in use: what is asked is only what is called so."""
+    if source.scheme == "raw":
+        from umlfs.blocks.raw import open_raw  # every word is shown to every kind
+
+        return open_raw(source.argument, read_only=True, lock=False)
+    return await source.device(OpenOptions(read_only=True, snapshot=True))
 
 
 def _apart(work: Callable[[], T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,34 @@ def test_a_volume_is_converted_changed_and_compared(place: Path) -> None:
 def test_a_machine_has_its_root_on_one(place: Path) -> None:
     status, _, said = uml(place, "run", "--dry-run", "--root", "disk.img:vg/root", "--", "true")
     assert status == 0, said
+    words = ["--key-file", "key", "--root", "luks2.img:secret/root", "--save", "machine.toml"]
+    assert uml(place, "boot", *words) == (0, "", "")
+    file = open_file(place / "luks2.img")  # somebody has it in use: it is a volume all the same
+    try:
+        assert "luks2.img: in use by" in uml(place, "run", *words[:4], "--", "true")[2]
+    finally:
+        file.close()
+
+
+def test_an_encrypted_one_is_mounted_and_served(place: Path) -> None:
+    """The keys go along to what goes on in the background."""
+    needs.path("/dev/fuse")
+    (place / "at").mkdir()
+    assert uml(place, "mount", "luks1.img", "at")[2].endswith("give its key with --key-file or --passphrase\n")
+    assert uml(place, "mount", "--passphrase", "luks2.img:secret/root", "at", data=KEY + b"\n") == (0, "", "")
+    try:
+        assert (place / "at/name").read_text() == "secret\n"
+    finally:
+        assert uml(place, "umount", "at") == (0, "", "")
+    command = [sys.executable, "-P", "-c", "from runtime.cli import main; main()", "serve", "nbd", "--key-file", "key"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(place)}
+    words = [*command, "luks1.img:luks", "--socket", "s"]
+    with subprocess.Popen(words, cwd=place, env=environment, stdout=subprocess.PIPE, process_group=0) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith(b"nbd+unix:")
+        said = run("nbdinfo", f"nbd+unix:///?socket={os.path.relpath(place / 's')}")
+        server.terminate()
+    assert "ext4" in said
 
 
 @pytest.mark.parametrize("name", ["disk", "luks1", "luks2", "member"])
