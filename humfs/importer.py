@@ -25,6 +25,7 @@ from humfs.filesystem import HumFilesystem
 from humfs.inodes import Inode
 from humfs.losses import Losses
 from humfs.whole import Making
+from umlfs.blocks import sparse
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT, Caller
 from umlfs.host.syscalls import failure
@@ -97,6 +98,8 @@ class Importer:
     """How many it was given."""
     _known: dict[Path, int] = field(default_factory=lambda: {(): ROOT})
     _times: dict[int, tuple[int | None, int]] = field(default_factory=dict)
+    _copies: dict[int, int] = field(default_factory=dict)
+    """For files that can have no more names, by their inode numbers: the file like it that takes the next."""
 
     def __post_init__(self) -> None:
         self.filesystem.volume.mark()
@@ -267,10 +270,40 @@ class Importer:
                 return
             if there is not None:
                 await self._remove(parent, path[-1], there)
-            entry = await self.filesystem.link(old.ino, parent, path[-1])
-            self.filesystem.forget(entry.ino, 1)
+            while old.ino in self._copies:
+                old = self.filesystem.node(self._copies[old.ino])
+            try:
+                entry = await self.filesystem.link(old.ino, parent, path[-1])
+                self.filesystem.forget(entry.ino, 1)
+            except OSError as error:
+                if error.errno != errno.EMLINK:
+                    raise
+                await self._copy(old, path)
         except OSError as error:
             raise _explained(error, path, self.filesystem) from error
+
+    async def _copy(self, old: Inode, path: Path) -> None:
+        """Make a second file like `old`, which takes no more names."""
+        self.losses.add("files with more names than the host's filesystem allows are there more than once", show(path))
+        fs = self.filesystem
+        target = await fs.readlink(old.ino) if stat.S_ISLNK(old.mode) else b""
+        attributes = list(fs.store.xattrs(old.ino)) if old.xattrs else []
+        member = Member(path, old.mode, old.uid, old.gid, old.rdev, old.atime_ns, old.mtime_ns, target, attributes)
+        parent = self._parent(path, make=True)
+        inode, fd = self._new(parent, path[-1], member)
+        try:
+            if fd >= 0:
+                source = fs.volume.host.readable(old)
+                member.size = os.fstat(source).st_size
+                self._require_room(member)
+                sparse.copy_data(source, fd, 0, 0, member.size)
+                os.ftruncate(fd, member.size)
+                fs.measure(inode, os.fstat(fd))
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        self._dress(inode, member)
+        self._copies[old.ino] = inode.ino
 
     # Removing ---------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ def to_directory(stream: BinaryIO, root: Path, report: ImageReport) -> None:
     devices = [line for line in lines if line.endswith(_NO_DEVICE)]
     others = [line for line in lines if line not in devices and _EXITING not in line]
     if status and (as_root or others or not devices):
-        raise failed(f"{root.name}: not all of the archive could be unpacked", others or lines)
+        raise failed("the directory cannot have all that is in the archive", others or lines)
     if not as_root:
         report.losses.add("owners, set-id bits and capabilities, which only root can give, are left out", "")
         for line in devices:

@@ -97,7 +97,7 @@ async def _look_inside(device: BlockDevice, found: list[Part], info: ImageInfo) 
             state = await filesystem.statfs()
             shown.capacity = state.blocks * state.block_size
             shown.used = (state.blocks - state.blocks_free) * state.block_size
-            shown.system = await system_in(filesystem)
+            shown.system = await system_in(filesystem, shown.filesystem)
 
 
 def _allocated(source: Source) -> int | None:

@@ -43,7 +43,7 @@ def _part(part: PartInfo) -> Iterator[str]:
 
 def _system(system: System) -> Iterator[str]:
     if system.distribution:
-        yield f"  system      {system.distribution}"
+        yield f"  system      {system.distribution}" + (f" in {system.place}" if system.place != "/" else "")
     if system.hostname:
         yield f"  hostname    {system.hostname}"
     for line in system.fstab:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import filecmp
 import gzip
 import hashlib
@@ -278,6 +279,41 @@ def test_an_interrupted_import_leaves_no_file_without_its_owner(root: Path, tmp_
         assert rows.execute("SELECT uid FROM inode WHERE ino > 1").fetchall() == [(7,)] * at
     check(root, repair=True)
     assert check(root) == []
+
+
+async def test_a_file_with_too_many_names_is_there_twice(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on ext4 beyond 65,000: each has the same contents and metadata, and that there are two is said."""
+    archive = tmp_path / "x.tar"
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as made:
+        info = tarfile.TarInfo("first")
+        info.uid, info.mode, info.size, info.mtime = 7, 0o640, 5, 1000
+        info.pax_headers = {"SCHILY.xattr.user.a": "value"}
+        made.addfile(info, io.BytesIO(b"hello"))
+        for number in range(7):
+            name = tarfile.TarInfo(f"name{number}")
+            name.type, name.linkname = tarfile.LNKTYPE, "first"
+            made.addfile(name)
+    link = os.link
+
+    def limited(source: bytes, target: bytes, *, src_dir_fd: int, dst_dir_fd: int, follow_symlinks: bool) -> None:
+        if os.stat(source, dir_fd=src_dir_fd).st_nlink >= 3:
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        link(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(os, "link", limited)
+    said: list[str] = []
+    await import_archive(root, str(archive), warn=said.append)
+    monkeypatch.undo()
+    assert said == ["files with more names than the host's filesystem allows are there more than once: /name2, /name5"]
+    assert check(root) == []
+    export_archive(root, str(tmp_path / "out.tar"))
+    with tarfile.open(tmp_path / "out.tar") as read:
+        members = [each for each in read if each.isreg()]
+        assert [(each.uid, each.mode, each.mtime, each.size) for each in members] == [(7, 0o640, 1000, 5)] * 3
+        assert all(each.pax_headers["SCHILY.xattr.user.a"] == "value" for each in members)
+        assert len(read.getmembers()) == 9
 
 
 async def test_sockets_are_told_of(root: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.guest.disks import MIB, empty, make_filesystem
 from tests.images import entries
 from tests.images.making import make
 from tests.ordinary import ROOT
+from umlfs.sources import parse
 from umlfs.errors import UmlError, UsageError
 
 UML = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]
@@ -246,7 +247,8 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 async def test_compacting_keeps_what_a_qcow2_is(tmp_path: Path) -> None:
-    from runtime.images.compact import compact
+    from runtime.inspect.info import image_info
+from runtime.images.compact import compact
     from runtime.images.formats import source
 
     image = qcow2(tmp_path / "x.qcow2", "-o", "cluster_size=4096,compat=0.10")
@@ -305,6 +307,9 @@ async def test_subvolumes(tmp_path: Path) -> None:
     )
     if listed.returncode == 0:
         assert len({line.split()[0] for line in listed.stdout.splitlines()}) == 2
+    [part] = (await image_info(parse(str(image)))).parts
+    assert part.system is not None
+    assert (part.system.distribution, part.system.place) == ("test", "/@root")
 
 
 @pytest.mark.guest
