@@ -19,13 +19,14 @@ import pytest
 
 from humfs.importer import Member
 from humfs.tarball import opened
+from runtime.inspect.info import image_info
 from tests import needs
 from tests.guest.disks import MIB, empty, make_filesystem
 from tests.images import entries
 from tests.images.making import make
 from tests.ordinary import ROOT
-from umlfs.sources import parse
 from umlfs.errors import UmlError, UsageError
+from umlfs.sources import parse
 
 UML = [sys.executable, "-P", "-c", "from runtime.cli import main; main()"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -247,8 +248,7 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 async def test_compacting_keeps_what_a_qcow2_is(tmp_path: Path) -> None:
-    from runtime.inspect.info import image_info
-from runtime.images.compact import compact
+    from runtime.images.compact import compact
     from runtime.images.formats import source
 
     image = qcow2(tmp_path / "x.qcow2", "-o", "cluster_size=4096,compat=0.10")
