@@ -1,4 +1,4 @@
-"""The core of `HumFilesystem`: from inode numbers to inodes in memory, what creation inherits, and who is still in use.
+"""The core of `HumFilesystem`: from inode numbers to inodes in memory, and who is still in use.
 
 Everything here is synchronous and runs on the loop. A row takes a few microseconds; the host's file of an inode is
 looked at once, when the inode is read into memory, since nobody else changes it while it is open. What may wait for
@@ -19,29 +19,26 @@ from typing import Final
 
 import trio
 
-from humfs import acl
 from humfs import store as sql
 from humfs.durability import Durability
-from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode, InodeCache
+from humfs.host_caches import HostCaches
+from humfs.inodes import ORPHANAGE, Inode, InodeCache
 from humfs.journal import Change
 from humfs.store import Row, require_sound
 from humfs.volume import Volume
 from umlfs.errors import UmlError, described
-from umlfs.filesystem import FOREVER, ROOT, Attr, Caller, Entry, Traits
+from umlfs.filesystem import FOREVER, ROOT, Attr, Entry, Traits
 from umlfs.host.closing import Closer
-from umlfs.host.syscalls import How, failure, open_cached
+from umlfs.host.syscalls import failure
 
 log = logging.getLogger(__name__)
 
 BYTES_PER_INODE: Final = 4096
 """There may be one inode for so many bytes of the filesystem: empty files take the host's space too."""
 INODES_LEAST: Final = 1024
-CACHED_MAX: Final = 4096
-"""How many directories are remembered as being in the host's caches."""
 _SLOW_FREE: Final = 1 << 15
 """A file of so many blocks takes the host long enough to free for a thread."""
 _SET_ID_GROUP: Final = stat.S_ISGID | stat.S_IXGRP
-_PATH: Final = How(os.O_PATH | os.O_NOFOLLOW)
 
 LABEL: Final = b"security.selinux"
 """Programs such as ls ask for it with each file, unless they hear once that there are none."""
@@ -68,7 +65,7 @@ class Core:
         self.orphans: set[int] = set()
         """Inodes without a name that are still in use."""
         self.dirty: dict[int, Inode] = {}
-        self.cached_directories: dict[int, None] = {}
+        self.host_caches = HostCaches(volume.host)
         self.used_inodes = self.store.select("SELECT count(*) FROM inode")[0][0]
         self.inodes_max = max(INODES_LEAST, volume.superblock.total // BYTES_PER_INODE)
         self.durability = Durability(volume, self.flush)
@@ -150,21 +147,6 @@ class Core:
         ino = inode.ino
         self.lookups[ino] = self.lookups.get(ino, 0) + 1
         return Entry(ino, inode.attr(), FOREVER, FOREVER)
-
-    # The host's caches ------------------------------------------------------------------------
-
-    async def fill_caches(self, directory: int, name: bytes) -> None:
-        """Have a directory that is seen for the first time in the host's caches, without the loop waiting."""
-        if len(self.cached_directories) >= CACHED_MAX:
-            self.cached_directories.clear()
-        self.cached_directories[directory] = None
-        fd = self.host.directories.get(directory)
-        try:
-            os.close(open_cached(fd, name, _PATH))
-        except BlockingIOError:
-            await trio.to_thread.run_sync(_read_ahead, os.dup(fd))
-        except OSError:
-            return  # the operation will meet it again
 
     # Changes ----------------------------------------------------------------------------------
 
@@ -248,82 +230,6 @@ class Core:
         if value is not None:
             self.apply((sql.DELETE_XATTR, (inode.ino, name)))
             self.volume.used -= len(name) + len(value)
-
-    # Creation ---------------------------------------------------------------------------------
-
-    def room_for_inode(self, blocks: int) -> None:
-        """ENOSPC unless there is room for one more inode that takes `blocks`."""
-        if self.used_inodes >= self.inodes_max or self.volume.used + (blocks << 9) > self.volume.superblock.total:
-            raise failure(errno.ENOSPC)
-
-    def inherit(
-        self, directory: Inode, mode: int, umask: int, caller: Caller
-    ) -> tuple[int, int, int, list[tuple[bytes, bytes]]]:
-        """Mode, uid, gid and access control lists of what `caller` creates in `directory` with `mode`."""
-        gid = caller.gid
-        if directory.mode & stat.S_ISGID:
-            gid = directory.gid
-            if stat.S_ISDIR(mode):
-                mode |= stat.S_ISGID
-        if stat.S_ISLNK(mode):
-            return mode, caller.uid, gid, []
-        inherits = directory.xattrs and self.traits.posix_acl
-        default = self.store.xattr(directory.ino, acl.DEFAULT) if inherits else None
-        if default is None:
-            return mode & ~(umask & 0o777), caller.uid, gid, []
-        entries, mode = acl.inherit(acl.decode(default), mode)
-        lists = [] if acl.is_minimal(entries) else [(acl.ACCESS, acl.encode(entries))]
-        if stat.S_ISDIR(mode):
-            lists.append((acl.DEFAULT, default))
-        return mode, caller.uid, gid, lists
-
-    def add_inode(
-        self,
-        directory: Inode,
-        name: bytes,
-        mode: int,
-        rdev: int,
-        found: os.stat_result,
-        owner: tuple[int, int],
-        lists: list[tuple[bytes, bytes]],
-    ) -> Inode:
-        """The inode of a file that was just made on the host."""
-        now = time.time_ns()
-        is_directory = stat.S_ISDIR(mode)
-        ino = self.store.next_ino
-        self.store.next_ino += 1
-        row = Row(
-            ino,
-            mode,
-            *owner,
-            rdev,
-            2 if is_directory else 1,
-            4096 if is_directory else found.st_size,
-            DIRECTORY_BLOCKS if is_directory else 0,
-            now,
-            now,
-            now,
-            1 if lists else 0,
-            found.st_ino,
-        )
-        changes: list[Change] = [(sql.ADD_INODE, tuple(row)), (sql.ADD_NAME, (directory.ino, name, ino))]
-        changes += ((sql.PUT_XATTR, (ino, xattr, value)) for xattr, value in lists)
-        if is_directory:
-            directory.nlink += 1
-            changes.append((sql.PUT_INODE, directory.values()))
-        self.apply(*changes)
-        self.used_inodes += 1
-        if is_directory:
-            self.volume.used += DIRECTORY_BLOCKS << 9
-            self.volume.changed.add(ino)
-            self.cached_directories[ino] = None
-        self.volume.used += sum(len(xattr) + len(value) for xattr, value in lists)
-        self.names_changed(directory, now)
-        inode = Inode(row, directory.ino, name)
-        self.cache.add(inode)
-        if len(self.inodes) > self.cache.most:
-            self.put_out()
-        return inode
 
     # The end of an inode ----------------------------------------------------------------------
 
@@ -446,20 +352,3 @@ class Core:
             raise UmlError(
                 f"{self.volume.root}: not closed in order: {described(error)}", "the next use compares all of it"
             ) from error
-
-
-def _read_ahead(fd: int) -> None:
-    """Have the host read the directory behind `fd` and the attributes of all that is in it; closes `fd`."""
-    try:
-        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-        try:
-            with os.scandir(own) as entries:
-                for entry in entries:
-                    with contextlib.suppress(OSError):
-                        entry.stat(follow_symlinks=False)
-        finally:
-            os.close(own)
-    except OSError:
-        return
-    finally:
-        os.close(fd)

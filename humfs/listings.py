@@ -46,8 +46,8 @@ class Listings(DirectoryOperations):
         after = max(offset - _DOTS, 0)
         batch = BATCH_PLUS if plus else BATCH
         while rows := self._core.store.entries(ino, after, batch):
-            if plus and ino not in self._core.cached_directories:
-                await self._core.fill_caches(ino, rows[0][1])
+            if plus and ino not in self._core.host_caches:
+                await self._core.host_caches.fill(ino, rows[0][1])
             for row in rows:
                 if not self._give(ino, row, add, plus):
                     return

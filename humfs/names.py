@@ -15,6 +15,7 @@ from typing import Final
 
 from humfs import store as sql
 from humfs.core import ABSENT, Core
+from humfs.creation import add_inode, inherit, room_for_inode
 from humfs.host import DIRECTORY_MODE, FILE_MODE
 from humfs.inodes import DIRECTORY_BLOCKS, ORPHANAGE, Inode
 from humfs.journal import Change
@@ -49,8 +50,8 @@ class Names(NameOperations):
             return ABSENT
         inode = self._inodes.get(row.ino)
         if inode is None:
-            if parent not in self._core.cached_directories:
-                await self._core.fill_caches(parent, name)
+            if parent not in self._core.host_caches:
+                await self._core.host_caches.fill(parent, name)
             inode = self._core.remember(row, parent, name)
         return self._core.entry(inode)
 
@@ -62,8 +63,8 @@ class Names(NameOperations):
         """Make a file of any type. Returns a descriptor too, of a regular file; else -1."""
         check_name(name)
         directory = self._core.directory(parent)
-        self._core.room_for_inode(DIRECTORY_BLOCKS if stat.S_ISDIR(mode) else 0)
-        mode, uid, gid, lists = self._core.inherit(directory, mode, umask, caller)
+        room_for_inode(self._core, DIRECTORY_BLOCKS if stat.S_ISDIR(mode) else 0)
+        mode, uid, gid, lists = inherit(self._core, directory, mode, umask, caller)
         place = self._core.host.directories.get(parent)
         fd = -1
         try:
@@ -78,7 +79,7 @@ class Names(NameOperations):
             raise
         try:
             found = os.fstat(fd) if fd >= 0 else os.stat(name, dir_fd=place, follow_symlinks=False)
-            return self._core.add_inode(directory, name, mode, rdev, found, (uid, gid), lists), fd
+            return add_inode(self._core, directory, name, mode, rdev, found, (uid, gid), lists), fd
         except OSError:
             if fd >= 0:
                 os.close(fd)
@@ -206,7 +207,7 @@ class Names(NameOperations):
     def _directory_lost(self, inode: Inode) -> list[Change]:
         self._core.host.directories.drop(inode.ino)
         self._core.volume.changed.discard(inode.ino)
-        self._core.cached_directories.pop(inode.ino, None)
+        self._core.host_caches.drop(inode.ino)
         return self._core.unlinked(inode)
 
     # Moving -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from humfs.core import Core
+from humfs.creation import room_for_inode
 from humfs.host import DIRECTORY_MODE, FILE_MODE
 from humfs.inodes import DIRECTORY_BLOCKS, DIRECTORY_SIZE, Inode
 from humfs.store import Row
@@ -49,7 +50,7 @@ def make_whole(core: Core, parent: int, name: bytes, making: Making) -> int:
     check_name(name)
     directory = core.directory(parent)
     is_directory = stat.S_ISDIR(making.mode)
-    core.room_for_inode(DIRECTORY_BLOCKS if is_directory else 0)
+    room_for_inode(core, DIRECTORY_BLOCKS if is_directory else 0)
     place = core.host.directories.get(parent)
     found = _on_host(place, name, making)
     now = time.time_ns()

@@ -14,7 +14,7 @@ from runtime.cli.trees import run
 from umlfs.errors import UsageError
 
 if TYPE_CHECKING:
-    from runtime.inspect.copy import CopyReport
+    from runtime.inspect.attribute_copy import CopyReport
 
 
 @click.command("cp")

@@ -12,7 +12,7 @@ import stat
 import struct
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,13 +21,13 @@ from humfs.losses import Losses
 from runtime.archives.tree import ArchiveTree, Node
 from runtime.host.needs import find_program
 from runtime.images import ext2fs
+from runtime.images.ext4_blocks import BLOCK, directory_blocks, encode_time, stretches
 from runtime.images.streams import failed
 from umlfs.blocks import sparse
 from umlfs.errors import UmlError
 from umlfs.host.programs import run_program
 from umlfs.host.syscalls import failure
 
-BLOCK: Final = 4096
 _INODE_RATIO: Final = 16384
 _FEATURES: Final = (
     "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
@@ -41,19 +41,7 @@ _LINKS_MAX: Final = 65000
 """Names of a file; a directory with more subdirectories counts as one with 1 (dir_nlink)."""
 _TARGET_MAX: Final = 4095
 _NAME_MAX: Final = 255
-_ZEROES: Final = bytes(BLOCK)
 _EMPTY_EXTENTS: Final = struct.pack("<HHHHI48x", 0xF30A, 0, 4, 0, 0)
-_TAIL: Final = struct.pack("<IHBBI", 0, 12, 0, 0xDE, 0)
-"""The end of a directory's block: where its checksum goes."""
-_TYPES: Final = {
-    stat.S_IFREG: 1,
-    stat.S_IFDIR: 2,
-    stat.S_IFCHR: 3,
-    stat.S_IFBLK: 4,
-    stat.S_IFIFO: 5,
-    stat.S_IFSOCK: 6,
-    stat.S_IFLNK: 7,
-}
 _LOST: Final = b"lost+found"
 _SPACE: Final = uuid.UUID("5a3d7a2e-2f0c-4c55-9e0b-6b7c9df0c9f1")
 """What the identifiers of reproducible filesystems are derived in."""
@@ -410,56 +398,3 @@ def _read(member: Member, position: int, end: int) -> bytes:
     if not data:
         raise failure(errno.EIO)
     return data
-
-
-def stretches(data: bytes, position: int) -> Iterator[tuple[int, int]]:
-    """Where in a file, of which `data` are the bytes at `position`, blocks are that are not all zeroes."""
-    start: int | None = None
-    at, end = position, position + len(data)
-    while at < end:
-        after = min(end, (at // BLOCK + 1) * BLOCK)
-        is_hole = data.startswith(_ZEROES[: after - at], at - position)
-        if is_hole and start is not None:
-            yield start, at
-            start = None
-        elif not is_hole and start is None:
-            start = at
-        at = after
-    if start is not None:
-        yield start, end
-
-
-def encode_time(nanoseconds: int) -> tuple[int, int]:
-    """A time as an inode has it: 32 bits of seconds, and two more of them with the nanoseconds."""
-    seconds, rest = divmod(nanoseconds, 10**9)
-    seconds = max(-(2**31), min(seconds, 2**34 - 2**31 - 1))
-    low = seconds & 0xFFFFFFFF
-    signed = low - 2**32 if low & 2**31 else low
-    return low, (seconds - signed) >> 32 & 3 | rest << 2
-
-
-def directory_blocks(ino: int, parent: int, children: dict[bytes, Node]) -> list[bytes]:
-    """The blocks of a directory: names in order, each block with room for its checksum at the end."""
-    entries = [(b".", ino, 2), (b"..", parent, 2)]
-    entries += [(name, node.ino, _TYPES[node.kind]) for name, node in sorted(children.items())]
-    room = BLOCK - len(_TAIL)
-    blocks: list[bytes] = []
-    packed: list[tuple[bytes, int, int]] = []
-    used = 0
-    for entry in entries:
-        length = 8 + (len(entry[0]) + 3 & ~3)
-        if used + length > room:
-            blocks.append(_pack(packed, room))
-            packed, used = [], 0
-        packed.append(entry)
-        used += length
-    return [*blocks, _pack(packed, room)]
-
-
-def _pack(entries: list[tuple[bytes, int, int]], room: int) -> bytes:
-    parts: list[bytes] = []
-    for number, (name, ino, kind) in enumerate(entries):
-        padded = name + bytes(-len(name) % 4)
-        length = 8 + len(padded) if number < len(entries) - 1 else room - sum(len(part) for part in parts)
-        parts.append(struct.pack("<IHBB", ino, length, len(name), kind) + padded)
-    return b"".join(parts).ljust(room, b"\0") + _TAIL

@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import trio
 
+from runtime.inspect.attribute_copy import REFUSED, AttributeCopier, CopyReport
 from runtime.inspect.contents import UNTOLD, close_file, each_piece, open_file
 from runtime.inspect.made import Made
 from runtime.inspect.paths import Node, failure
@@ -21,31 +21,11 @@ AT_ONCE: Final = 16
 """Files of a directory that are copied at the same time."""
 WITHOUT_HOLES: Final = 64 * 1024
 """Files up to here are not searched for holes."""
-_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EOVERFLOW})
-"""What a destination answers that cannot keep owners, devices or attributes."""
-_UNKEPT: Final = _REFUSED | {errno.ENODATA, errno.E2BIG, errno.ENOSPC, errno.ERANGE}
-"""What extended attributes may fail with."""
 _UNNAMED: Final = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG})
 """What a destination answers that cannot have a file of this name."""
 _SAME_NAME: Final = "another that was copied has this name there"
 _SEEK_UNKNOWN: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF})
 T = TypeVar("T")
-_SET_ID: Final = stat.S_ISUID | stat.S_ISGID
-
-
-@dataclass(slots=True)
-class CopyReport:
-    """What a copy could not keep, and what it could not copy."""
-
-    copied: int = 0
-    """Nodes of any type."""
-    size: int = 0
-    """Bytes of contents."""
-    owners_lost: int = 0
-    attributes_lost: dict[str, int] = field(default_factory=dict)
-    """Extended attributes that the target did not take, by name: of how many files."""
-    skipped: list[str] = field(default_factory=list)
-    """Why each node that is missing at the destination is."""
 
 
 class Copier:
@@ -71,11 +51,9 @@ class Copier:
         self._source = source
         self._target = target
         self.replaces = replace
-        self._owner = owner
+        self._attributes = AttributeCopier(source, target, owner, self.report)
         self._links: dict[int, int] = {}
         """Files with several names: the source's inode and the target's."""
-        self._refused: set[int] = set()
-        """Users to whom the target gives nothing."""
         self._own = made or Made(target, replacing=replace)
         self._top = (0, b"")
         """The name that is copied to: that it is there already is an error."""
@@ -134,7 +112,7 @@ class Copier:
                 await self._copy(each, ino, each.name, (*trail, node.ino))
                 self._source.forget(each.ino, 1)
         self._own.left(ino, frozenset(self._links.values()))
-        await self._attributes(node, ino, present.attr)
+        await self._attributes.copy(node, ino, present.attr)
         self._own.done(parent, ino)
         self._count()
 
@@ -208,7 +186,7 @@ class Copier:
                 raise
             self._skip(node, os.strerror(errno.EFBIG))
             return
-        await self._attributes(node, made.ino, made.attr)
+        await self._attributes.copy(node, made.ino, made.attr)
         if node.attr.nlink > 1:
             self._links[node.ino] = made.ino
         else:
@@ -237,11 +215,11 @@ class Copier:
                 entry = await make()
                 self._own.add(parent, entry.ino)
         except OSError as error:
-            if error.errno not in _REFUSED and self._why_unnamed(error, parent, name) is None:
+            if error.errno not in REFUSED and self._why_unnamed(error, parent, name) is None:
                 raise failure(error.errno or errno.EIO, name) from None
             self._skip(node, self._why_unnamed(error, parent, name) or os.strerror(error.errno or 0))
             return
-        await self._attributes(node, entry.ino, entry.attr)
+        await self._attributes.copy(node, entry.ino, entry.attr)
         if node.attr.nlink > 1 and not node.is_directory:
             self._links.setdefault(node.ino, entry.ino)
         self._count()
@@ -341,88 +319,6 @@ class Copier:
         if handle != NO_HANDLE:
             await close_file(self._target, made, handle)
 
-    async def _attributes(self, node: Node, ino: int, made: Attr) -> None:
-        """Owner, extended attributes, mode and times, in an order in which none undoes another: in one request where
-        that can be. `made` is what the copy has."""
-        names = await self._names(node)
-        if not names and await self._all_at_once(node, ino, made):
-            return
-        kept = await self._give(node, ino, made)
-        await self._extended(node, ino, names)
-        mode = stat.S_IMODE(node.attr.mode)
-        times = SetAttr(atime_ns=node.attr.atime_ns, mtime_ns=node.attr.mtime_ns)
-        if not node.is_link:
-            times.mode = mode if kept else mode & ~_SET_ID
-        await self._set(ino, times)
-
-    async def _all_at_once(self, node: Node, ino: int, made: Attr) -> bool:
-        """Give the copy all that it is to have; False if it could not be given all. A set-id bit is none of that: it
-        must not come before its owner."""
-        attr, (uid, gid) = node.attr, self._owner_of(node.attr)
-        if attr.mode & _SET_ID or uid in self._refused:
-            return False
-        changes = SetAttr(atime_ns=attr.atime_ns, mtime_ns=attr.mtime_ns)
-        if not node.is_link:
-            changes.mode = stat.S_IMODE(attr.mode)
-        if (made.uid, made.gid) != (uid, gid):
-            changes.uid, changes.gid = uid, gid
-        try:
-            found, _ = await self._target.setattr(ino, changes)
-        except OSError as error:
-            if error.errno not in _REFUSED:
-                raise
-            return False
-        return (found.uid, found.gid) == (uid, gid)
-
-    async def _give(self, node: Node, ino: int, made: Attr) -> bool:
-        """Whether it belongs to whom it should, or the target could make it so."""
-        uid, gid = self._owner_of(node.attr)
-        if (made.uid, made.gid) == (uid, gid):
-            return True
-        if uid not in self._refused and await self._given(ino, uid, gid):
-            return True
-        if made.uid != uid:
-            self._refused.add(uid)
-        self.report.owners_lost += 1
-        return False
-
-    async def _given(self, ino: int, uid: int, gid: int) -> bool:
-        try:
-            attr, _ = await self._target.setattr(ino, SetAttr(uid=uid, gid=gid))
-        except OSError as error:
-            if error.errno not in _REFUSED:
-                raise
-            attr, _ = await self._target.getattr(ino)
-        return (attr.uid, attr.gid) == (uid, gid)
-
-    async def _set(self, ino: int, changes: SetAttr) -> None:
-        try:
-            await self._target.setattr(ino, changes)
-        except OSError as error:
-            if error.errno not in _REFUSED:
-                raise
-
-    async def _names(self, node: Node) -> list[bytes]:
-        """Those of the extended attributes."""
-        if node.is_link:
-            return []
-        try:
-            return await self._source.listxattr(node.ino)
-        except OSError as error:
-            if error.errno not in _UNKEPT:
-                raise
-            return []
-
-    async def _extended(self, node: Node, ino: int, names: list[bytes]) -> None:
-        for name in names:
-            try:
-                await self._target.setxattr(ino, name, await self._source.getxattr(node.ino, name))
-            except OSError as error:
-                if error.errno not in _UNKEPT:
-                    raise
-                lost = self.report.attributes_lost
-                lost[os.fsdecode(name)] = lost.get(os.fsdecode(name), 0) + 1
-
     def _count(self) -> None:
         self.report.copied += 1
         self._tell()
@@ -440,11 +336,8 @@ class Copier:
 
     # Details ----------------------------------------------------------------------------------
 
-    def _owner_of(self, attr: Attr) -> tuple[int, int]:
-        return self._owner or (attr.uid, attr.gid)
-
     def _caller(self, attr: Attr) -> Caller:
-        return Caller(*self._owner_of(attr))
+        return Caller(*self._attributes.owner_of(attr))
 
 
 async def remove(filesystem: Filesystem, parent: int, name: bytes) -> None:

@@ -7,7 +7,8 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 
-from runtime.inspect.copy import Copier, CopyReport
+from runtime.inspect.attribute_copy import CopyReport
+from runtime.inspect.copy import Copier
 from runtime.inspect.location import Location
 from runtime.inspect.made import Made
 from runtime.inspect.paths import Node, resolve

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,16 +23,17 @@ from runtime.machine import ending
 from runtime.machine.archive import write_archive
 from runtime.machine.control import ControlFilesystem, InputStream, Job, OutputStream
 from runtime.machine.equipment import Equipment, HostMount
+from runtime.machine.launching import start_kernel
 from runtime.machine.lock_signals import LockSignals
 from runtime.machine.log import KernelLog
 from runtime.machine.networking import Networking
 from runtime.machine.options import Options
-from runtime.machine.plan import ARCHIVE, equip, kernel_command, own_directory
+from runtime.machine.plan import ARCHIVE, equip, kernel_command
 from runtime.machine.script import run_script
 from runtime.process.event_loop import require_trio
 from runtime.process.keeper import Keeper
 from runtime.process.kernel_process import KernelProcess
-from runtime.process.memory import is_volatile, memory_directory, needed_at_least
+from runtime.process.memory import memory_directory, needed_at_least
 from runtime.process.out_of_memory import Toll
 from runtime.process.processes import kill_group
 from runtime.process.processor import ProcessorChoice
@@ -385,43 +385,13 @@ class Machine:
         memory: Path,
     ) -> KernelProcess:
         """Start the kernel: in a jail, unless there is to be none."""
-        environment = {"TMPDIR": str(keeper.memory or memory), "PATH": os.defpath, "HOME": str(keeper.directory)}
-        if self.options.jail is Mode.OFF:
-            return keeper.spawn(command, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
-        from runtime.jail.launch import Launch  # a plan that is only shown, or has no jail, needs none of it
-
-        assert keeper.memory is not None
-        launch = Launch(
-            self.options.jail,
-            kernel.path,
-            kernel.version,
-            directory=keeper.directory,
-            memory=self.options.memory,
-            memory_directory=keeper.memory,
-            memory_on_disk=not is_volatile(memory),
-            grants=grants,
-            tells=True,
-            group=keeper.directory.name,
-        )
-        if launch.group is not None:
-            stack.callback(launch.group.remove)
-            keeper.note_group(launch.group.path)
-            stack.callback(keeper.close)
-        with launch:
-            launch.prepare()
-            process = keeper.launch(
-                launch, command, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment
-            )
-        self.layers, self._uid = launch.layers, launch.user.uid
-        if launch.refusals >= 0:
+        started = start_kernel(stack, kernel, keeper, self.options, grants, command, memory)
+        self.layers, self._uid, self._own = started.layers, started.uid, started.own
+        if started.refusals >= 0:
             from runtime.jail import refusals  # loaded while the kernel starts
 
-            nursery.start_soon(refusals.hear, launch.refusals, self._note_refused)
-        self._own = launch.directory
-        stack.callback(os.close, self._own)
-        # In there it has another number.
-        (own_directory(self.options, keeper.directory) / "pid").write_text(f"{process.pid}\n")
-        return process
+            nursery.start_soon(refusals.hear, started.refusals, self._note_refused)
+        return started.process
 
     def _note_refused(self, name: str) -> None:
         """The kernel process made a system call that its jail refuses. In a strict one that is its end."""

@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 
 from humfs.losses import Losses
 from runtime.archives.tree import Node
-from runtime.images.ext4 import (
-    BLOCK,
-    Ext4Writer,
-    Settings,
-    directory_blocks,
-    encode_time,
-    make_filesystem,
-    stretches,
-)
+from runtime.images.ext4 import Ext4Writer, Settings, make_filesystem
+from runtime.images.ext4_blocks import BLOCK, directory_blocks, encode_time, stretches
 from runtime.images.sink import ImageReport, pour
 from tests import needs
 from umlfs.errors import UmlError

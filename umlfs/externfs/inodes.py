@@ -60,6 +60,13 @@ class Inodes:
         except KeyError:
             raise failure(errno.ESTALE) from None
 
+    def directory(self, ino: int) -> tuple[Inode, Directory]:
+        """A directory that was handed out. ESTALE, ENOTDIR."""
+        inode = self[ino]
+        if not isinstance(inode.node, Directory):
+            raise failure(errno.ENOTDIR)
+        return inode, inode.node
+
     def get(self, key: Hashable) -> Inode | None:
         """The inode of a node that is known."""
         return self._by_key.get(key)

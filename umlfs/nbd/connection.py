@@ -13,7 +13,6 @@ import logging
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -21,8 +20,9 @@ import trio
 from umlfs.block import BlockDevice, ExtentKind
 from umlfs.host.waiting import noticing_waits
 from umlfs.nbd.eager_socket import EagerSocket
+from umlfs.nbd.rules import DF, FAST_ZERO, FUA, NO_HOLE, REQ_ONE, RULES
 from umlfs.wire import nbd as wire
-from umlfs.wire.nbd import Command, CommandFlag, ExportFlag, ProtocolError, Request
+from umlfs.wire.nbd import Command, ExportFlag, ProtocolError, Request
 from umlfs.wire.nbd_handshake import CONTEXT_ID, Export, Phase, ServerHandshake
 
 log = logging.getLogger(__name__)
@@ -54,37 +54,6 @@ SPARE_BUFFERS: Final = 8
 """How many buffers for pieces are kept for use again: fresh memory costs more than reading into it."""
 
 _PIECE_BUFFER: Final = PIECE_SIZE + wire.DATA_CHUNK_SIZE
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """What a command allows."""
-
-    flags: int
-    modifies: bool = False
-    ranged: bool = True
-    """Offset and length mean something."""
-    beyond: int = errno.EINVAL
-    """What it is to reach past the end."""
-    payload: bool = False
-    """The length is limited by what a message may carry."""
-
-
-# Plain integers: an operation on a member of an enum costs as much as decoding a request.
-_FUA: Final = int(CommandFlag.FUA)
-_DF: Final = int(CommandFlag.DF)
-_NO_HOLE: Final = int(CommandFlag.NO_HOLE)
-_FAST_ZERO: Final = int(CommandFlag.FAST_ZERO)
-_REQ_ONE: Final = int(CommandFlag.REQ_ONE)
-_RULES: Final = {
-    int(Command.READ): _Rule(_FUA | _DF, payload=True),
-    int(Command.WRITE): _Rule(_FUA, modifies=True, beyond=errno.ENOSPC, payload=True),
-    int(Command.FLUSH): _Rule(_FUA, ranged=False),
-    int(Command.TRIM): _Rule(_FUA, modifies=True),
-    int(Command.CACHE): _Rule(_FUA),
-    int(Command.WRITE_ZEROES): _Rule(_FUA | _NO_HOLE | _FAST_ZERO, modifies=True, beyond=errno.ENOSPC),
-    int(Command.BLOCK_STATUS): _Rule(_FUA | _REQ_ONE),
-}
 
 
 class NbdConnection:
@@ -194,7 +163,7 @@ class NbdConnection:
 
         def pass_on() -> None:
             nonlocal weight
-            weight = REQUEST_WEIGHT + (request.length if _RULES[request.command].payload else 0)
+            weight = REQUEST_WEIGHT + (request.length if RULES[request.command].payload else 0)
             self._waiting_bytes += weight
             if request.payload is not None:
                 self._decoder.keep()
@@ -285,7 +254,7 @@ class NbdConnection:
 
     def _refusal(self, request: Request) -> int:
         """The errno of what is wrong with the request itself, 0 if nothing is."""
-        rule = _RULES.get(request.command)
+        rule = RULES.get(request.command)
         if rule is None or request.flags & ~rule.flags:
             return errno.EINVAL
         if rule.modifies and self._read_only:
@@ -293,7 +262,7 @@ class NbdConnection:
         if not rule.ranged:
             return 0
         if rule.payload and request.length > wire.PAYLOAD_MAX:
-            return errno.EOVERFLOW if request.flags & _DF else errno.EINVAL
+            return errno.EOVERFLOW if request.flags & DF else errno.EINVAL
         end = request.offset + request.length
         size, block = self._export.size, self._export.minimum_block
         if end > size:
@@ -306,16 +275,16 @@ class NbdConnection:
         """The errno of asking for what was not offered."""
         flags, offered = request.flags, self._export.flags
         if request.command == Command.READ:
-            return errno.EINVAL if flags & _DF and not self._structured else 0
+            return errno.EINVAL if flags & DF and not self._structured else 0
         if request.command == Command.BLOCK_STATUS:
             return 0 if self._block_status and request.length else errno.EINVAL
         if request.command == Command.TRIM and not offered & ExportFlag.SEND_TRIM:
             return errno.EINVAL
-        if flags & _FAST_ZERO:
+        if flags & FAST_ZERO:
             if not offered & ExportFlag.SEND_FAST_ZERO:
                 return errno.EINVAL
             # Whether zeroes can be allocated quickly, only the provider knows: the promise is for holes.
-            return errno.EOPNOTSUPP if flags & _NO_HOLE else 0
+            return errno.EOPNOTSUPP if flags & NO_HOLE else 0
         return 0
 
     async def _read(self, request: Request) -> None:
@@ -323,7 +292,7 @@ class NbdConnection:
             await self._read_simple(request)
         elif not request.length:
             self._reply(wire.none_chunk(request.cookie))
-        elif request.flags & _DF:
+        elif request.flags & DF:
             await self._read_piece(request, request.offset, request.length)
         else:
             await self._read_pieces(request)
@@ -373,7 +342,7 @@ class NbdConnection:
 
     async def _done(self, request: Request) -> None:
         """Answer a request that changed something."""
-        if request.flags & _FUA:
+        if request.flags & FUA:
             await self._device.flush()
         self._reply(wire.simple_reply(request.cookie))
 
@@ -388,7 +357,7 @@ class NbdConnection:
 
     async def _write_zeroes(self, request: Request) -> None:
         if request.length:
-            unmap = not request.flags & _NO_HOLE
+            unmap = not request.flags & NO_HOLE
             await self._device.write_zeroes(request.offset, request.length, unmap)
         await self._done(request)
 
@@ -405,7 +374,7 @@ class NbdConnection:
 
     async def _report_status(self, request: Request) -> None:
         """The allocation map, neighbours of one kind as one; cut off where it is long."""
-        limit = 1 if request.flags & _REQ_ONE else wire.EXTENTS_MAX
+        limit = 1 if request.flags & REQ_ONE else wire.EXTENTS_MAX
         found: list[tuple[int, int]] = []
         for extent in await self._device.extents(request.offset, request.length):
             state = wire.STATE_HOLE | wire.STATE_ZERO if extent.kind is ExtentKind.ZERO else 0
