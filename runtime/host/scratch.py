@@ -49,7 +49,7 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
             path.mkdir(mode=0o700)
             yield path
         except OSError as error:
-            raise UmlError(f"{error.filename or path}: {error.strerror}", None) from error
+            raise UmlError(f"{error.filename or path.parent}: {error.strerror}", None) from error
         finally:
             remove_tree(path)
             with contextlib.suppress(BrokenPipeError):

@@ -12,7 +12,7 @@ from runtime.host.scratch import scratch_directory
 from runtime.images import ext4
 from runtime.images.formats import Format, Image, source
 from runtime.images.output import output_file, require_free
-from runtime.images.streams import failed
+from runtime.images.streams import failed, require_room
 from umlfs.errors import UsageError
 from umlfs.host.programs import run_program
 
@@ -77,7 +77,9 @@ def _place(made: Path, image: Image, force: bool) -> None:
 def _run(program: str, arguments: list[str]) -> None:
     done = run_program([find_program(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
-        raise failed(f"{program} failed", done.stderr.decode(errors="replace").strip().splitlines())
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        require_room(lines)
+        raise failed(f"{program} failed", lines)
 
 
 # Snapshots ------------------------------------------------------------------------------------

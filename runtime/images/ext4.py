@@ -22,7 +22,7 @@ from runtime.archives.tree import ArchiveTree, Node
 from runtime.host.needs import find_program
 from runtime.images import ext2fs
 from runtime.images.ext4_blocks import BLOCK, directory_blocks, encode_time, stretches
-from runtime.images.streams import failed
+from runtime.images.streams import failed, require_room
 from umlfs.blocks import sparse
 from umlfs.errors import UmlError
 from umlfs.host.programs import run_program
@@ -89,6 +89,7 @@ def make_filesystem(fd: int, settings: Settings) -> None:
     )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
+        require_room(lines)
         raise failed(f"mkfs cannot make an ext4 of {settings.size} bytes", lines, "name another --size")
 
 

@@ -19,7 +19,7 @@ from runtime.images import ext4, writers
 from runtime.images.formats import Format
 from runtime.images.inside import in_guest
 from runtime.images.sink import ImageReport
-from runtime.images.streams import failed
+from runtime.images.streams import failed, require_room
 from umlfs.blocks.raw import open_raw
 from umlfs.errors import UmlError
 from umlfs.host.programs import run_program
@@ -141,4 +141,5 @@ def _run(command: list[str]) -> None:
     done = run_program(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
+        require_room(lines)
         raise failed(f"{os.path.basename(command[0])} failed", lines, "name another --size")

@@ -196,6 +196,12 @@ def failed(what: str, lines: list[str], way_out: str | None = None) -> UmlError:
     return UmlError(what, way_out, details="\n".join(lines[-_SHOWN:]))
 
 
+def require_room(lines: list[str]) -> None:
+    """OSError if a program's last words are that there is no room: whoever knows the file names it."""
+    if any(map(_FULL.search, lines)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _count_sockets(lines: list[str], losses: Losses) -> list[str]:
     """The lines of GNU tar but for those about sockets, which are losses."""
     for line in lines:
@@ -285,6 +291,7 @@ async def convert_with_qemu(source: Image, fd: int, target: str, options: Sequen
     )
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().removeprefix("qemu-img: ")
+        require_room(words.splitlines())
         raise UmlError(f"{source.name}: qemu-img cannot convert it: {words}", "see 'qemu-img check'")
 
 

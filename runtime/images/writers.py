@@ -18,7 +18,7 @@ from humfs.tarcopy import pieces
 from runtime.host.needs import find_program
 from runtime.images import ext4
 from runtime.images.sink import ImageReport, pour
-from runtime.images.streams import failed, said, scratch_errors
+from runtime.images.streams import failed, require_room, said, scratch_errors
 from umlfs.errors import UmlError
 from umlfs.host.programs import Program
 
@@ -82,6 +82,7 @@ def to_directory(stream: BinaryIO, root: Path, report: ImageReport) -> None:
     devices = [line for line in lines if line.endswith(_NO_DEVICE)]
     others = [line for line in lines if line not in devices and _EXITING not in line]
     if status and (as_root or others or not devices):
+        require_room(others or lines)
         raise failed("the directory cannot have all that is in the archive", others or lines)
     if not as_root:
         report.losses.add("owners, set-id bits and capabilities, which only root can give, are left out", "")
@@ -142,4 +143,6 @@ def to_tar(stream: BinaryIO, fd: int, compressor: str | None, report: ImageRepor
                 env={**os.environ, "LC_ALL": "C"},
             )
             if feed(stream, process, report):
-                raise failed(f"{compressor} failed", said(errors))
+                lines = said(errors)
+                require_room(lines)
+                raise failed(f"{compressor} failed", lines)

@@ -17,6 +17,7 @@ from runtime.machine.plan import own_directory
 from runtime.process.keeper import Keeper
 from runtime.process.kernel_process import KernelProcess
 from runtime.process.memory import is_volatile
+from umlfs.errors import naming
 
 
 class Started(NamedTuple):
@@ -74,5 +75,7 @@ def start_kernel(
     own = launch.directory
     stack.callback(os.close, own)
     # In there it has another number.
-    (own_directory(options, keeper.directory) / "pid").write_text(f"{process.pid}\n")
+    note = own_directory(options, keeper.directory) / "pid"
+    with naming(note):
+        note.write_text(f"{process.pid}\n")
     return Started(process, launch.user.uid, launch.layers, own, launch.refusals)

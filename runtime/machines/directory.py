@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from umlfs.errors import UmlError, UsageError
+from umlfs.errors import UmlError, UsageError, naming
 
 UMID_MAX: Final = 63
 """Characters, as in the kernel."""
@@ -98,8 +98,9 @@ def claimed(parent: Path, umid: str) -> Iterator[MachineDirectory]:
     except OSError as error:
         raise UmlError(f"{path}: cannot be made: {os.strerror(error.errno or 0)}", "choose another uml_dir=") from error
     directory = MachineDirectory(path, lock)
-    directory.write_pid()
     try:
+        with naming(path):
+            directory.write_pid()
         yield directory
     finally:
         directory._close()

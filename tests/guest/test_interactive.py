@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guest.caller import BOUND, Caller
+from tests.guest.caller import BOUND, Caller, eventually
 
 pytestmark = pytest.mark.guest
 
@@ -177,3 +178,35 @@ def test_output_on_a_terminal_alone(me: Caller) -> None:
     with on_terminal(["sh", "-c", 'echo in | "$@"', "sh", *me.command("run", "--", "sh", "-c", "cat; tty")]) as it:
         it.see(rb"in\r\nnot a tty\r\n")
         assert it.end() == 1
+
+
+BASH = ["bash", "--norc", "--noprofile", "-i"]
+
+
+def test_in_the_background_of_a_shell(me: Caller) -> None:
+    """It asks nothing of the terminal that it is not on, and what it would say is in the file."""
+    with on_terminal(BASH) as it:
+        line = shlex.join(me.command("run", "--", "sh", "-c", "echo out; echo error >&2; exit 3"))
+        it.type(f"{line} >{me.directory}/log 2>&1 & wait $!; echo sta''tus=$?; sort {me.directory}/log\n".encode())
+        it.see(rb"status=3\r\nerror\r\nout\r\n")
+        it.type(b"jobs -s; exit 5\n")
+        assert it.end() == 5
+        assert b"topped" not in it.shown
+
+
+@pytest.mark.parametrize("redirection", [">{0}/log 2>&1", "2>{0}/log", "</dev/null 2>{0}/log"])
+def test_the_shell_of_a_background_job_goes_away(me: Caller, redirection: str) -> None:
+    """The guest ends with it, and says nothing of its own insides. The fixture sees to it that nothing is left."""
+    log = me.directory / "log"
+    with on_terminal(BASH) as it:
+        line = shlex.join(me.command("run", "--", "sh", "-c", "echo up >&2; exec sleep 1000"))
+        it.type(f"{line} {redirection.format(me.directory)} &\n".encode())
+        it.see(rb"\[1\] (\d+)\r\n")
+        if "</dev/null" in redirection or redirection.startswith(">"):
+            assert eventually(lambda: log.exists() and "up" in log.read_text())
+        it.hang_up()
+        it.process.wait(BOUND)
+    assert eventually(lambda: not me.left())
+    said = log.read_text()
+    assert "internal error" not in said
+    assert "Traceback" not in said

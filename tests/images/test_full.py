@@ -24,7 +24,7 @@ shift 2
 if "$@" 2>errors; then status=0; else status=$?; fi
 [ $status = 1 ] || cat errors
 [ "$(wc -l <errors)" = 1 ] || cat errors
-grep -q '^uml: .*: No space left on device' errors || cat errors
+grep -Eq '^uml: [^ ]*: (.*: )?No space left on device' errors || cat errors
 rm errors
 [ -z "$kept" ] || cmp "$kept" "${kept##*/}"
 echo "status $status"

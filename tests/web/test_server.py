@@ -27,7 +27,7 @@ def opener(address: str, context: ssl.SSLContext | None = None) -> urllib.reques
     if context is not None:
         handlers.append(urllib.request.HTTPSHandler(context=context))
     made = urllib.request.build_opener(*handlers)
-    made.open(address, timeout=20).close()
+    made.open(address, timeout=120).close()
     return made
 
 
@@ -35,7 +35,7 @@ def status(made: urllib.request.OpenerDirector, url: str, data: object = None) -
     origin = url.partition("/api")[0]
     request = urllib.request.Request(url, None if data is None else json.dumps(data).encode(), {"Origin": origin})
     try:
-        with made.open(request, timeout=20) as answer:
+        with made.open(request, timeout=120) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from umlfs.errors import naming
+
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _NAMED_ONLY = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 """What O_TMPFILE fails with on a filesystem (or a kernel) without it; the directory itself may be missing too."""
@@ -30,7 +32,7 @@ def new_file(path: str, mode: int = 0o644, *, replace: bool = False) -> Iterator
     elif os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     directory = os.path.dirname(path) or "."
-    with _unnamed(directory, given) as (fd, temporary):
+    with naming(given), _unnamed(directory, given) as (fd, temporary):
         os.fchmod(fd, mode & ~_umask())
         yield fd
         os.fsync(fd)
