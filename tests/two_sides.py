@@ -93,6 +93,8 @@ n=0; while [ $n -lt $count ]; do
     n=$((n + 1)); echo "$n" >>log; soon '[ "$(tail -n 1 copy 2>/dev/null)" = $n ]' || break; mv log log.1; : >log
 done"""
 
+_LOGROTATE: Final = "PATH=$PATH:/sbin:/usr/sbin logrotate -f -s .state .conf"
+
 SCENARIOS: Final = {
     "an editor's save by rename": _scenario(
         (HERE, "echo old >file", ""),
@@ -103,11 +105,14 @@ SCENARIOS: Final = {
         (HERE, "cat file", "back\n"),
     ),
     "logrotate": _scenario(
-        (HERE, "touch log", ""),
-        (THERE, "exec 3>>log; echo one >&3", ""),
-        (HERE, "mv log log.1; touch log", ""),
-        (THERE, "echo two >&3; soon '! [ -s log ]'; exec 3>>log; echo three >&3; exec 3>&-", ""),
-        (HERE, "cat log.1 log", "one\ntwo\nthree\n"),
+        (HERE, "printf '%s/log {\\n create\\n rotate 20\\n}\\n' \"$PWD\" >.conf; chmod 600 .conf; touch log", ""),
+        (THERE, "soon '[ -e log ]'; exec 3>>log; echo one >&3", ""),
+        (HERE, _LOGROTATE, ""),
+        (THERE, "echo two >&3; soon '! [ -s log ]'; exec 3>>log; echo three >&3", ""),
+        (HERE, "exec 3>>log; echo four >&3", ""),
+        (THERE, "soon 'grep -q four log'; printf '%s/log {\\n create\\n rotate 20\\n}\\n' \"$PWD\" >.conf", ""),
+        (THERE, _LOGROTATE + "; exec 3>&-", ""),
+        (HERE, "echo five >&3; exec 3>&-; cat log.2 log.1 log", "one\ntwo\nthree\nfour\nfive\n"),
     ),
     "tail -F across rotations": _scenario(
         (HERE, "touch log", ""),
@@ -115,7 +120,7 @@ SCENARIOS: Final = {
         (HERE, _ROTATE, ""),
         (THERE, "kill $tail; wait $tail 2>/dev/null; sort -n copy | uniq | wc -l", "$count\n"),
         count=3,
-        often=1000,
+        often=100,
     ),
     "git, branches switched on both sides": _scenario(
         (HERE, "git init -q -b main . && echo main >file && git add file && git commit -qm one", ""),
@@ -144,11 +149,11 @@ SCENARIOS: Final = {
         (THERE, "soon './program 1'", ""),
     ),
     "a mail spool by dotlock": _scenario(
-        (HERE, "set -C; : >spool.lock; set +C; echo from here >>spool", ""),
-        (THERE, "set -C; (: >spool.lock) 2>/dev/null || echo taken; set +C", "taken\n"),
-        (HERE, "rm spool.lock", ""),
-        (THERE, "set -C; soon '(: >spool.lock) 2>/dev/null'; set +C; echo from there >>spool; rm spool.lock", ""),
-        (HERE, "cat spool", "from here\nfrom there\n"),
+        (HERE, "dotlockfile -l -r 0 spool.lock; echo from here >>spool", ""),
+        (THERE, "dotlockfile -l -r 0 spool.lock || echo taken", "taken\n"),
+        (HERE, "dotlockfile -u spool.lock", ""),
+        (THERE, "dotlockfile -l -r 20 -i 1 spool.lock; echo from there >>spool; dotlockfile -u spool.lock", ""),
+        (HERE, "dotlockfile -l -r 0 spool.lock; cat spool; dotlockfile -u spool.lock", "from here\nfrom there\n"),
     ),
     "a mail spool by fcntl": _scenario(
         (HERE, "touch spool; exec 5>>spool; flock -x 5; echo from here >&5", ""),
@@ -180,7 +185,22 @@ SCENARIOS: Final = {
         ),
         (HERE, "dpkg-query --admindir=db -W -f '${Package} ${db:Status-Status}\\n'", "a installed\nb installed\n"),
     ),
-    "rsync --inplace, and a random writer": _scenario(
+    "rsync --inplace": _scenario(
+        (HERE, "seq 100000 >source; cp source file", ""),
+        (THERE, "exec 6<file; cksum <&6 >/dev/null", ""),
+        (
+            HERE,
+            'n=0; while [ $n -lt $count ]; do n=$((n + 1)); sed -i "$((n * 997))s/.*/line $n/" source;'
+            " rsync --inplace --no-whole-file --checksum source file; done; cksum <source >sum",
+            "",
+        ),
+        (THERE, 'soon \'[ "$(cksum <file)" = "$(cat sum)" ]\'; exec 6<&-', ""),
+        (THERE, "echo more >>source; rsync --inplace --no-whole-file --checksum source file", ""),
+        (HERE, "cmp source file && tail -n 1 file", "more\n"),
+        count=2,
+        often=100,
+    ),
+    "a random writer, as of torrents": _scenario(
         (HERE, "head -c 300000 /dev/zero >file; cp file copy", ""),
         (THERE, "exec 6<file; cat <&6 | wc -c", "300000\n"),
         (
@@ -243,3 +263,15 @@ def _play(name: str, scenario: Scenario, sides: dict[str, Side], places: dict[st
     for step in scenario.steps:
         said = sides[step.side].do(step.script)
         assert said == step.says.replace("$count", str(count)), f"{name}: {step.side}: {step.script}: {said}"
+
+
+def rotate_while_followed(log: Path, follower: subprocess.Popen[bytes], count: int) -> None:
+    """Rotate `log` by rename `count` times, a line in each, once `follower` has said the line. AssertionError if it
+    says another."""
+    assert follower.stdout is not None
+    for number in range(count):
+        with log.open("a") as file:
+            print(number, file=file)
+        assert follower.stdout.readline() == b"%d\n" % number
+        log.rename(log.with_suffix(".1"))
+        log.touch()

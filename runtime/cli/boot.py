@@ -60,6 +60,7 @@ class _Boot(click.Command):
 @click.option("--root", metavar="SRC", help="The root, written through.  [a snapshot of this host's /, thrown away]")
 @click.option("--throwaway", is_flag=True, default=None, help="Keep changes to the root in memory, for this time only.")
 @click.option("--init", metavar="PROGRAM", help="The guest's first process.  [/sbin/init, where the root has it]")
+@click.option("--user", metavar="NAME", help="Whose your files are in the guest, a name or a number.  [root]")
 @equipment.mounts
 @click.option(
     "--slots", type=int, metavar="N", help="How many directories, and disks, can be added while it runs.  [2]"

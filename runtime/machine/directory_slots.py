@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from runtime.machine.equipment import HostMount
+from runtime.machine.opening import only_file, plain_file
 from runtime.machine.under_way import UnderWay
 from umlfs.errors import UmlError
 from umlfs.filesystem import Filesystem
@@ -25,7 +26,22 @@ bdi=/sys/class/bdi/$(mountpoint -d "$2")
 echo 60 >"$bdi/max_ratio"
 echo 1024 >"$bdi/read_ahead_kb"
 """
+_MOUNT_FILE = """\
+[ ! -d "$2" ] || rmdir "$2" || exit
+[ -e "$2" ] || { mkdir -p "${2%/*}" && : >"$2"; } || exit
+whole=$2.whole
+mkdir "$whole" && mount -t virtiofs -o "$3" "$1" "$whole" || exit
+mount --bind "$whole/$4" "$2"
+status=$?
+umount -l "$whole"
+rmdir "$whole"
+exit $status
+"""
 _UNMOUNT = '! mountpoint -q "$1" || umount "$1"'
+_UNMOUNT_FILE = """\
+! grep -q " $1 " /proc/mounts || umount "$1" || exit
+[ -s "$1" ] || rm "$1"
+"""
 
 
 @dataclass(slots=True)
@@ -34,14 +50,21 @@ class _Plugged:
     slot: Slot
     filesystem: Filesystem
 
+    @property
+    def file(self) -> str:
+        """The name of the single file that it shows; else empty."""
+        return only_file(self.filesystem)
+
 
 class Slots:
     """The slots of one machine, and what is in them."""
 
-    def __init__(self, slots: Sequence[Slot], script: Script) -> None:
+    def __init__(self, slots: Sequence[Slot], script: Script, owner: tuple[int, int] | None = None) -> None:
+        """What belongs to the caller here is `owner`'s in the guest, a uid and a gid."""
         self._free = list(slots)
         self._count = len(slots)
         self._script = script
+        self._owner = owner
         self._plugged: dict[str, _Plugged] = {}
         """By their places."""
         self._under_way = UnderWay[str]()
@@ -75,7 +98,7 @@ class Slots:
 
     async def _plug(self, mount: HostMount, slot: Slot) -> None:
         try:
-            filesystem = await _open(mount)
+            filesystem = await _open(mount, self._owner)
         except BaseException:
             self._free.append(slot)
             raise
@@ -83,7 +106,11 @@ class Slots:
         slot.insert(filesystem, read_only=mount.read_only, name=mount.place)
         options = "ro" if mount.read_only else "rw"
         try:
-            await self._script(_MOUNT, [slot.tag, mount.place, options])
+            words = [slot.tag, mount.place, options]
+            if it.file:
+                await self._script(_MOUNT_FILE, [*words, it.file])
+            else:
+                await self._script(_MOUNT, words)
         except UmlError:
             if not slot.mounted:
                 await self._empty(it)
@@ -98,7 +125,7 @@ class Slots:
             raise UmlError("Device is busy", "try again")
         with self._under_way.changing(place):
             if it.slot.mounted:
-                await self._script(_UNMOUNT, [place])
+                await self._script(_UNMOUNT_FILE if it.file else _UNMOUNT, [place])
             if it.slot.mounted:
                 raise UmlError("Device is still mounted elsewhere in the guest", "unmount it there, and try again")
             await self._empty(it)
@@ -118,8 +145,9 @@ class Slots:
                     stack.push_async_callback(it.filesystem.close)
 
 
-async def _open(mount: HostMount) -> Filesystem:
-    opened = await mount.source.open(OpenOptions(read_only=mount.read_only, extra=dict(mount.options)))
+async def _open(mount: HostMount, owner: tuple[int, int] | None) -> Filesystem:
+    options = OpenOptions(read_only=mount.read_only, extra=dict(mount.options), owner=owner)
+    opened = await plain_file(mount.source).open(options)
     if not isinstance(opened, Filesystem):
         await opened.close()
         raise UmlError(f"{mount.source}: a disk, not a directory", "config ubd<N>= takes disks")

@@ -221,7 +221,7 @@ class Machine:
         from runtime.machine.directory_slots import Slots
 
         assert self._equipment is not None
-        return Slots(self._equipment.slots, partial(run_script, self))
+        return Slots(self._equipment.slots, partial(run_script, self), self._equipment.owner)
 
     @cached_property
     def disk_slots(self) -> DiskSlots:

@@ -57,7 +57,7 @@ async def open_mounts(equipment: Equipment, stack: contextlib.AsyncExitStack, mo
         if isinstance(opened, Filesystem):
             tag = f"mount{number}"
             equipment.add_filesystem(tag, opened, read_only=mount.read_only)
-            name = _only_file(opened)
+            name = only_file(opened)
             announced = opened.changes is not None
             equipment.mounts.append(guest.Mount(tag, place, options=options, file=name, announced=announced))
         else:
@@ -79,7 +79,7 @@ def plain_file(source: Source) -> Source:
     return source if kind else as_source(f"hostfs:{source.argument}")
 
 
-def _only_file(filesystem: Filesystem) -> str:
+def only_file(filesystem: Filesystem) -> str:
     """The name of the file that is meant, if `filesystem` shows a single one; else empty."""
     from umlfs.views.one_file import OneFile
 

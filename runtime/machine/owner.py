@@ -14,10 +14,13 @@ _SIZE_MAX: Final = 1 << 20
 def owner(root: str, user: str | None) -> tuple[int, int]:
     """The uid and gid in the guest of `user`, a name or a number, where the root's source is `root`.
 
-    The guest's root if nobody is named, or nobody knows who that is: the source is no directory of this host.
+    The guest's root if nobody is named, or nobody knows who that is.
     """
-    if user is None:
-        return ROOT
+    return (None if user is None else find(root, user)) or ROOT
+
+
+def find(root: str, user: str) -> tuple[int, int] | None:
+    """The uid and gid of `user`; None if nobody knows who that is, as where the root is no directory of this host."""
     for line in _passwords(root):
         fields = line.split(":")
         if len(fields) > 3 and user in (fields[0], fields[2]) and fields[2].isdecimal() and fields[3].isdecimal():
@@ -26,7 +29,7 @@ def owner(root: str, user: str | None) -> tuple[int, int]:
 
     if user.isdecimal() and int(user) <= ID_MAX:
         return int(user), int(user)
-    return ROOT
+    return None
 
 
 def _passwords(root: str) -> list[str]:

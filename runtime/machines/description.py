@@ -58,6 +58,8 @@ class Description:
     init_arguments: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     """`DIR=SRC[:ro]` each."""
+    user: str = ""
+    """Whose in the guest the caller's files are, a name or a number; empty for root."""
     slots: int = 2
     """How many further filesystems can come while it runs, and how many disks."""
     ubds: tuple[str, ...] = ()

@@ -43,6 +43,7 @@ _KEPT: Final = frozenset(
         "init",
         "init_arguments",
         "slots",
+        "user",
         "ubds",
         "networks",
     }

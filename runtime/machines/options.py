@@ -12,7 +12,7 @@ from runtime.consoles.spec import Line, LineKind, Specs, parse_all
 from runtime.guest import Init
 from runtime.jail.layers import Mode
 from runtime.kernels.execution import Execution
-from runtime.machine import parsing
+from runtime.machine import owner, parsing
 from runtime.machine.disk import RootDisk
 from runtime.machine.machine import Options
 from runtime.machines.description import Description
@@ -73,6 +73,7 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         root_flags="ro" if it.read_only else "",
         writable=not (it.throwaway or it.boots_host),
         mounts=[parsing.mount(text) for text in it.mounts],
+        owner=_owner(it),
         ubds=[ubd.parse(text) for text in it.ubds],
         native_ubd=is_native(it),
         initrd=it.initrd,
@@ -90,6 +91,15 @@ def machine_options(description: Description, *, arguments: Sequence[str] = (), 
         networks=_networks(it),
         descriptors=_descriptors(it),
     )
+
+
+def _owner(it: Description) -> tuple[int, int]:
+    if not it.user:
+        return owner.ROOT
+    found = owner.find(it.root or "hostfs:/", it.user)
+    if found is None:
+        raise UsageError(f"--user {it.user}: no directory of this host says who that is", "give a number")
+    return found
 
 
 def card_remarks(description: Description) -> list[str]:

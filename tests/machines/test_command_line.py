@@ -168,3 +168,16 @@ def test_words_that_the_kernel_does_not_know() -> None:
     ]
     assert all(f"Linux {kernel.version}" in line and line.endswith("the word does nothing") for line in remarks)
     assert set(unknown) <= {*description.arguments}
+
+
+def test_whose_the_callers_files_are(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/:\nann:x:1001:1002::/:\n")
+    it = Description(root=f"hostfs:{tmp_path}")
+    assert machine_options(it).owner == (0, 0)
+    assert machine_options(replace(it, user="ann")).owner == (1001, 1002)
+    assert machine_options(replace(it, user="12345")).owner == (12345, 12345)
+    with pytest.raises(UsageError, match="nobody-here"):
+        machine_options(replace(it, user="nobody-here"))
+    with pytest.raises(UsageError, match="no directory of this host"):
+        machine_options(Description(root="disk.qcow2:1", user="ann"))

@@ -271,6 +271,19 @@ def plug_directory(uml: Household) -> None:
         assert "busy" in uml.error(*console, "remove hostfs1")[1]
         user.communicate(b"\n", timeout=BOUND)
     assert uml.ok(*console, "remove hostfs1") == ""
+    notes = uml.home / "notes"
+    for _ in range(2):  # a single file, where a directory was
+        notes.write_text("one\n")
+        if uml.user is not None:
+            os.chown(notes, uml.user.uid, uml.user.gid)
+        assert uml.ok(*console, f"config hostfs1={notes}") == ""
+        script = "cat /mnt/hostfs1; ls -d /mnt/hostfs*; stat -c %u /mnt/hostfs1; echo two >/mnt/hostfs1"
+        assert uml.ok("exec", "it", "sh", "-ec", script) == "one\n/mnt/hostfs1\n0\n"
+        assert uml.ok(*console, "remove hostfs1") == ""
+        assert notes.read_text() == "two\n"
+    assert uml.ok(*console, f"config hostfs1={uml.home}") == ""
+    assert uml.ok("exec", "it", "sh", "-ec", "cat /mnt/hostfs1/notes; stat -c %u /mnt/hostfs1") == "two\n0\n"
+    assert uml.ok(*console, "remove hostfs1") == ""
 
 
 def image(uml: Household) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from tests import needs
 from tests.mounts.server import mounted
-from tests.two_sides import play_all, shell
+from tests.two_sides import play_all, rotate_while_followed, shell
 
 Sides = tuple[Path, Path]
 """A directory as one side has it, and as the other side has it."""
@@ -143,6 +143,26 @@ def test_programs(setting: str, tmp_path: Path, long: bool) -> None:
             subprocess.run([needs.program("bindfs"), beneath, above], check=True)
             stack.callback(subprocess.run, ["umount", str(above)], check=True)
         else:
-            stack.enter_context(mounted(beneath, above, "cache=never" if "never" in setting else "cache=auto"))
+            cache = "cache=never" if "never" in setting else "cache=auto"
+            others = () if os.geteuid() else ("allow_other",)  # dotlockfile is another group's
+            stack.enter_context(mounted(beneath, above, cache, *others))
         here, there = stack.enter_context(shell()), stack.enter_context(shell())
         play_all(setting, here, there, (beneath, str(above)), long)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["plain", "auto", "notify"])
+def test_tail_across_ten_thousand_rotations(setting: str, tmp_path: Path) -> None:
+    beneath, above = tmp_path / "beneath", tmp_path / "above"
+    beneath.mkdir()
+    above.mkdir()
+    (beneath / "log").touch()
+    with contextlib.ExitStack() as stack:
+        if setting == "plain":
+            above = beneath
+        else:
+            stack.enter_context(mounted(beneath, above, "notify" if setting == "notify" else "cache=auto"))
+        tail = [needs.program("tail"), "-n", "+1", "-s", "0.01", "-F", str(above / "log")]
+        process = stack.enter_context(subprocess.Popen(tail, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+        stack.callback(process.kill)
+        rotate_while_followed(beneath / "log", process, 10_000)
