@@ -198,7 +198,7 @@ static void add_gateway(char *word)
     struct rtmsg message = {
         .rtm_family = it.family,
         .rtm_table = RT_TABLE_MAIN,
-        .rtm_protocol = RTPROT_BOOT,
+        .rtm_protocol = RTPROT_STATIC, /* as systemd-networkd makes it: there are not two then */
         .rtm_scope = RT_SCOPE_UNIVERSE,
         .rtm_type = RTN_UNICAST,
     };

@@ -133,8 +133,8 @@ def managers_entries(network: GuestNetwork) -> list[cpio.CpioEntry]:
     if not cards:
         return []
     for card in cards:
-        files[f"run/systemd/network/05-{card.name}.network"] = _networkd(network, card)
-        files[f"run/systemd/network/05-{card.name}.link"] = (
+        files[f"run/systemd/network/00-{card.name}.network"] = _networkd(network, card)
+        files[f"run/systemd/network/00-{card.name}.link"] = (
             f"[Match]\nOriginalName={card.name}\n\n[Link]\nNamePolicy=keep kernel\nMACAddressPolicy=none\n"
         )
         files[f"run/network/ifstate.{card.name}"] = f"{card.name}\n"

@@ -18,10 +18,13 @@ FILES: Final = {
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
     "etc/hostname": "guest\n",
     "etc/fstab": "",
+    "etc/systemd/network/05-dhcp.network": "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n",
     "etc/os-release": 'PRETTY_NAME="Debian under test"\nID=debian\n',
 }
+NETWORKD: Final = "systemd-networkd.service"
 LINKS: Final = {
     "etc/systemd/system/getty.target.wants/getty@tty1.service": "/lib/systemd/system/getty@.service",
+    f"etc/systemd/system/multi-user.target.wants/{NETWORKD}": f"/lib/systemd/system/{NETWORKD}",
     "etc/systemd/system/default.target": "/lib/systemd/system/multi-user.target",
 }
 IMAGE_SIZE: Final = 1 << 30

@@ -23,6 +23,7 @@ from tests import needs
 from tests.machines.household import BOUND, Household
 from tests.network.servers import free_port, heard
 
+FLOOD = Path(__file__).parents[1] / "network/flood.py"
 REACHED = "busybox ping -c 1 -W 2 {} >/dev/null && echo yes || echo no"
 
 
@@ -57,6 +58,9 @@ def test_a_network(ordinary: Household) -> None:
     networks = uml.ok("net", "ls").splitlines()
     assert networks[0] == "lab              10.77.0.0/24       internal  web db"
     on_all(uml)
+    with flooded(uml, "10.77.0."):
+        assert reaches(uml, "web", "db.lab")
+        assert reaches(uml, "db", "web")
     capture(uml)
     uml.ok("net", "unplug", "lab", "db")
     assert not reaches(uml, "web", "db.lab")
@@ -88,6 +92,25 @@ def on_all(uml: Household) -> None:
     assert printed[-1] == "nameserver 10.0.2.3"
 
 
+@contextlib.contextmanager
+def flooded(uml: Household, network: str) -> Iterator[None]:
+    """A neighbour floods the network lab meanwhile."""
+    with (
+        FLOOD.open("rb") as script,
+        subprocess.Popen(
+            uml.command("run", "--net", "lab", "--mem", "64M", "--", "python3", "-", "eth0", network),
+            stdin=script,
+            stdout=subprocess.PIPE,
+        ) as neighbour,
+    ):
+        try:
+            assert neighbour.stdout is not None
+            assert neighbour.stdout.readline() == b"flooding\n"
+            yield
+        finally:
+            neighbour.terminate()
+
+
 def capture(uml: Household) -> None:
     """What goes by is seen, by tcpdump."""
     file = uml.home / "it.pcap"
@@ -108,7 +131,8 @@ def test_isolated_machines_reach_the_world_alone(me: Household) -> None:
     for name in ("web", "db"):
         uml.ok("boot", "-d", "--name", name, "--init", "", "--net", "lab", "mem=64M")
     gateway = port(uml, "web")["ip"].rpartition(".")[0] + ".2"
-    assert reaches(uml, "web", gateway)
+    with flooded(uml, gateway[:-1]):
+        assert reaches(uml, "web", gateway)
     assert not reaches(uml, "web", port(uml, "db")["ip"])
     for name in ("web", "db"):
         uml.ok("halt", name)

@@ -14,6 +14,15 @@ from tests.machines.systems import make_archive, make_image, unpack
 pytestmark = pytest.mark.guest
 
 
+NETWORK = """
+until grep -q ADMIN_STATE=configured /run/systemd/netif/links/*; do sleep 0.1; done
+/run/umlfs/busybox ip -o -4 addr show eth0 | grep -o '[0-9.]*/[0-9]*'
+/run/umlfs/busybox ip route show | sed -n 's/^default via \\([0-9.]*\\) .*/\\1/p'
+cat /etc/resolv.conf
+"""
+"""The system's networkd, which has a file of its own that says DHCP, has seen to the card: and left it as it was."""
+
+
 @dataclass
 class System:
     """The system, in all its forms."""
@@ -40,6 +49,7 @@ def boots(me: Household, *words: str | Path, also: Callable[[Household], None] =
     me.lines("it", "con1", "guest login: ")
     assert me.ok("exec", "it", "--", "sh", "-c", "cat /proc/1/comm; mkdir /kept; sync") == "systemd\n"
     assert me.ok("exec", "it", "systemctl", "is-active", "multi-user.target", "getty@tty1.service")
+    assert me.ok("exec", "it", "--", "sh", "-c", NETWORK) == "10.0.2.100/24\n10.0.2.2\nnameserver 10.0.2.3\n"
     also(me)
     me.ok("halt", "it")
     assert me.ps() == []
