@@ -13,6 +13,8 @@ COMMAND_MAX: Final = 80
 """Characters of a command that are shown."""
 PROGRAMS: Final = ("uml", "mount.fuse.umlfs")
 """Ours that hold something for long. Their interpreter is no name for them."""
+AS_UML: Final = ("umlfs/starting.py", "from umlfs.entry import uml; uml()")
+"""How the words end by which `uml` is started otherwise."""
 MOUNT: Final = "fuse.umlfs"
 
 
@@ -23,14 +25,21 @@ def described(pid: int) -> str | None:
         return None
     if machine := _machine(pid):
         return f"the machine {machine} (pid {pid})"
-    place = next((at for at, word in enumerate(words) if os.path.basename(word) in PROGRAMS), None)
-    if place is None:
+    ours = _ours(words)
+    if not ours:
         return f"{_name(pid)} (pid {pid})"
-    ours = [os.path.basename(words[place]), *words[place + 1 :]]
     command = shlex.join(ours)
     if len(command) > COMMAND_MAX:
         command = f"{command[: COMMAND_MAX - 1]}…"
     return f"'{command}' (pid {pid}){_elsewhere(ours)}"
+
+
+def _ours(words: list[str]) -> list[str]:
+    """Our command without its interpreter; nothing if it is not ours."""
+    for at, word in enumerate(words):
+        if os.path.basename(word) in PROGRAMS or word.endswith(AS_UML):
+            return ["uml" if word.endswith(AS_UML) else os.path.basename(word), *words[at + 1 :]]
+    return []
 
 
 def _command(pid: int) -> list[str] | None:
