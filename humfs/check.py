@@ -10,7 +10,7 @@ from humfs import superblock as superblocks
 from humfs.database import unusable
 from humfs.findings import Finding, Kind
 from humfs.host import ORPHANS
-from humfs.lock import Lock
+from humfs.lock import TreeLock
 from humfs.volume import Progress, Volume, no_progress
 from umlfs.errors import UmlError
 
@@ -64,7 +64,7 @@ def _check_database(root: Path, *, repair: bool) -> list[Finding]:
     path = root / schema.FILE
     if superblocks.read(root).metadata != superblocks.SQLITE or not path.exists():
         return []
-    lock = Lock(root)
+    lock = TreeLock(root)
     try:
         problems = damage.problems(path)
         if not problems or not repair:

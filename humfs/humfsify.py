@@ -25,7 +25,7 @@ from humfs.findings import display
 from humfs.host import DATA, DIRECTORY_MODE, FILE_MODE, ORPHANS
 from humfs.journal import FILE as JOURNAL
 from humfs.lock import FILE as LOCK
-from humfs.lock import Lock
+from humfs.lock import TreeLock
 from humfs.reconcile import temporary_name
 from humfs.scan import Metadata, Scanner
 from humfs.store import Store
@@ -63,7 +63,7 @@ def humfsify(root: Path, uid: int, gid: int, size: int, progress: Progress = no_
             f"{root}: half converted by the historical humfsify",
             "write a superblock ('version 2', 'metadata shadow_fs', 'used 1', 'total BYTES') and use 'humfsify -r'",
         )
-    lock = Lock(root)
+    lock = TreeLock(root)
     try:
         used = _record(root, size, progress)
         _hand_over(root, uid, gid, progress)
@@ -286,7 +286,7 @@ def restore(root: Path, progress: Progress = no_progress) -> None:
     """
     _require_root()
     Volume(root, progress=progress).close()  # whatever a crash left is mended first
-    lock = Lock(root)
+    lock = TreeLock(root)
     try:
         _restore_tree(root, progress)
         (root / schema.FILE).unlink()

@@ -25,7 +25,7 @@ from humfs.below import OPEN, open_below
 from humfs.findings import display
 from humfs.host import DATA, ORPHANS
 from humfs.journal import FILE as JOURNAL
-from humfs.lock import Lock
+from humfs.lock import TreeLock
 from humfs.rows import path_of
 from humfs.scan import Metadata, Scanner
 from humfs.store import Store
@@ -165,7 +165,7 @@ def to_sqlite(root: Path, progress: Progress = no_progress) -> list[str]:
     """Convert a shadow_fs directory in place; returns what is worth knowing. Killed on the way, it starts again."""
     superblock = _require(root, SHADOW_FS)
     notes: list[str] = []
-    with contextlib.closing(Lock(root)):
+    with contextlib.closing(TreeLock(root)):
         for name in (schema.FILE, f"{schema.FILE}-wal", f"{schema.FILE}-shm", JOURNAL):
             (root / name).unlink(missing_ok=True)
         store = Store(root)

@@ -14,7 +14,7 @@ from umlfs.host.holder import described
 FILE: Final = "lock"
 
 
-class Lock:
+class TreeLock:
     """Held from its making until `close`, or until the process ends, however it does."""
 
     def __init__(self, root: Path) -> None:

@@ -19,7 +19,7 @@ from humfs.filesystem import HumFilesystem
 from humfs.host import DATA, ORPHANS, Directories, Host
 from humfs.inodes import Inode
 from humfs.legacy import DIRECTORIES, FILES, RECORD, Records, format_record, write_record
-from humfs.lock import Lock
+from humfs.lock import TreeLock
 from humfs.names import EXCHANGE, WHITEOUT
 from humfs.scan import Scanner
 from humfs.store import Store
@@ -44,7 +44,7 @@ class ShadowVolume(Volume):
         self.marked = True
         self.was_clean = True
         self.was_copied = False
-        self._lock = Lock(root)
+        self._lock = TreeLock(root)
         self._scratch = tempfile.TemporaryDirectory(prefix="humfs-")
         try:
             self.store = Store(Path(self._scratch.name))

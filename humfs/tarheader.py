@@ -19,7 +19,6 @@ _SPACES: Final = 8 * 0x20
 """What the checksum's own field counts as."""
 _SIGNED: Final = struct.Struct("512b")
 _USTAR: Final = b"ustar\0"
-_GNU: Final = b"ustar "
 _STAR: Final = slice(508, 512)
 _STAR_PREFIX: Final = 131
 

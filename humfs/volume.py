@@ -22,7 +22,7 @@ from humfs.database import unusable
 from humfs.findings import Finding, Kind
 from humfs.host import DATA, DIRECTORY_MODE, ORPHANS, Host
 from humfs.inodes import DIRECTORY_BLOCKS, DIRECTORY_SIZE
-from humfs.lock import Lock
+from humfs.lock import TreeLock
 from humfs.reconcile import Reconciler
 from humfs.rows import path_of
 from humfs.store import Store
@@ -65,7 +65,7 @@ class Volume:
         self.changed: set[int] = set()
         """Directories with names changed since it was opened."""
         with contextlib.ExitStack() as undo:
-            self._lock = Lock(root)
+            self._lock = TreeLock(root)
             undo.callback(self._lock.close)
             _require_data(root)
             self.store = Store(root)

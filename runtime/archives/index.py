@@ -21,7 +21,7 @@ from humfs.importer import Member, show
 from humfs.losses import Losses
 from humfs.tarreader import Reader
 from runtime.archives.schema import SCHEMA, VERSION
-from runtime.archives.tree import ArchiveTree, Node
+from runtime.archives.tree import ArchiveNode, ArchiveTree
 from runtime.host import cache
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT
@@ -98,7 +98,7 @@ class _Builder:
     _attributes: list[tuple[int, bytes, bytes]] = field(default_factory=list)
 
     def run(self, reader: Reader) -> None:
-        root = Node(ROOT, stat.S_IFDIR, {})
+        root = ArchiveNode(ROOT, stat.S_IFDIR, {})
         self._tree = ArchiveTree(root, self._make_parent)
         self._put(ROOT, Member((), stat.S_IFDIR | 0o755))
         for member in reader:
@@ -113,14 +113,14 @@ class _Builder:
             raise UmlError("the archive has no end", "it was cut short, make it again")
         self._write_names(root)
 
-    def _make_parent(self) -> Node:
+    def _make_parent(self) -> ArchiveNode:
         return self._make(Member((), stat.S_IFDIR | 0o755))
 
-    def _make(self, member: Member) -> Node:
+    def _make(self, member: Member) -> ArchiveNode:
         self._last += 1
         self._put(self._last, member)
         kind = stat.S_IFMT(member.mode)
-        return Node(self._last, kind, {} if kind == stat.S_IFDIR else None, member.target)
+        return ArchiveNode(self._last, kind, {} if kind == stat.S_IFDIR else None, member.target)
 
     def _put(self, ino: int, member: Member) -> None:
         place = member.source[1] if member.source is not None else None
@@ -168,7 +168,7 @@ class _Builder:
         self._inodes.clear()
         self._attributes.clear()
 
-    def _write_names(self, root: Node) -> None:
+    def _write_names(self, root: ArchiveNode) -> None:
         pending = [root]
         while pending:
             node = pending.pop()

@@ -14,13 +14,13 @@ from umlfs.host.syscalls import failure
 
 
 @dataclass(slots=True, eq=False)
-class Node:
+class ArchiveNode:
     """A file that has a name, or several."""
 
     ino: int
     kind: int
     """The type bits of its mode."""
-    children: dict[bytes, Node] | None = None
+    children: dict[bytes, ArchiveNode] | None = None
     """Of a directory."""
     target: bytes = b""
     """Of a symlink."""
@@ -31,12 +31,12 @@ class Node:
 class ArchiveTree:
     """A tree below `root`."""
 
-    root: Node
-    make: Callable[[], Node]
+    root: ArchiveNode
+    make: Callable[[], ArchiveNode]
     """Makes a directory that an archive has files in without having it."""
-    _known: dict[Path, Node] = field(default_factory=dict)
+    _known: dict[Path, ArchiveNode] = field(default_factory=dict)
 
-    def find(self, path: Path) -> Node | None:
+    def find(self, path: Path) -> ArchiveNode | None:
         """What is at `path`, the last component not followed; None if there is nothing."""
         if not path:
             return self.root
@@ -45,7 +45,7 @@ class ArchiveTree:
         except FileNotFoundError:
             return None
 
-    def parent(self, path: Path) -> dict[bytes, Node]:
+    def parent(self, path: Path) -> dict[bytes, ArchiveNode]:
         """The contents of the directory that is to have the last component of `path`; made if missing. OSError."""
         directory = path[:-1]
         known = self._known.get(directory)
@@ -57,7 +57,7 @@ class ArchiveTree:
         """A directory or a symlink is gone: what was found by way of it is to be looked for again."""
         self._known.clear()
 
-    def _walk(self, path: Path, make: bool) -> Node:
+    def _walk(self, path: Path, make: bool) -> ArchiveNode:
         trail = [self.root]
         pending = list(reversed(path))
         links = 0
@@ -85,13 +85,13 @@ class ArchiveTree:
         return trail[-1]
 
     @staticmethod
-    def _children(node: Node) -> dict[bytes, Node]:
+    def _children(node: ArchiveNode) -> dict[bytes, ArchiveNode]:
         if node.children is None:
             raise failure(errno.ENOTDIR)
         return node.children
 
 
-def walk(node: Node) -> Iterator[Node]:
+def walk(node: ArchiveNode) -> Iterator[ArchiveNode]:
     """A node and all below it; one with several names comes as often."""
     pending = [node]
     while pending:

@@ -32,12 +32,12 @@ def command(one: str, other: str, times: bool, as_json: bool, keep: int | None) 
     """
     from runtime.inspect import location
     from runtime.inspect.comparing import compare
-    from runtime.inspect.diff import Change
+    from runtime.inspect.diff import Difference
 
     records: list[dict[str, object]] = []
     count = 0
 
-    def each(change: Change) -> None:
+    def each(change: Difference) -> None:
         nonlocal count
         count += 1
         if as_json:

@@ -37,12 +37,12 @@ def command(
     from umlfs.errors import UmlError
 
     try:
-        from runtime.web.server import Options, check, serve
+        from runtime.web.server import ServerOptions, check, serve
     except ModuleNotFoundError as error:
         if error.name not in ("hypercorn", "starlette"):
             raise
         raise UmlError(f"the page needs {error.name}", "install it: pip install 'umlfs[web]'") from None
-    options = Options(bind=bind, directory=images, read_only=read_only, certificate=cert, key=key, names=names)
+    options = ServerOptions(bind=bind, directory=images, read_only=read_only, certificate=cert, key=key, names=names)
     check(options)
     raise_limit()
     with processes.for_machines():

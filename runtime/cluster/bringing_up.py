@@ -12,7 +12,7 @@ import trio
 
 from runtime.cluster import joining, orphans, state
 from runtime.cluster.checking import Ready, check, source_of
-from runtime.cluster.description import Cluster, Node
+from runtime.cluster.description import Cluster, ClusterNode
 from runtime.cluster.orphans import WORD
 from runtime.cluster.state import State
 from runtime.machine.script import BUSYBOX
@@ -83,18 +83,18 @@ class _Work:
         if self.cluster.shared and self.ready.volumes:
             await _each(self.cluster.nodes, self._join, trio.CapacityLimiter(len(self.cluster.nodes)))
 
-    async def _start(self, node: Node) -> None:
+    async def _start(self, node: ClusterNode) -> None:
         machine = await trio.to_thread.run_sync(self._description, node)
         await start(machine, self.cluster.directory)
         await trio.to_thread.run_sync(self._record, node)
         self.say(f"{node.umid}: runs")
 
-    def _record(self, node: Node) -> None:
+    def _record(self, node: ClusterNode) -> None:
         """Note where its sockets are: nobody else knows that when all who are concerned were killed."""
         with _recording:
             state.record(self.cluster, orphans.directories(node.umid))
 
-    def _description(self, node: Node) -> dict[str, Any]:
+    def _description(self, node: ClusterNode) -> dict[str, Any]:
         """What the machine of a node is: as the file has it, and what the cluster adds."""
         it, disks = node.machine, self.cluster.disks()
         shared = [Spec(unit, str(self.cluster.image(disk)), shared=True) for unit, disk in disks.items()]
@@ -115,7 +115,7 @@ class _Work:
         )
         return {key: value for key, value in asdict(described).items() if value is not None}
 
-    def _root(self, node: Node) -> tuple[str, bool]:
+    def _root(self, node: ClusterNode) -> tuple[str, bool]:
         """The source of its root, and whether changes go to memory: those to an image go to a COW file over it."""
         if not node.machine.root:
             return "", False
@@ -125,10 +125,10 @@ class _Work:
         backing = source.argument if source.scheme == "raw" else source.full
         return f"cow:{self.state.directory / node.umid}.cow,{backing}", False
 
-    def _address(self, node: Node) -> str:
+    def _address(self, node: ClusterNode) -> str:
         return self.lab.address(FIRST_ADDRESS + node.number)
 
-    async def _join(self, node: Node) -> None:
+    async def _join(self, node: ClusterNode) -> None:
         modules = self.ready.kernels[node.number].modules
         script = joining.script(
             self.cluster,
@@ -148,15 +148,17 @@ class _Work:
         self.say(f"{node.umid}: joined")
 
 
-def _runs(node: Node) -> bool:
+def _runs(node: ClusterNode) -> bool:
     return machines.runs(machines.machines_directory() / node.umid)
 
 
-async def _each(nodes: list[Node] | tuple[Node, ...], work: Callable[[Node], Awaitable[None]], limit: Any) -> None:
+async def _each(
+    nodes: list[ClusterNode] | tuple[ClusterNode, ...], work: Callable[[ClusterNode], Awaitable[None]], limit: Any
+) -> None:
     """Do `work` for all nodes at once, as far as `limit` allows. The first failure is raised when all are done."""
     failures: list[UmlError] = []
 
-    async def one(node: Node) -> None:
+    async def one(node: ClusterNode) -> None:
         async with limit:
             try:
                 await work(node)

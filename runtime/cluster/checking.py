@@ -12,7 +12,7 @@ import psutil
 import trio
 
 from runtime.cluster import state
-from runtime.cluster.description import Cluster, Node
+from runtime.cluster.description import Cluster, ClusterNode
 from runtime.cluster.joining import MODULES
 from runtime.cluster.ocfs2 import Volume, read_volume
 from runtime.kernels.kernel import Kernel, find_kernel
@@ -88,7 +88,7 @@ def _check_memory(cluster: Cluster) -> None:
         )
 
 
-def _modules(cluster: Cluster, node: Node, kernel: Kernel) -> list[Module]:
+def _modules(cluster: Cluster, node: ClusterNode, kernel: Kernel) -> list[Module]:
     if not any(disk.filesystem == "ocfs2" for disk in cluster.shared):
         return []
     version = tuple(map(int, re.findall(r"\d+", kernel.version)[:2]))

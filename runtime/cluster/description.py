@@ -56,7 +56,7 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ClusterNode:
     """One machine."""
 
     number: int
@@ -73,7 +73,7 @@ class Cluster:
     name: str
     file: Path
     """Absolute. Relative paths in it are relative to its directory."""
-    nodes: tuple[Node, ...]
+    nodes: tuple[ClusterNode, ...]
     shared: tuple[Shared, ...]
     dead_seconds: int
     """How long a node is silent until the others count it as dead."""
@@ -147,7 +147,7 @@ def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _node(name: str, number: int, common: dict[str, Any], own: dict[str, Any]) -> Node:
+def _node(name: str, number: int, common: dict[str, Any], own: dict[str, Any]) -> ClusterNode:
     where = f"[node.{number}]" if own else "[machine]"
     merged = {**common, **own}
     if ours := sorted(OURS & set(merged)):
@@ -166,7 +166,7 @@ def _node(name: str, number: int, common: dict[str, Any], own: dict[str, Any]) -
         raise UsageError(
             f"{where}: ubd_driver = '{machine.ubd_driver}'", "leave it out: the root is a COW file of ours"
         )
-    return Node(number, check_umid(f"{name}-{number}"), machine)
+    return ClusterNode(number, check_umid(f"{name}-{number}"), machine)
 
 
 def _disks(table: dict[str, Any]) -> tuple[Shared, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from runtime.cluster.description import Cluster, Node
+from runtime.cluster.description import Cluster, ClusterNode
 from runtime.cluster.ocfs2 import Volume
 from runtime.kernels.modules import Module
 
@@ -26,7 +26,7 @@ def threshold(dead_seconds: int) -> int:
 
 def script(
     cluster: Cluster,
-    node: Node,
+    node: ClusterNode,
     addresses: Sequence[str],
     volumes: Mapping[int, Volume],
     modules: Sequence[Module],

@@ -6,7 +6,6 @@ from typing import Final
 
 from umlfs.errors import UsageError
 
-DEFAULT_KEY: Final = "^]"
 _TILDE: Final = ord("~")
 _DOT: Final = ord(".")
 _ENDS: Final = b"\r\n"

@@ -17,7 +17,7 @@ OPEN: Final = frozenset({"fuse", "net/tun"})
 """Devices for everybody, as udev has them."""
 
 
-class Node(NamedTuple):
+class ModuleNode(NamedTuple):
     """A device whose first user has the kernel load its module."""
 
     name: str
@@ -37,7 +37,7 @@ class KernelModules(NamedTuple):
 
     version: str
     """`uname -r`"""
-    nodes: Sequence[Node] = ()
+    nodes: Sequence[ModuleNode] = ()
 
     def script(self, here: str) -> str:
         """Has the guest mount them where they belong, if its root has a /lib. Without modprobe it gets busybox's."""
@@ -55,7 +55,7 @@ have_modules
 """
 
 
-def nodes(directory: Path, loaded: Collection[str]) -> Iterator[Node]:
+def nodes(directory: Path, loaded: Collection[str]) -> Iterator[ModuleNode]:
     """The devices in `directory`'s modules.devname, which depmod makes, but for those of modules `loaded`."""
     try:
         lines = (directory / "modules.devname").read_text().splitlines()
@@ -67,7 +67,7 @@ def nodes(directory: Path, loaded: Collection[str]) -> Iterator[Node]:
         kind = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}.get(number[:1])
         major, _, minor = number[1:].partition(":")
         if kind is not None and major.isdigit() and minor.isdigit() and module not in loaded and _is_safe(name):
-            yield Node(name, kind, os.makedev(int(major), int(minor)))
+            yield ModuleNode(name, kind, os.makedev(int(major), int(minor)))
 
 
 def _is_safe(name: str) -> bool:

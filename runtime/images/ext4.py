@@ -18,7 +18,7 @@ from typing import Final
 
 from humfs.importer import Member, Path, show
 from humfs.losses import Losses
-from runtime.archives.tree import ArchiveTree, Node
+from runtime.archives.tree import ArchiveNode, ArchiveTree
 from runtime.host.needs import find_program
 from runtime.images import ext2fs
 from runtime.images.ext4_blocks import BLOCK, directory_blocks, encode_time, stretches
@@ -104,10 +104,10 @@ class Ext4Writer:
     path: str
     settings: Settings
     losses: Losses = field(default_factory=Losses)
-    _copies: dict[int, Node] = field(default_factory=dict)
+    _copies: dict[int, ArchiveNode] = field(default_factory=dict)
     """Of a file that has as many names as can be: the copy that has the next ones, by inode number."""
     _next: int = ext2fs.FIRST
-    _directories: dict[int, Node] = field(default_factory=dict)
+    _directories: dict[int, ArchiveNode] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -119,8 +119,8 @@ class Ext4Writer:
 
     def _open(self) -> None:
         self._fs = ext2fs.Ext2Filesystem(self.path, self.settings.epoch or 0)
-        lost = Node(ext2fs.LOST_AND_FOUND, stat.S_IFDIR, {})
-        self._tree = ArchiveTree(Node(ext2fs.ROOT, stat.S_IFDIR, {_LOST: lost}), self._make_parent)
+        lost = ArchiveNode(ext2fs.LOST_AND_FOUND, stat.S_IFDIR, {})
+        self._tree = ArchiveTree(ArchiveNode(ext2fs.ROOT, stat.S_IFDIR, {_LOST: lost}), self._make_parent)
         self._directories = {node.ino: node for node in (lost, self._tree.root)}
         self._dress(ext2fs.ROOT, self._implied(), self._fs.read(ext2fs.ROOT))
         self._dress(ext2fs.LOST_AND_FOUND, self._implied(0o700), self._fs.read(ext2fs.LOST_AND_FOUND))
@@ -183,7 +183,7 @@ class Ext4Writer:
         node.names += 1
         self._set_links(node.ino, node.names)
 
-    def _copy(self, node: Node, path: Path) -> Node:
+    def _copy(self, node: ArchiveNode, path: Path) -> ArchiveNode:
         """A file with the same contents, which has no name yet."""
         self.losses.add("files with more names than ext4 allows are there more than once", show(path))
         ino = self._next
@@ -202,7 +202,7 @@ class Ext4Writer:
         attributes = self._fs.attributes(node.ino)
         if attributes:
             self._fs.set_attributes(ino, attributes)
-        made = self._copies[node.ino] = Node(ino, node.kind, None, node.target, names=0)
+        made = self._copies[node.ino] = ArchiveNode(ino, node.kind, None, node.target, names=0)
         return made
 
     def _copy_contents(self, source: int, target: int, size: int) -> None:
@@ -230,15 +230,15 @@ class Ext4Writer:
         """A directory that nobody described."""
         return Member((), stat.S_IFDIR | mode, mtime_ns=(self.settings.epoch or 0) * 10**9)
 
-    def _make_parent(self) -> Node:
+    def _make_parent(self) -> ArchiveNode:
         return self._make(self._implied(), stat.S_IFDIR)
 
-    def _make(self, member: Member, kind: int) -> Node:
+    def _make(self, member: Member, kind: int) -> ArchiveNode:
         ino = self._next
         is_directory = kind == stat.S_IFDIR
         self._fs.claim(ino, is_directory)
         self._next += 1
-        node = Node(ino, kind, {} if is_directory else None, member.target)
+        node = ArchiveNode(ino, kind, {} if is_directory else None, member.target)
         if is_directory:
             self._directories[ino] = node
         inode = ext2fs.Inode(links=1, extra_size=32)
@@ -337,7 +337,7 @@ class Ext4Writer:
 
     # Removing ---------------------------------------------------------------------------------
 
-    def _remove(self, names: dict[bytes, Node], name: bytes) -> None:
+    def _remove(self, names: dict[bytes, ArchiveNode], name: bytes) -> None:
         node = names.pop(name)
         self._tree.forget()
         if node.children is not None:
@@ -368,7 +368,7 @@ class Ext4Writer:
         except OSError as error:
             raise self._explained(error, ()) from error
 
-    def _write_directory(self, node: Node, parent: int) -> None:
+    def _write_directory(self, node: ArchiveNode, parent: int) -> None:
         children = node.children or {}
         blocks = directory_blocks(node.ino, parent, children)
         if node.ino != ext2fs.LOST_AND_FOUND or children:

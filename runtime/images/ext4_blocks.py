@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from runtime.archives.tree import Node
+from runtime.archives.tree import ArchiveNode
 
 BLOCK: Final = 4096
 _ZEROES: Final = bytes(BLOCK)
@@ -50,7 +50,7 @@ def encode_time(nanoseconds: int) -> tuple[int, int]:
     return low, (seconds - signed) >> 32 & 3 | rest << 2
 
 
-def directory_blocks(ino: int, parent: int, children: dict[bytes, Node]) -> list[bytes]:
+def directory_blocks(ino: int, parent: int, children: dict[bytes, ArchiveNode]) -> list[bytes]:
     """The blocks of a directory: names in order, each block with room for its checksum at the end."""
     entries = [(b".", ino, 2), (b"..", parent, 2)]
     entries += [(name, node.ino, _TYPES[node.kind]) for name, node in sorted(children.items())]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runtime.inspect.diff import Change, Comparison
+from runtime.inspect.diff import Comparison, Difference
 from runtime.inspect.location import Location
 from runtime.inspect.paths import resolve
 from runtime.inspect.tree import open_tree
 
 
-async def compare(one: Location, other: Location, each: Callable[[Change], None], *, times: bool = False) -> None:
+async def compare(one: Location, other: Location, each: Callable[[Difference], None], *, times: bool = False) -> None:
     """Tell `each` of all that differs from the one to the other, in the order of paths. OSError, UmlError.
 
     The two are read by an appliance each: their filesystems may be copies of each other, which no kernel likes to

@@ -21,7 +21,7 @@ _NO_ATTRIBUTES: Final = frozenset({errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Difference:
     """What differs at one path."""
 
     path: str
@@ -51,7 +51,7 @@ class Comparison:
         self._trees = (one, other)
         self._times = times
 
-    async def changes(self, old: Node, new: Node) -> AsyncIterator[Change]:
+    async def changes(self, old: Node, new: Node) -> AsyncIterator[Difference]:
         """All that differs at and below two nodes, in the order of paths. What is in an added or removed directory
         comes too. OSError for what cannot be read: half a comparison would say that all is well."""
         stack: list[tuple[bytes, Node | None, Node | None]] = [(b"", old, new)]
@@ -86,17 +86,17 @@ class Comparison:
         names = sorted({*found[0], *found[1]})
         return [(place + b"/" + name, found[0].get(name), found[1].get(name)) for name in names]
 
-    async def _change(self, place: bytes, one: Node | None, other: Node | None) -> Change | None:
+    async def _change(self, place: bytes, one: Node | None, other: Node | None) -> Difference | None:
         path = os.fsdecode(place or b"/")
         if one is None or other is None:
             node = one or other
             assert node is not None
-            return Change(path, "removed" if other is None else "added", type_of(node.attr))
+            return Difference(path, "removed" if other is None else "added", type_of(node.attr))
         details = _differing(one, other, self._times)
         what = list(details)
         if "type" not in details:
             what += await self._inside(one, other)
-        return Change(path, "changed", type_of(other.attr), what, details) if what else None
+        return Difference(path, "changed", type_of(other.attr), what, details) if what else None
 
     async def _inside(self, one: Node, other: Node) -> list[str]:
         """What differs in what the nodes hold."""

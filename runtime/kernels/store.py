@@ -226,7 +226,7 @@ def _running(kernel: Path) -> list[int]:
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
     """The store is changed by nobody else meanwhile. UmlError."""
-    from umlfs.host.lock import Lock
+    from umlfs.host.lock import FileLock
 
     root = directory()
     try:
@@ -235,7 +235,7 @@ def _locked() -> Iterator[None]:
     except OSError as error:
         raise UmlError(f"{root}: {error.strerror}", "name another place in XDG_DATA_HOME") from error
     try:
-        lock = Lock(fd, root / _LOCK, exclusive=True)
+        lock = FileLock(fd, root / _LOCK, exclusive=True)
     except BaseException:
         os.close(fd)
         raise

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import trio
 
 from runtime.machine.equipment import HostMount
+from runtime.machine.in_transit import InTransit
 from runtime.machine.opening import only_file, plain_file
-from runtime.machine.under_way import UnderWay
 from umlfs.errors import UmlError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions
@@ -67,7 +67,7 @@ class Slots:
         self._owner = owner
         self._plugged: dict[str, _Plugged] = {}
         """By their places."""
-        self._under_way = UnderWay[str]()
+        self._in_transit = InTransit[str]()
 
     @property
     def free(self) -> Sequence[Slot]:
@@ -89,11 +89,11 @@ class Slots:
 
         UmlError, UsageError: then nothing is left of it, unless the guest did not answer in time, and may mount it yet.
         """
-        if mount.place in self._plugged or mount.place in self._under_way:
+        if mount.place in self._plugged or mount.place in self._in_transit:
             raise UmlError("Device is already configured")
         if not self._free:
             raise UmlError(f"no slot left of {self._count}", "remove another, or boot with more: --slots")
-        with self._under_way.changing(mount.place):
+        with self._in_transit.changing(mount.place):
             await self._plug(mount, self._free.pop(0))
 
     async def _plug(self, mount: HostMount, slot: Slot) -> None:
@@ -121,9 +121,9 @@ class Slots:
         it = self._plugged.get(place)
         if it is None:
             raise UmlError("Device is not configured")
-        if place in self._under_way:
+        if place in self._in_transit:
             raise UmlError("Device is busy", "try again")
-        with self._under_way.changing(place):
+        with self._in_transit.changing(place):
             if it.slot.mounted:
                 await self._script(_UNMOUNT_FILE if it.file else _UNMOUNT, [place])
             if it.slot.mounted:

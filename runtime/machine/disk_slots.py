@@ -11,8 +11,8 @@ import trio
 from runtime import guest
 from runtime.machine.directory_slots import Script
 from runtime.machine.disk import Ubd
+from runtime.machine.in_transit import InTransit
 from runtime.machine.script import ScriptError
-from runtime.machine.under_way import UnderWay
 from umlfs.errors import UmlError
 from umlfs.ubd import Spec
 from umlfs.virtio.blk import SECTOR
@@ -31,7 +31,7 @@ class DiskSlots:
         self._free = free
         self._ubds = ubds
         self._script = script
-        self._under_way = UnderWay[int]()
+        self._in_transit = InTransit[int]()
         """Units."""
         self.writes = False
         """A disk came that the guest may have written to."""
@@ -56,12 +56,12 @@ class DiskSlots:
         UmlError, UsageError; OSError (EBUSY) if there is one of that unit. Then nothing is left of it, unless the guest
         did not answer in time.
         """
-        if self.at(spec.unit) is not None or spec.unit in self._under_way:
+        if self.at(spec.unit) is not None or spec.unit in self._in_transit:
             raise OSError(errno.EBUSY, "Device is already configured")
         index = next((index for index, (slot, _) in enumerate(self._free) if slot.fits_all), None)
         if index is None:
             raise UmlError("no slot for a disk is left", "remove another, or boot with more: --slots")
-        with self._under_way.changing(spec.unit):
+        with self._in_transit.changing(spec.unit):
             it = await self._open(spec, *self._free.pop(index))
             try:
                 await self._show(it)
@@ -92,9 +92,9 @@ class DiskSlots:
         it = next((it for it in self._ubds if it.spec.unit == unit), None)
         if it is None:
             raise OSError(errno.ENODEV, "Device doesn't exist")
-        if unit in self._under_way:
+        if unit in self._in_transit:
             raise OSError(errno.EBUSY, "Device is busy; try again")
-        with self._under_way.changing(unit):
+        with self._in_transit.changing(unit):
             try:
                 await self._take_back(it)
             except ScriptError as error:

@@ -20,7 +20,7 @@ from runtime.process.memory import is_volatile
 from umlfs.errors import naming
 
 
-class Started(NamedTuple):
+class StartedKernel(NamedTuple):
     """A kernel process, and its jail."""
 
     process: KernelProcess
@@ -42,14 +42,14 @@ def start_kernel(
     grants: Grants,
     command: Sequence[str],
     memory: Path,
-) -> Started:
+) -> StartedKernel:
     """Start the kernel with its guest's memory in the directory `memory`. What is left of the jail goes with `stack`.
     UmlError; OSError."""
     environment = {"TMPDIR": str(keeper.memory or memory), "PATH": os.defpath, "HOME": str(keeper.directory)}
     process: KernelProcess
     if options.jail is Mode.OFF:
         process = keeper.spawn(command, output=subprocess.PIPE, pass_fds=grants.descriptors, env=environment)
-        return Started(process, os.geteuid())
+        return StartedKernel(process, os.geteuid())
     from runtime.jail.launch import Launch  # a plan that is only shown, or has no jail, needs none of it
 
     assert keeper.memory is not None
@@ -78,4 +78,4 @@ def start_kernel(
     note = own_directory(options, keeper.directory) / "pid"
     with naming(note):
         note.write_text(f"{process.pid}\n")
-    return Started(process, launch.user.uid, launch.layers, own, launch.refusals)
+    return StartedKernel(process, launch.user.uid, launch.layers, own, launch.refusals)

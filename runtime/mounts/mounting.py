@@ -17,7 +17,7 @@ import trio
 
 from runtime.mounts import source as mount_source
 from runtime.mounts.options import MountOptions
-from runtime.mounts.table import DEAD, Mount, Status, clear_dead, find, table
+from runtime.mounts.table import DEAD, MountEntry, Status, clear_dead, find, table
 from runtime.process import background, processes
 from runtime.process.open_files import raise_limit
 from umlfs.errors import UmlError, UsageError
@@ -157,7 +157,7 @@ async def _cancel_on_signal(scope: trio.CancelScope) -> None:
 class Listed:
     """A mount of ours, with what it told or why it did not."""
 
-    mount: Mount
+    mount: MountEntry
     status: Status | None
     trouble: str = ""
 
@@ -193,7 +193,7 @@ def listing() -> list[Listed]:
     return found
 
 
-def _cleared(mount: Mount) -> str:
+def _cleared(mount: MountEntry) -> str:
     """Take away a dead mount; says why if it stays."""
     try:
         clear_dead(mount.path)

@@ -49,7 +49,7 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Mount:
+class MountEntry:
     """A line of the mount table that is of our type."""
 
     path: str
@@ -118,13 +118,13 @@ def _unescaped(word: bytes) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), word))
 
 
-def table() -> list[Mount]:
+def table() -> list[MountEntry]:
     """All mounts of our type, whoever mounted them, in the order of mounting. Does not touch any of them."""
     with open("/proc/self/mountinfo", "rb") as lines:
         return [mount for line in lines if (mount := _parsed(line)) is not None]
 
 
-def _parsed(line: bytes) -> Mount | None:
+def _parsed(line: bytes) -> MountEntry | None:
     """A line of proc_pid_mountinfo(5), if it is one of ours."""
     place, _, rest = line.partition(b" - ")
     kind, source, options = rest.split()[:3]
@@ -134,10 +134,10 @@ def _parsed(line: bytes) -> Mount | None:
     major, _, minor = fields[2].partition(b":")
     user = re.search(rb"\buser_id=(\d+)", options)
     device = os.makedev(int(major), int(minor))
-    return Mount(_unescaped(fields[4]), _unescaped(source), device, int(user[1]) if user else 0)
+    return MountEntry(_unescaped(fields[4]), _unescaped(source), device, int(user[1]) if user else 0)
 
 
-def find(mountpoint: str | os.PathLike[str]) -> Mount | None:
+def find(mountpoint: str | os.PathLike[str]) -> MountEntry | None:
     """The mount of our type that is on top at `mountpoint`, if any. Does not touch it: it may be dead, or hang."""
     place = os.path.abspath(mountpoint)
     parent, name = os.path.split(place)
@@ -145,7 +145,7 @@ def find(mountpoint: str | os.PathLike[str]) -> Mount | None:
     return _at(os.path.join(os.path.realpath(parent), name)) or _at(os.path.realpath(place))
 
 
-def _at(path: str) -> Mount | None:
+def _at(path: str) -> MountEntry | None:
     found = [mount for mount in table() if mount.path == path]
     return found[-1] if found else None
 
@@ -198,14 +198,14 @@ def umount(mountpoint: str, *, lazy: bool = False) -> None:
             os.close(server)
 
 
-def _wait(mount: Mount, server: int) -> None:
+def _wait(mount: MountEntry, server: int) -> None:
     poll = select.poll()
     poll.register(server, select.POLLIN)
     if not poll.poll(END_SECONDS * 1000):
         raise UmlError(f"{mount.path}: unmounted here, but {_why_it_serves(mount)}", "end that, or leave it be")
 
 
-def _why_it_serves(mount: Mount) -> str:
+def _why_it_serves(mount: MountEntry) -> str:
     """Why the server of a mount that is gone goes on."""
     keeper = next(keepers(mount.device), None)
     if keeper is None:

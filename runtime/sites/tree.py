@@ -78,7 +78,7 @@ def directory(exchange: Exchange, script: Script | None = None) -> Directory:
             )
     url = request.path.encode() + (b"?" + request.query if request.query else b"")
     body = OutputFile(exchange.write, exchange.finish)
-    response = Fixed({"status": Status(exchange), "headers": Headers(exchange), "body": body})
+    response = Fixed({"status": StatusFile(exchange), "headers": Headers(exchange), "body": body})
     by_cgi = {} if script is None else {"cgi": _cgi(exchange, script)}
     return Fixed(
         by_cgi
@@ -164,7 +164,7 @@ class _Incoming(Stream):
         return await self._exchange.request.body.read(length)
 
 
-class Status(File):
+class StatusFile(File):
     mode = 0o666
 
     def __init__(self, exchange: Exchange) -> None:
@@ -179,7 +179,7 @@ class Status(File):
         self._exchange.set_status(data)
 
 
-class Header(File):
+class HeaderFile(File):
     mode = 0o666
 
     def __init__(self, exchange: Exchange, name: str) -> None:
@@ -207,12 +207,12 @@ class Headers(Directory):
 
     @instant
     async def children(self) -> Iterable[Child]:
-        return [(name.decode(), Header(self._exchange, name.decode())) for name in self._exchange.headers]
+        return [(name.decode(), HeaderFile(self._exchange, name.decode())) for name in self._exchange.headers]
 
     @instant
     async def create(self, name: str, mode: int, caller: Caller) -> Node:
         self._exchange.set_header(os.fsencode(name), b"")
-        return Header(self._exchange, name.lower())
+        return HeaderFile(self._exchange, name.lower())
 
 
 class SessionNumber(File):

@@ -46,7 +46,7 @@ class VolumeKind(SourceKind):
             raise UsageError(f"{path}: a volume cannot be shared", "share the disk that it lies on")
         base = await sources.detect(path).device(OpenOptions(options.read_only, options.snapshot, sync=options.sync))
         try:
-            return Opened(base, await chosen(base, path, name))
+            return OpenedVolume(base, await chosen(base, path, name))
         except BaseException:
             with trio.CancelScope(shield=True):
                 await base.close()
@@ -115,7 +115,7 @@ def _apart(work: Callable[[], T]) -> T:
     return results[0]
 
 
-class Opened(BlockDevice):
+class OpenedVolume(BlockDevice):
     """A volume, with the disk that it lies on, which is closed with it."""
 
     def __init__(self, base: BlockDevice, volume: BlockDevice) -> None:

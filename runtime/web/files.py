@@ -12,7 +12,7 @@ from typing import Final
 from runtime.inspect.comparing import compare
 from runtime.inspect.contents import close_file, each_piece, open_file, read
 from runtime.inspect.copy import Copier
-from runtime.inspect.diff import Change
+from runtime.inspect.diff import Difference
 from runtime.inspect.fields import fields
 from runtime.inspect.location import Location
 from runtime.inspect.paths import Node, resolve
@@ -146,7 +146,7 @@ async def differences(one: Location, other: Location) -> Piece:
     class Enough(Exception):
         pass
 
-    def each(change: Change) -> None:
+    def each(change: Difference) -> None:
         if len(found) >= CHANGES_MAX:
             raise Enough
         found.append({"path": change.path, "kind": change.kind, "line": change.line()})

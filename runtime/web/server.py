@@ -39,7 +39,7 @@ END_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ServerOptions:
     """How the page is served."""
 
     bind: str = "127.0.0.1:8080"
@@ -61,7 +61,7 @@ def parse_bind(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def check(options: Options) -> None:
+def check(options: ServerOptions) -> None:
     """UsageError for what would not be safe, or cannot be."""
     host, _ = parse_bind(options.bind)
     if (options.certificate is None) != (options.key is None):
@@ -87,7 +87,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def serve(options: Options, announce: Callable[[str], object]) -> None:
+async def serve(options: ServerOptions, announce: Callable[[str], object]) -> None:
     """Serve until cancelled. `announce` gets the address with the token, once that can be opened. UmlError,
     UsageError."""
     import hypercorn.trio
@@ -144,7 +144,7 @@ def known(token: str) -> Iterator[tuple[str, Visitor]]:
             yield student.secret, Visitor(student.name, lesson.umid(student.name))
 
 
-def application(options: Options, nursery: trio.Nursery, events: Events, machines: Machines) -> Starlette:
+def application(options: ServerOptions, nursery: trio.Nursery, events: Events, machines: Machines) -> Starlette:
     """What is behind the gate."""
     images, only = Images(options.directory), options.read_only
     return Starlette(

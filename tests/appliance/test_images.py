@@ -18,7 +18,7 @@ from runtime.inspect import location
 from runtime.inspect.comparing import compare
 from runtime.inspect.contents import read
 from runtime.inspect.copying import copy
-from runtime.inspect.diff import Change
+from runtime.inspect.diff import Difference
 from runtime.inspect.info import image_info
 from runtime.inspect.output import cat
 from runtime.inspect.paths import resolve
@@ -49,7 +49,7 @@ def digest(path: Path) -> str:
 
 
 async def changes(one: object, other: object) -> list[str]:
-    found: list[Change] = []
+    found: list[Difference] = []
     await compare(location.parse(str(one)), location.parse(str(other)), found.append)
     return [change.line() for change in found]
 

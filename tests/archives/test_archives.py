@@ -11,7 +11,7 @@ import pytest
 from runtime.archives.filesystem import open_archive
 from runtime.inspect import location
 from runtime.inspect.comparing import compare
-from runtime.inspect.diff import Change
+from runtime.inspect.diff import Difference
 from tests import needs
 from tests.images import entries
 from tests.images.making import make
@@ -34,7 +34,7 @@ def pack(tree: Path, archive: Path, *options: str) -> Path:
 
 
 async def changes(one: object, other: object) -> list[str]:
-    found: list[Change] = []
+    found: list[Difference] = []
     await compare(location.parse(str(one)), location.parse(str(other)), found.append)
     return [change.line() for change in found]
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from humfs.losses import Losses
-from runtime.archives.tree import Node
+from runtime.archives.tree import ArchiveNode
 from runtime.images.ext4 import Ext4Writer, Settings, make_filesystem
 from runtime.images.ext4_blocks import BLOCK, directory_blocks, encode_time, stretches
 from runtime.images.sink import ImageReport, pour
@@ -172,7 +172,7 @@ def test_holes_are_found(blocks: list[bool], tail: int) -> None:
 
 @given(st.sets(st.binary(min_size=1, max_size=255), max_size=80))
 def test_directories_are_lists_of_names(names: set[bytes]) -> None:
-    children = {name: Node(number, stat.S_IFREG) for number, name in enumerate(sorted(names), 20)}
+    children = {name: ArchiveNode(number, stat.S_IFREG) for number, name in enumerate(sorted(names), 20)}
     found = {}
     for block in directory_blocks(2, 3, children):
         assert len(block) == BLOCK

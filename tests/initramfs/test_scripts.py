@@ -19,7 +19,7 @@ import pytest
 from runtime import guest
 from runtime.guest import Boot, Init, Link, Mount
 from runtime.guest.initramfs import find_busybox
-from runtime.guest.kernel_modules import KernelModules, Node
+from runtime.guest.kernel_modules import KernelModules, ModuleNode
 from tests import needs
 
 SECONDS: Final = 30
@@ -105,7 +105,9 @@ def root(tmp_path: Path) -> FakeRoot:
 
 def boot(*, overlay: bool = True, mounts: Sequence[Mount] = MOUNTS, init: Init | None = None) -> Boot:
     links = [Link("ubda", "vda", 5)]
-    modules = KernelModules("6.1.0", [Node("loop-control", stat.S_IFCHR, os.makedev(10, 237))]) if overlay else None
+    modules = (
+        KernelModules("6.1.0", [ModuleNode("loop-control", stat.S_IFCHR, os.makedev(10, 237))]) if overlay else None
+    )
     return Boot(Mount("root", "/"), overlay=overlay, mounts=mounts, links=links, init=init, modules=modules)
 
 

@@ -23,7 +23,7 @@ from umlfs.virtio.blk import (
     SERIAL_MAX,
     UNMAP_SECTORS,
     UNMAP_SEGMENTS,
-    Request,
+    RequestKind,
     Status,
     VirtioBlk,
 )
@@ -87,7 +87,7 @@ class OverVirtio(BlockDevice):
         self.can_discard = bool(disk.features & F_DISCARD)
         self.cuts = cuts
 
-    async def _do(self, kind: Request, offset: int, data: Sequence[memoryview], room: Sequence[memoryview]) -> None:
+    async def _do(self, kind: RequestKind, offset: int, data: Sequence[memoryview], room: Sequence[memoryview]) -> None:
         if offset < 0 or offset % 512:
             raise OSError(errno.EINVAL, "not a sector")
         head = memoryview(header(kind, offset // 512))
@@ -101,21 +101,21 @@ class OverVirtio(BlockDevice):
             raise OSError(errno.EINVAL, "refused")
 
     async def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        await self._do(Request.READ, offset, [], buffers)
+        await self._do(RequestKind.READ, offset, [], buffers)
 
     async def write_from(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        await self._do(Request.WRITE, offset, buffers, [])
+        await self._do(RequestKind.WRITE, offset, buffers, [])
 
     async def flush(self) -> None:
-        await self._do(Request.FLUSH, 0, [], [])
+        await self._do(RequestKind.FLUSH, 0, [], [])
 
     async def discard(self, offset: int, length: int) -> None:
-        await self._range(Request.DISCARD, offset, length, 0)
+        await self._range(RequestKind.DISCARD, offset, length, 0)
 
     async def write_zeroes(self, offset: int, length: int, unmap: bool = True) -> None:
-        await self._range(Request.WRITE_ZEROES, offset, length, int(unmap))
+        await self._range(RequestKind.WRITE_ZEROES, offset, length, int(unmap))
 
-    async def _range(self, kind: Request, offset: int, length: int, flags: int) -> None:
+    async def _range(self, kind: RequestKind, offset: int, length: int, flags: int) -> None:
         if offset < 0:
             raise OSError(errno.EINVAL, "before the beginning")
         await self._do(kind, 0, [memoryview(ranges((offset // 512, length // 512, flags)))], [])
@@ -150,10 +150,10 @@ async def test_odd_sizes_are_rounded_up(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 1000)
     disk = VirtioBlk(open_raw(path))
     assert struct.unpack_from("<Q", disk.config())[0] == 2
-    assert await ask(disk, [header(Request.READ, 1)], 512, 1) == (OK, b"x" * 488 + bytes(24), 513)
-    disk_full = (await ask(disk, [header(Request.WRITE, 1), b"y" * 512], 1))[0]
+    assert await ask(disk, [header(RequestKind.READ, 1)], 512, 1) == (OK, b"x" * 488 + bytes(24), 513)
+    disk_full = (await ask(disk, [header(RequestKind.WRITE, 1), b"y" * 512], 1))[0]
     assert disk_full == ERROR
-    assert (await ask(disk, [header(Request.WRITE, 1), b"y" * 488 + bytes(24)], 1))[0] == OK
+    assert (await ask(disk, [header(RequestKind.WRITE, 1), b"y" * 488 + bytes(24)], 1))[0] == OK
     await disk.device.close()
     assert path.read_bytes() == b"x" * 512 + b"y" * 488
 
@@ -161,9 +161,9 @@ async def test_odd_sizes_are_rounded_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("room", [(20, 1), (21,), (7, 13, 1), (30, 1)])
 async def test_serial(image: Path, room: tuple[int, ...]) -> None:
     disk = VirtioBlk(open_raw(image), serial="SERIAL")
-    status, data, written = await ask(disk, [header(Request.GET_ID)], *room)
+    status, data, written = await ask(disk, [header(RequestKind.GET_ID)], *room)
     assert (status, data[:SERIAL_MAX], written) == (OK, b"SERIAL".ljust(20, b"\0"), 21)
-    assert (await ask(disk, [header(Request.GET_ID)], 19, 1))[0] == ERROR
+    assert (await ask(disk, [header(RequestKind.GET_ID)], 19, 1))[0] == ERROR
     await disk.device.close()
 
 
@@ -182,15 +182,15 @@ async def test_read_only_is_kept_whatever_the_guest_sends(image: Path, why: str)
     disk = VirtioBlk(device, read_only=why == "asked for")
     assert disk.features & (F_RO | F_DISCARD | F_WRITE_ZEROES) == F_RO
     for request in (
-        [header(Request.WRITE), bytes(512)],
-        [header(Request.WRITE) + bytes(512)],
-        [header(Request.DISCARD), ranges((0, 8, 0))],
-        [header(Request.WRITE_ZEROES), ranges((0, 8, 1))],
+        [header(RequestKind.WRITE), bytes(512)],
+        [header(RequestKind.WRITE) + bytes(512)],
+        [header(RequestKind.DISCARD), ranges((0, 8, 0))],
+        [header(RequestKind.WRITE_ZEROES), ranges((0, 8, 1))],
         [header(14), ranges((0, 8, 1))],
     ):
         assert (await ask(disk, request, 1))[0] in (ERROR, UNSUPPORTED)
-    assert (await ask(disk, [header(Request.FLUSH)], 1))[0] == OK
-    assert await ask(disk, [header(Request.READ)], 512, 1) == (OK, before[:512], 513)
+    assert (await ask(disk, [header(RequestKind.FLUSH)], 1))[0] == OK
+    assert await ask(disk, [header(RequestKind.READ)], 512, 1) == (OK, before[:512], 513)
     await device.close()
     assert content(image) == before
 
@@ -199,7 +199,7 @@ async def test_without_discard(image: Path) -> None:
     disk = VirtioBlk(open_raw(image), discard=False)
     assert not disk.features & (F_DISCARD | F_WRITE_ZEROES)
     assert struct.unpack("<QIIHBBIBBHIBBHIIIIIB3x", disk.config())[14:19] == (0,) * 5
-    for kind in (Request.DISCARD, Request.WRITE_ZEROES):
+    for kind in (RequestKind.DISCARD, RequestKind.WRITE_ZEROES):
         assert (await ask(disk, [header(kind), ranges((0, 8, 0))], 1))[0] == UNSUPPORTED
     await disk.device.close()
 
@@ -209,23 +209,23 @@ async def test_nonsense_is_an_error(image: Path) -> None:
     disk = VirtioBlk(open_raw(image))
     for request, room in (
         ([], (1,)),
-        ([header(Request.READ)[:15]], (512, 1)),
-        ([header(Request.READ, SIZE // 512)], (512, 1)),
-        ([header(Request.READ, (1 << 64) - 1)], (512, 1)),
-        ([header(Request.READ)], (511, 1)),
-        ([header(Request.WRITE), b"x" * 100], (1,)),
-        ([header(Request.WRITE, SIZE // 512 - 1), b"x" * 1024], (1,)),
-        ([header(Request.DISCARD)], (1,)),
-        ([header(Request.DISCARD), b"x" * 15], (1,)),
-        ([header(Request.DISCARD), ranges((0, UNMAP_SECTORS + 1, 0))], (1,)),
-        ([header(Request.DISCARD), ranges((0, 1 << 31, 0))], (1,)),
-        ([header(Request.DISCARD), ranges((SIZE // 512 - 8, 16, 0))], (1,)),
-        ([header(Request.WRITE_ZEROES), ranges(((1 << 64) - 1, 1, 0))], (1,)),
-        ([header(Request.WRITE_ZEROES), ranges(*[(0, 8, 0)] * (UNMAP_SEGMENTS + 1))], (1,)),
+        ([header(RequestKind.READ)[:15]], (512, 1)),
+        ([header(RequestKind.READ, SIZE // 512)], (512, 1)),
+        ([header(RequestKind.READ, (1 << 64) - 1)], (512, 1)),
+        ([header(RequestKind.READ)], (511, 1)),
+        ([header(RequestKind.WRITE), b"x" * 100], (1,)),
+        ([header(RequestKind.WRITE, SIZE // 512 - 1), b"x" * 1024], (1,)),
+        ([header(RequestKind.DISCARD)], (1,)),
+        ([header(RequestKind.DISCARD), b"x" * 15], (1,)),
+        ([header(RequestKind.DISCARD), ranges((0, UNMAP_SECTORS + 1, 0))], (1,)),
+        ([header(RequestKind.DISCARD), ranges((0, 1 << 31, 0))], (1,)),
+        ([header(RequestKind.DISCARD), ranges((SIZE // 512 - 8, 16, 0))], (1,)),
+        ([header(RequestKind.WRITE_ZEROES), ranges(((1 << 64) - 1, 1, 0))], (1,)),
+        ([header(RequestKind.WRITE_ZEROES), ranges(*[(0, 8, 0)] * (UNMAP_SEGMENTS + 1))], (1,)),
     ):
         assert (await ask(disk, request, *room))[0] == ERROR
     assert (await ask(disk, [header(99)], 1))[0] == UNSUPPORTED
-    assert await disk.handle(0, Chain(0, [memoryview(header(Request.READ))], [])) == 0
+    assert await disk.handle(0, Chain(0, [memoryview(header(RequestKind.READ))], [])) == 0
     await disk.device.close()
     assert content(image) == before
 
@@ -234,7 +234,7 @@ async def test_no_more_is_copied_than_a_request_means(image: Path) -> None:
     """The same memory a thousand times in one chain: joined it would be more than the host has."""
     huge = memoryview(bytearray(16 << 20))
     disk = VirtioBlk(open_raw(image))
-    for first in (header(Request.WRITE), header(Request.DISCARD), b"x"):
+    for first in (header(RequestKind.WRITE), header(RequestKind.DISCARD), b"x"):
         chain = Chain(0, [memoryview(first), *[huge] * 1000], [memoryview(bytearray(1))])
         await disk.handle(0, chain)
         assert chain.writable[0][0] != OK
@@ -245,9 +245,9 @@ async def test_no_more_is_copied_than_a_request_means(image: Path) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 async def test_the_host_s_trouble_is_told_once(number: int, caplog: pytest.LogCaptureFixture) -> None:
     disk = VirtioBlk(Failing(number), name="ubda")
-    for request, room in (([header(Request.WRITE), bytes(512)], (1,)), ([header(Request.READ)], (512, 1))) * 3:
+    for request, room in (([header(RequestKind.WRITE), bytes(512)], (1,)), ([header(RequestKind.READ)], (512, 1))) * 3:
         assert (await ask(disk, request, *room))[0] == ERROR
-    assert (await ask(disk, [header(Request.FLUSH)], 1))[0] == ERROR
+    assert (await ask(disk, [header(RequestKind.FLUSH)], 1))[0] == ERROR
     assert [record.getMessage() for record in caplog.records] == [
         "virtio-blk ubda: the guest's request fails: in trouble"
     ]
@@ -255,7 +255,7 @@ async def test_the_host_s_trouble_is_told_once(number: int, caplog: pytest.LogCa
 
 async def test_the_guest_s_own_mistakes_are_not_logged(image: Path, caplog: pytest.LogCaptureFixture) -> None:
     disk = VirtioBlk(open_raw(image))
-    await ask(disk, [header(Request.READ, 1 << 60)], 512, 1)
+    await ask(disk, [header(RequestKind.READ, 1 << 60)], 512, 1)
     await ask(disk, [header(77)], 512, 1)
     assert not caplog.records
     await disk.device.close()
@@ -264,7 +264,7 @@ async def test_the_guest_s_own_mistakes_are_not_logged(image: Path, caplog: pyte
 @given(st.lists(st.binary(max_size=40), max_size=5), st.lists(st.integers(0, 40), max_size=4), st.booleans())
 def test_any_chain_gets_an_answer(request: list[bytes], room: list[int], real: bool) -> None:
     if real and request:
-        kinds = [header(kind) for kind in Request]
+        kinds = [header(kind) for kind in RequestKind]
         request = [kinds[len(request) % len(kinds)] + request[0], *request[1:]]
     disk = VirtioBlk(Memory())
     answer = [memoryview(bytearray(length)) for length in room if length]
@@ -305,16 +305,16 @@ async def test_what_is_written_is_read(image: Path) -> None:
     disk = VirtioBlk(open_raw(image))
     data = random.Random(9).randbytes(4096)
     pieces = [bytes(view) for view in part([memoryview(data)], 0, 1000) + part([memoryview(data)], 1000, 3096)]
-    assert (await ask(disk, [header(Request.WRITE, 3), *pieces], 1))[0] == OK
-    assert await ask(disk, [header(Request.READ, 3)], 1, 2000, 2096) == (OK, data, 4097)
+    assert (await ask(disk, [header(RequestKind.WRITE, 3), *pieces], 1))[0] == OK
+    assert await ask(disk, [header(RequestKind.READ, 3)], 1, 2000, 2096) == (OK, data, 4097)
     assert await read(disk.device, 3 * 512, 4096) == data
     await disk.device.close()
 
 
 async def test_what_was_read_and_written_is_counted(image: Path) -> None:
     disk = VirtioBlk(open_raw(image))
-    await ask(disk, [header(Request.READ)], 4096, 1)
-    await ask(disk, [header(Request.WRITE), bytes(1024)], 1)
-    await ask(disk, [header(Request.READ, SIZE)], 512, 1)
+    await ask(disk, [header(RequestKind.READ)], 4096, 1)
+    await ask(disk, [header(RequestKind.WRITE), bytes(1024)], 1)
+    await ask(disk, [header(RequestKind.READ, SIZE)], 512, 1)
     assert (disk.statistics.read_bytes, disk.statistics.written_bytes) == (4096, 1024)
     await disk.device.close()

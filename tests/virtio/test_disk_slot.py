@@ -13,7 +13,7 @@ from tests.virtio import frontend as fe
 from tests.virtio.frontend import Guest, connected
 from tests.virtio.test_blk import ERROR, OK, header
 from umlfs.block import BlockDevice
-from umlfs.virtio.blk import Request, VirtioBlk
+from umlfs.virtio.blk import RequestKind, VirtioBlk
 from umlfs.virtio.disk_slot import DiskSlot
 
 SIZE = 8192
@@ -47,7 +47,7 @@ DONE = b"x" * 512 + bytes([OK])
 
 
 async def read(guest: Guest) -> bytes:
-    return await guest.transact([header(Request.READ)], [512, 1])
+    return await guest.transact([header(RequestKind.READ)], [512, 1])
 
 
 async def test_a_disk_comes_and_goes() -> None:
@@ -86,7 +86,7 @@ async def test_taken_out_while_a_request_waits() -> None:
 
     async with connected(slot) as guest:
         await guest.set_up()
-        head = guest.add(0, [header(Request.READ)], [512, 1])
+        head = guest.add(0, [header(RequestKind.READ)], [512, 1])
         await disk.reading.wait()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(take_out)
@@ -104,9 +104,9 @@ async def test_what_no_disk_can_be_asked() -> None:
     slot.offer(True)
     async with connected(slot) as guest:
         await guest.set_up()
-        for request in (header(Request.FLUSH), header(Request.WRITE), header(Request.READ)):
+        for request in (header(RequestKind.FLUSH), header(RequestKind.WRITE), header(RequestKind.READ)):
             assert await guest.transact([request], [1]) == bytes([OK])
-        assert await guest.transact([header(Request.WRITE) + bytes(512)], [1]) == bytes([ERROR])
+        assert await guest.transact([header(RequestKind.WRITE) + bytes(512)], [1]) == bytes([ERROR])
 
 
 def test_what_fits() -> None:

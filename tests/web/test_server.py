@@ -61,7 +61,7 @@ def test_what_is_not_safe_is_refused(ordinary: Household, options: list[str], sa
 def test_root_serves_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(UsageError, match="does not run as root"):
-        server.check(server.Options())
+        server.check(server.ServerOptions())
 
 
 def test_a_port_that_is_taken(site: Site) -> None:

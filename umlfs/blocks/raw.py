@@ -13,7 +13,7 @@ from umlfs.block import BlockDevice, Extent
 from umlfs.blocks.file import HostFile
 from umlfs.buffers import total
 from umlfs.errors import UmlError
-from umlfs.host.lock import Lock, close
+from umlfs.host.lock import FileLock, close
 
 
 class Storage(Protocol):
@@ -109,7 +109,7 @@ async def zero_storage(storage: Storage, offset: int, length: int, unmap: bool) 
 class LockedFile(HostFile):
     """A HostFile under a lock."""
 
-    def __init__(self, fd: int, lock: Lock | None, *, sync: bool = False) -> None:
+    def __init__(self, fd: int, lock: FileLock | None, *, sync: bool = False) -> None:
         super().__init__(fd, sync=sync)
         self._lock = lock
 
@@ -136,7 +136,7 @@ def open_file(
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
             raise UmlError(f"{path}: neither a file nor a block device", "name an image")
-        return LockedFile(fd, Lock(fd, path, exclusive=not read_only, shared=shared) if lock else None, sync=sync)
+        return LockedFile(fd, FileLock(fd, path, exclusive=not read_only, shared=shared) if lock else None, sync=sync)
     except BaseException:
         close(fd)
         raise

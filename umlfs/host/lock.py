@@ -45,12 +45,12 @@ _FLOCK: Final = struct.Struct("@hhqqi0q")
 
 _REFUSED: Final = frozenset({errno.EAGAIN, errno.EACCES})
 
-_held: dict[tuple[int, int], list[Lock]] = {}
+_held: dict[tuple[int, int], list[FileLock]] = {}
 """All locks of this process by device and inode number."""
 _mutex = threading.Lock()
 
 
-class Lock:
+class FileLock:
     """A lock on an open file, held until `close`, which closes the file too."""
 
     def __init__(self, fd: int, path: str | Path, *, exclusive: bool, shared: bool = False) -> None:
@@ -74,7 +74,7 @@ class Lock:
                 raise
             others.append(self)
 
-    def _take(self, path: str | Path, others: list[Lock]) -> None:
+    def _take(self, path: str | Path, others: list[FileLock]) -> None:
         if any(self._excludes(other) for other in others):
             raise _in_use(path, os.getpid(), shared=any(other._shared for other in others))
         for choice in range(1, _CHOICES_MAX + 1):
@@ -96,7 +96,7 @@ class Lock:
     def _is_shared_writer(self) -> bool:
         return self._shared and self._type == fcntl.F_WRLCK
 
-    def _excludes(self, other: Lock) -> bool:
+    def _excludes(self, other: FileLock) -> bool:
         """Whether it and `other` may not be held at once: one of them writes, and not both share."""
         return fcntl.F_WRLCK in (self._type, other._type) and not (self._shared and other._shared)
 

@@ -55,7 +55,7 @@ _RANGE: Final = struct.Struct("<QII")
 _RANGE_UNMAP: Final = 1
 
 
-class Request(enum.IntEnum):
+class RequestKind(enum.IntEnum):
     READ = 0
     WRITE = 1
     FLUSH = 4
@@ -172,22 +172,22 @@ class VirtioBlk:
         """Returns the bytes written to `room`. OSError: EOPNOTSUPP for what is not offered, EINVAL for nonsense."""
         kind, sector, data = _split(request)
         offset = sector * SECTOR
-        if kind == Request.READ:
+        if kind == RequestKind.READ:
             length = _whole_sectors(room)
             await self.device.read_into(offset, room)
             self.statistics.read_bytes += length
             return length
-        if kind == Request.GET_ID:
+        if kind == RequestKind.GET_ID:
             return self._write_serial(room)
-        if kind == Request.FLUSH:
+        if kind == RequestKind.FLUSH:
             if not self.read_only:
                 await self.device.flush()
             return 0
-        if kind not in (Request.WRITE, Request.DISCARD, Request.WRITE_ZEROES):
+        if kind not in (RequestKind.WRITE, RequestKind.DISCARD, RequestKind.WRITE_ZEROES):
             raise OSError(errno.EOPNOTSUPP, f"request type {kind}")
         if self.read_only:
             raise OSError(errno.EROFS, "read-only")
-        if kind == Request.WRITE:
+        if kind == RequestKind.WRITE:
             length = _whole_sectors(data)
             await self.device.write_from(offset, data)
             self.statistics.written_bytes += length
@@ -208,7 +208,7 @@ class VirtioBlk:
             check_range(self.device, offset, end - offset)
             while offset < end:
                 step = min(UNMAP_STEP, end - offset)
-                if kind == Request.DISCARD:
+                if kind == RequestKind.DISCARD:
                     await self.device.discard(offset, step)
                 else:
                     await self.device.write_zeroes(offset, step, bool(flags & _RANGE_UNMAP))

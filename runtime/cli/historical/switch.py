@@ -26,7 +26,7 @@ or : {0} -compat-v0 [ -unix control-socket data-socket ] [ -hub ] [ -tap tap-dev
 
 
 @dataclass
-class Options:
+class SwitchOptions:
     """What the arguments say."""
 
     control: str = CONTROL
@@ -37,9 +37,9 @@ class Options:
     daemon: bool = False
 
 
-def parse(arguments: Sequence[str]) -> Options:
+def parse(arguments: Sequence[str]) -> SwitchOptions:
     """The historical arguments. WrongUsage."""
-    options = Options()
+    options = SwitchOptions()
     rest = list(arguments)
     compat = "-compat-v0" in rest[:1]
     if compat:
@@ -68,7 +68,7 @@ def _next(rest: list[str]) -> str:
     return rest.pop(0)
 
 
-def run(options: Options, ready: Callable[[], None]) -> int:
+def run(options: SwitchOptions, ready: Callable[[], None]) -> int:
     """Serve until a signal, or the end of a terminal's input. UmlError, OSError."""
     import trio
 

@@ -26,7 +26,7 @@ The default tun clone device is /dev/net/tun - some systems use
 
 
 @dataclass
-class Options:
+class TunctlOptions:
     """What the arguments say."""
 
     brief: bool = False
@@ -37,11 +37,11 @@ class Options:
     clone: str = "/dev/net/tun"
 
 
-def parse(arguments: Sequence[str]) -> Options:
+def parse(arguments: Sequence[str]) -> TunctlOptions:
     """The historical arguments, as getopt takes them. WrongUsage, with what is wrong."""
     import getopt
 
-    options = Options()
+    options = TunctlOptions()
     try:
         given, rest = getopt.gnu_getopt(list(arguments), "bd:f:t:u:g:")
     except getopt.GetoptError as error:
@@ -78,7 +78,7 @@ def _group(text: str) -> int:
         raise WrongUsage(f"'{text}' is neither a groupname nor a numeric group.") from None
 
 
-def run(options: Options) -> str:
+def run(options: TunctlOptions) -> str:
     """Do it; what to say. OSError, ValueError."""
     from runtime.network import tap
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 K = TypeVar("K")
 
 
-class UnderWay(set[K]):
+class InTransit(set[K]):
     """The places that nobody else may change meanwhile."""
 
     @contextlib.contextmanager
