@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 @click.option("-r", "--recursive", is_flag=True, help="Directories, with all that is in them.")
 @click.option("-f", "--force", is_flag=True, help="Replace files that are there.")
 @click.option("--owner", metavar="UID:GID", help="Whom the copies belong to.  [whom the originals do]")
+@click.option("--strict", is_flag=True, help="What TO cannot keep is an error, not a line.")
 @progress_option
 @key_options
-def command(sources: tuple[str, ...], target: str, recursive: bool, force: bool, owner: str | None) -> int:
+def command(
+    sources: tuple[str, ...], target: str, recursive: bool, force: bool, owner: str | None, strict: bool
+) -> int:
     """Copy files between this host and the inside of images and trees, or from one to another.
 
     FROM and TO are SRC:PATH or SRC:PART:PATH, or else paths of this host. Owners, modes, times, links, holes, access
@@ -53,7 +56,8 @@ def command(sources: tuple[str, ...], target: str, recursive: bool, force: bool,
         print(f"uml: owners are lost: {target} cannot keep those of {report.owners_lost} files", file=sys.stderr)
     for name, count in sorted(report.attributes_lost.items()):
         print(f"uml: attributes are lost: {target} does not take '{printable(name)}' of {count} files", file=sys.stderr)
-    return 1 if report.skipped else 0
+    lost = report.owners_lost or report.attributes_lost
+    return 1 if report.skipped or (strict and lost) else 0
 
 
 def _owner(word: str | None) -> tuple[int, int] | None:

@@ -140,6 +140,9 @@ def test_an_ordinary_user_gets_what_can_be_had(caller: Caller) -> None:
     assert errors[0] == "uml: /device: Operation not permitted: left out"
     assert errors[1].startswith("uml: owners are lost: out cannot keep those of ")
     assert (caller.directory / "out/etc/fstab").read_text() == FSTAB
+    for words, status in (["cp"], 0), (["cp", "--strict"], 1):
+        done = caller.finish(caller.command(*words, "/etc/passwd", f"copy{status}"))
+        assert (done.returncode, done.stderr.count(b"owners are lost")) == (status, 1)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
