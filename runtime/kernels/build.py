@@ -161,6 +161,8 @@ def build(
     say("configuring")
     configure(plan, edit=edit)
     say(f"compiling {plan.tree.name} ({', '.join(plan.all_flavours)}), its log is {plan.log}")
+    # Without the first, what is asked second has not heard of CONFIG_LOCALVERSION in a tree that was never built.
+    must(plan.make("-s", "syncconfig"), "the kernel cannot be configured")
     version = must(plan.make("-s", "kernelrelease"), "the kernel does not tell its version").split()[-1]
     libraries = _libraries(plan.name or version)
     kernel = compile_kernel(plan, libraries, progress)

@@ -22,8 +22,10 @@ x86_64_defconfig:
 \techo CONFIG_HOSTFS=y >$(O)/.config
 olddefconfig:
 \tgrep -v NOWHERE $(O)/.config >$(O)/.new && mv $(O)/.new $(O)/.config
+syncconfig:
+	cp $(O)/.config $(O)/auto.conf
 kernelrelease:
-	@KERNEL --version
+	@grep -q CONFIG $(O)/auto.conf && KERNEL --version
 linux:
 \t@echo '  CC      init/main.o'
 \t@if grep -q CONFIG_BROKEN=y $(O)/.config; then echo 'init/main.c:7:1: error: expected ;'; echo more; exit 1; fi
