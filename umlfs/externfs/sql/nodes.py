@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from typing import IO, Any, Final
 
 from umlfs.externfs.contents import Contents
 from umlfs.externfs.names import quoted, unquoted
-from umlfs.externfs.node import Child, Directory, File, Link, Node, Text
-from umlfs.externfs.spool import Gathered, Spooled
-from umlfs.externfs.sql.database import Column, Result, Row, Table
+from umlfs.externfs.node import Child, File, Link, Node, Text
+from umlfs.externfs.spool import Gathered
+from umlfs.externfs.sql.database import Column, Row, Table
 from umlfs.externfs.sql.keys import key_name, named_value, value_name
+from umlfs.externfs.sql.queries import QUERIES, QUERY_MAX, Queries
+from umlfs.externfs.sql.results import spooled
 from umlfs.externfs.sql.rows import Rows, keys
-from umlfs.externfs.sql.tree import ROWS_MAX, SqlTree
-from umlfs.externfs.sql.values import csv_pieces, json_pieces, rows_of_csv, rows_of_json
+from umlfs.externfs.sql.tree import ROWS_MAX, SqlDirectory, SqlTree
+from umlfs.externfs.sql.values import rows_of_csv, rows_of_json
 from umlfs.filesystem import Caller
 from umlfs.host.syscalls import failure
 
-QUERIES: Final = "queries"
 SCHEMA: Final = "schema.sql"
 _UNLISTED: Final = ("by", "rows")
 _PAGE: Final = 1024
-_QUERY_MAX: Final = 1 << 20
-_QUERIES_MAX: Final = 1000
 
 
 def table_name(name: str) -> str:
@@ -36,20 +35,7 @@ def named_table(name: str) -> str:
     return QUERIES if name == "%queries" else unquoted(name)
 
 
-class _Of(Directory):
-    """A directory of the tree."""
-
-    __slots__ = ("_tree",)
-
-    def __init__(self, tree: SqlTree) -> None:
-        self._tree = tree
-
-    @property
-    def mode(self) -> int:  # type: ignore[override]
-        return 0o755 if self._tree.writable else 0o555
-
-
-class Root(_Of):
+class Root(SqlDirectory):
     """The tables, and `queries`."""
 
     __slots__ = ()
@@ -91,7 +77,7 @@ class Root(_Of):
             self._tree.database.drop(table)
 
 
-class TableDirectory(_Of):
+class TableDirectory(SqlDirectory):
     """A table: its schema, its rows, and all of it in one file. `by/COLUMN/VALUE/` is there, and not listed, for it
     shows each row once more; so are the `rows` of a table without a key, whose names are no part of it."""
 
@@ -168,7 +154,7 @@ class Schema(File):
     """The SQL that makes the table."""
 
     __slots__ = ("_name", "_tree")
-    size_max = _QUERY_MAX
+    size_max = QUERY_MAX
     early = 30  # a copy makes the table first
 
     def __init__(self, tree: SqlTree, name: str) -> None:
@@ -199,10 +185,6 @@ class Schema(File):
         self._tree.begun_tables.discard(self._name)
 
 
-_PIECES: Final[dict[str, Callable[[Sequence[str], Iterable[Sequence[Any]]], Iterator[bytes]]]] = {
-    "csv": csv_pieces,
-    "jsonl": json_pieces,
-}
 _PARSERS: Final[dict[str, Callable[[Table, IO[bytes]], Iterator[Row]]]] = {"csv": rows_of_csv, "jsonl": rows_of_json}
 
 
@@ -242,27 +224,10 @@ class Whole(File):
         self._tree.fresh.make(("table", self._name), f"all.{self._format}")
 
 
-def spooled(result: Result, format_: str, done: Callable[[], None]) -> Spooled:
-    """A result in one of the formats."""
-
-    def finish() -> None:
-        result.close()
-        done()
-
-    contents = Spooled(_PIECES[format_](result.names, result.rows), finish)
-    if result.at_once:
-        try:
-            contents.size()
-        except BaseException:
-            contents.close()
-            raise
-    return contents
-
-
 # Rows by the values of a column ---------------------------------------------------------------
 
 
-class Columns(_Of):
+class Columns(SqlDirectory):
     """`by/`: the columns of a table."""
 
     __slots__ = ("_name",)
@@ -289,7 +254,7 @@ class Columns(_Of):
         return Values(self._tree, table, column)
 
 
-class Values(_Of):
+class Values(SqlDirectory):
     """`by/COLUMN/`: the distinct values of a column."""
 
     __slots__ = ("_column", "_table")
@@ -323,7 +288,7 @@ class Values(_Of):
         return found
 
 
-class Matching(_Of):
+class Matching(SqlDirectory):
     """`by/COLUMN/VALUE/`: links to the rows that have the value."""
 
     __slots__ = ("_column", "_name", "_table", "_value")
@@ -346,109 +311,3 @@ class Matching(_Of):
         for key in self.rows():
             name = key_name(self._table, key)
             yield name, Link(os.fsencode(f"../../../rows/{name}"))
-
-
-# Queries --------------------------------------------------------------------------------------
-
-
-class Queries(_Of):
-    """`NAME.sql` and, beside each, `NAME/` with its results. They are kept as long as the tree is open."""
-
-    __slots__ = ()
-
-    @property
-    def key(self) -> Hashable:
-        return QUERIES
-
-    @property
-    def mode(self) -> int:  # type: ignore[override]
-        return 0o755 if self._tree.queries_allowed else 0o555
-
-    def children(self) -> list[Child]:
-        found: list[Child] = []
-        for name in sorted(self._tree.queries):
-            found += [(f"{name}.sql", Query(self._tree, name)), (name, Results(self._tree, name))]
-        return found
-
-    def create(self, name: str, mode: int, caller: Caller) -> Node:
-        stem = name.removesuffix(".sql")
-        if not self._tree.queries_allowed or stem == name or not stem:
-            raise failure(errno.EPERM)
-        if len(self._tree.queries) >= _QUERIES_MAX or stem.endswith(".sql"):
-            raise failure(errno.EINVAL)
-        self._tree.queries[stem] = ""
-        return Query(self._tree, stem)
-
-    def remove(self, name: str, node: Node) -> None:
-        if isinstance(node, Query):
-            self._tree.queries.pop(node.name, None)
-
-
-class Query(File):
-    """The text of a query."""
-
-    __slots__ = ("_tree", "name")
-    mode = 0o644
-    size_max = _QUERY_MAX
-
-    def __init__(self, tree: SqlTree, name: str) -> None:
-        self._tree, self.name = tree, name
-
-    @property
-    def key(self) -> Hashable:
-        return "query", self.name
-
-    def read(self) -> str:
-        return self._tree.queries[self.name]
-
-    def write(self, data: bytes) -> None:
-        if self.name not in self._tree.queries:
-            raise failure(errno.ENOENT)
-        self._tree.queries[self.name] = data.decode(errors="surrogateescape")
-
-
-class Results(_Of):
-    """`result.csv` and `result.jsonl` of a query; `error` if there was one."""
-
-    __slots__ = ("_name",)
-    mode = 0o555
-
-    def __init__(self, tree: SqlTree, name: str) -> None:
-        super().__init__(tree)
-        self._name = name
-
-    @property
-    def key(self) -> Hashable:
-        return "results", self._name
-
-    def children(self) -> list[Child]:
-        found: list[Child] = [(f"result.{one}", ResultFile(self._tree, self._name, one)) for one in _PIECES]
-        words = self._tree.errors.get(f"{QUERIES}/{self._name}")
-        return found if words is None else [*found, ("error", Text(f"{words}\n", ("words", self._name, words)))]
-
-    def remove(self, name: str, node: Node) -> None:
-        """They go with the query."""
-
-
-class ResultFile(File):
-    """What a query gives when the file is opened."""
-
-    __slots__ = ("_format", "_name", "_tree")
-    size = -1
-
-    def __init__(self, tree: SqlTree, name: str, format_: str) -> None:
-        self._tree, self._name, self._format = tree, name, format_
-
-    @property
-    def key(self) -> Hashable:
-        return "result", self._name, self._format
-
-    def open(self, flags: int) -> Contents:
-        if flags & os.O_ACCMODE != os.O_RDONLY:
-            raise failure(errno.EACCES)
-        sql = self._tree.queries.get(self._name)
-        if sql is None:
-            raise failure(errno.ENOENT)
-        with self._tree.telling(f"{QUERIES}/{self._name}"):
-            result, done = self._tree.reading(lambda: self._tree.database.query(sql))
-        return spooled(result, self._format, done)

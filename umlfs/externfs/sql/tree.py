@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from umlfs.externfs.node import Directory
 from umlfs.externfs.sql.database import Database, Key, Refused, Row, Table
 from umlfs.externfs.sql.fresh import FreshDirectories
 from umlfs.host.syscalls import failure
@@ -163,3 +164,16 @@ class SqlTree:
         except BaseException:
             self.results.release()
             raise
+
+
+class SqlDirectory(Directory):
+    """A directory of a database's tree."""
+
+    __slots__ = ("_tree",)
+
+    def __init__(self, tree: SqlTree) -> None:
+        self._tree = tree
+
+    @property
+    def mode(self) -> int:  # type: ignore[override]
+        return 0o755 if self._tree.writable else 0o555
