@@ -1,7 +1,8 @@
 """Networks beside the engines driven by hand: `python -m tests.benchmarks.network [KERNEL]`.
 
 iperf3 for two seconds each way, each contestant in turn: `--net user` beside slirp4netns started by hand, a network of
-`uml net` beside Debian's uml_switch and ours. The table has Gbit/s, the median of the rounds.
+`uml net` beside bridge and taps that root has set up by hand, Debian's uml_switch and ours. The table has Gbit/s, the
+median of the rounds. It needs root.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import trio
 
 from runtime.command import throwaway
+from runtime.jail.layers import Mode
 from runtime.machine.machine import Machine, Options
 from runtime.network import lab
 from runtime.network.contract import Network
@@ -39,6 +43,17 @@ PORT = 15201
 PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 SETTINGS = "ip addr add 10.0.2.100/24 dev vec0; ip link set vec0 up; "
 """What a guest on a hand-driven slirp4netns does first."""
+
+TAPS = "--taps"
+"""The argument of the process that runs where the taps are."""
+BRIDGE = """\
+ip link add br0 type bridge
+ip link set br0 mtu 9000 up
+for tap in t1 t2; do
+    ip tuntap add $tap mode tap vnet_hdr
+    ip link set $tap mtu 9000 master br0 up
+done
+"""
 
 Contestant = Callable[[], Awaitable[float]]
 
@@ -90,16 +105,24 @@ async def by_hand(kernel: str | None, directory: Path, *, to_guest: bool) -> flo
     return rate(done.stdout)
 
 
-async def between(kernel: str | None, network: Network, address: str = "") -> float:
-    """From one guest to another on a network; `address` is the beginning of those that they give themselves."""
-    set_up = f"ip addr add {address}$N/24 dev eth0; ip link set eth0 up; " if address else ""
+async def between(kernel: str | None, network: Network | None, address: str = "") -> float:
+    """From one guest to another on a network, or on the taps of a bridge; `address` is the beginning of those that they
+    give themselves."""
+    card = "eth0" if network else "vec0"
+    set_up = f"ip addr add {address}$N/24 dev {card}; ip link set {card} up; " if address else ""
     async with contextlib.AsyncExitStack() as stack:
-        for name in ("one", "two"):
-            machine = Machine(Options(networks=[network], kernel=kernel, name=name))
+        for name, tap in (("one", "t1"), ("two", "t2")):
+            options = Options(networks=[network] if network else [], kernel=kernel, name=name)
+            if network is None:
+                word = f"vec0:transport=tap,ifname={tap},gro=1,mtu=9000"
+                options = replace(options, arguments=[word], jail=Mode.OFF)
+            machine = Machine(options)
             await stack.enter_async_context(machine)
             if name == "one":
                 found = Collector(1 << 16)
-                where = f"{set_up}hostname >/dev/null; ip -o -4 addr show dev eth0; exec iperf3 -s -p {PORT} >/dev/null"
+                where = (
+                    f"{set_up}hostname >/dev/null; ip -o -4 addr show dev {card}; exec iperf3 -s -p {PORT} >/dev/null"
+                )
                 machine.start(["sh", "-c", where], stdout=found, environment={**PATH, "N": "1"}, directory="/")
                 await until(partial(found.data.__contains__, b"inet"))
                 target = found.data.split(b"inet ")[1].split(b"/")[0].decode()
@@ -107,6 +130,17 @@ async def between(kernel: str | None, network: Network, address: str = "") -> fl
         script = f"{set_up}sleep 0.5; {client(target, to_guest=False)}"
         await machine.start(["sh", "-c", script], stdout=said, environment={**PATH, "N": "2"}, directory="/").wait()
     return rate(bytes(said.data))
+
+
+async def on_taps(kernel: str | None) -> float:
+    """Between two guests on a bridge and taps, in a network of this host's own kernel."""
+    words = [sys.executable, "-m", __spec__.name, TAPS, *([kernel] if kernel else [])]
+    done = await trio.run_process(
+        ["unshare", "--net", "sh", "-ec", f"{BRIDGE}exec {shlex.join(words)}"],
+        capture_stdout=True,
+        env={**os.environ, **PATH},
+    )
+    return float(done.stdout)
 
 
 async def measure(contestants: dict[str, Contestant]) -> None:
@@ -148,6 +182,7 @@ async def main(kernel: str | None) -> None:
                 await measure(
                     {
                         "guest to guest, uml net on a bridge": lambda: between(kernel, bridged),
+                        "guest to guest, bridge and taps by hand": lambda: on_taps(kernel),
                         "guest to guest, uml net on our switch": lambda: between(kernel, switched),
                         "guest to guest, our uml_switch": lambda: between(kernel, Daemon(0, "", str(own)), "10.9.0."),
                         "guest to guest, Debian's uml_switch": lambda: between(
@@ -158,4 +193,7 @@ async def main(kernel: str | None) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1] if len(sys.argv) > 1 else None)
+    if sys.argv[1:2] == [TAPS]:
+        print(trio.run(between, sys.argv[2] if len(sys.argv) > 2 else None, None, "10.9.0."))
+    else:
+        trio.run(main, sys.argv[1] if len(sys.argv) > 1 else None)
