@@ -35,7 +35,10 @@ async def open_root(
     opened = await equipment.open(stack, source, OpenOptions(read_only=not writable, snapshot=not writable))
     if isinstance(opened, Filesystem):
         if writable and opened.traits.read_only:
-            raise UsageError(f"{source}: it is only read", "leave out --rw, or make a root of it: 'uml image convert'")
+            raise UsageError(
+                f"{source}: it is only read",
+                "leave out --rw (with boot, say --throwaway), or make a root of it: 'uml image convert'",
+            )
         equipment.add_filesystem("root", opened, read_only=not writable, lower_layer=not writable)
         equipment.root = guest.Mount("root", "/", options=flags or ("rw" if writable else "ro"))
         return opened

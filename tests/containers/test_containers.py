@@ -172,4 +172,7 @@ async def test_a_guest_on_an_image(tmp_path: Path) -> None:
         (tmp_path / "auth").write_text(json.dumps(known))
         assert caller.output(*words) == "from a registry\n"
         status, said = caller.error("--rw", *words)
-        assert (status, said.partition("; ")[2]) == (2, "leave out --rw, or make a root of it: 'uml image convert'")
+        assert (status, said.partition("; ")[2]) == (
+            2,
+            "leave out --rw (with boot, say --throwaway), or make a root of it: 'uml image convert'",
+        )
