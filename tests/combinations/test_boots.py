@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from runtime.guest.initramfs import find_busybox
 from tests import needs
 from tests.combinations.pairs import Row, named, rows
 from tests.combinations.world import APPLETS
+from tests.guest.caller import eventually
 from tests.machines.household import Household, household
 from tests.ordinary import OrdinaryUser
 
@@ -179,3 +181,27 @@ def look(row: Row, house: Household) -> None:
     assert out == "root\n" * (row["root"] != "host") + "seen\n" * (row["mount"] != "none")
     lines = dict(line.split("  ", 1) for line in house.ok("console", "--list", "it").splitlines())
     assert lines["con1"].startswith({"port": "port:", "pts": "pts:/dev/pts/"}.get(row["consoles"], "null"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [0.1, 0.4, 1, 2, 4, 8])
+@pytest.mark.parametrize("who", ["ordinary", "root"])
+def test_killed(who: str, moment: float, houses: dict[str, Household]) -> None:
+    """At whatever moment: its processes end, and the name is free."""
+    house = houses[who]
+    root_of(house, "cow")
+    words = ["umid=it", "mem=96M", "--root", "cow:root.cow", *INITS["busybox"], "--net", "user"]
+    with subprocess.Popen(
+        house.command("boot", *words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as boot:
+        time.sleep(moment)
+        boot.kill()
+        assert boot.stdout is not None
+        said = boot.stdout.read()  # until all that it started has ended
+    assert b"Traceback" not in said, said
+    assert eventually(lambda: not [each for each in house.left() if each.startswith("process")]), house.left()
+    assert house.ok("boot", "-d", "--wait", *words) == "it\n"
+    assert house.ok("exec", "it", "cat", "/etc/mark") == "root\n"
+    house.ok("halt", "it")
+    house.ok("rm", "it")
+    subprocess.run([needs.program("e2fsck"), "-fn", house.home / "base.img"], check=True, capture_output=True)

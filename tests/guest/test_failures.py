@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import runtime
 from tests import needs
 from tests.guest.caller import BOUND, Caller, eventually
+from umlfs.errors import UmlError
 
 pytestmark = pytest.mark.guest
 
@@ -147,3 +149,10 @@ def test_dry_run(me: Caller) -> None:
     lines = me.output("--dry-run", "--mount", "/src=.:ro", "--", "ls", "a b").splitlines()
     assert [line.split()[0] for line in lines] == ["kernel", "memory", "root", "mount", "start", "command"]
     assert lines[-1].endswith("ls 'a b'")
+
+
+async def test_a_time_limit_is_an_exception_of_its_own() -> None:
+    with pytest.raises(runtime.TimeLimitError, match=r"within 1\.5 s") as raised:
+        await runtime.run(["sleep", "1000"], timeout=1.5)
+    assert (raised.value.seconds, raised.value.status) == (1.5, 124)
+    assert isinstance(raised.value, UmlError)
