@@ -18,6 +18,9 @@ HERE: Final = "here"
 THERE: Final = "there"
 """The side that has it by a mount."""
 
+ROTATIONS: Final = 1_000
+"""How often a log is rotated in the long form: ten thousand take a mount a quarter of an hour."""
+
 _MARK: Final = "--- done"
 _PREAMBLE: Final = """\
 soon() {

@@ -16,7 +16,7 @@ import pytest
 from tests import calls, needs
 from tests.guest.caller import BOUND, Caller, caller_as
 from tests.ordinary import accounts_at_rest
-from tests.two_sides import Side, play_all, rotate_while_followed, shell
+from tests.two_sides import ROTATIONS, Side, play_all, rotate_while_followed, shell
 
 pytestmark = pytest.mark.guest
 
@@ -46,12 +46,12 @@ def test_programs(shared: Shared, setting: str, seen: str, long: bool) -> None:
 
 
 @pytest.mark.slow
-def test_tail_across_ten_thousand_rotations() -> None:
+def test_tail_across_many_rotations() -> None:
     with caller_as(None) as me:
         host = me.make("host", {"log": ""})
         words = ["--mount", f"/g={host}:notify", "--", "tail", "-n", "+1", "-s", "0.01", "-F", "/g/log"]
         with me.started(*words, stderr=subprocess.DEVNULL) as process:
-            rotate_while_followed(host / "log", process, 10_000)
+            rotate_while_followed(host / "log", process, ROTATIONS)
 
 
 @pytest.mark.parametrize("seen", ["/g", "/n"])

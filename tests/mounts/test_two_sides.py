@@ -18,7 +18,7 @@ import pytest
 
 from tests import needs
 from tests.mounts.server import mounted
-from tests.two_sides import play_all, rotate_while_followed, shell
+from tests.two_sides import ROTATIONS, play_all, rotate_while_followed, shell
 
 Sides = tuple[Path, Path]
 """A directory as one side has it, and as the other side has it."""
@@ -152,7 +152,7 @@ def test_programs(setting: str, tmp_path: Path, long: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ["plain", "auto", "notify"])
-def test_tail_across_ten_thousand_rotations(setting: str, tmp_path: Path) -> None:
+def test_tail_across_many_rotations(setting: str, tmp_path: Path) -> None:
     beneath, above = tmp_path / "beneath", tmp_path / "above"
     beneath.mkdir()
     above.mkdir()
@@ -165,4 +165,4 @@ def test_tail_across_ten_thousand_rotations(setting: str, tmp_path: Path) -> Non
         tail = [needs.program("tail"), "-n", "+1", "-s", "0.01", "-F", str(above / "log")]
         process = stack.enter_context(subprocess.Popen(tail, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
         stack.callback(process.kill)
-        rotate_while_followed(beneath / "log", process, 10_000)
+        rotate_while_followed(beneath / "log", process, ROTATIONS)
