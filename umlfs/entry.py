@@ -6,6 +6,7 @@ of these names. For the programs ours are found first. `python -m umlfs.entry MO
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import os
 import signal
@@ -51,6 +52,16 @@ def raise_interrupts() -> None:
     """From now on Ctrl-C raises KeyboardInterrupt, as Python has it, unless the caller had it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = _raise_again
+
+
+def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """An interrupt that came while Python cleaned up (a weak reference, a `__del__`) would be shown, and lost:
+    it comes once more, by another thread, since here it would be lost again."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        _thread.start_new_thread(signal.pthread_kill, (_thread.get_ident(), signal.SIGINT))
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def complete() -> None:

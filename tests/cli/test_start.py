@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -28,6 +29,32 @@ def test_an_interrupt_that_the_caller_ignores_is_ignored() -> None:
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=LONG, check=True)
     assert done.stdout.startswith("uml ")
     assert done.stderr == ""
+
+
+CLEANING_UP = """
+import time
+from umlfs import entry
+
+class Interrupted:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+entry.raise_interrupts()
+try:
+    Interrupted()
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_while_python_cleans_up_is_not_lost() -> None:
+    """By default Python shows it, and goes on."""
+    script = f"import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n{CLEANING_UP}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=LONG, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
 
 @pytest.mark.parametrize("command", [["run", "--", "sleep", "60"], ["ls", "/"]])
