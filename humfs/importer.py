@@ -263,7 +263,8 @@ class Importer:
         try:
             old = self.find(target)
             if old is None:
-                raise failure(errno.ENOENT)
+                what = f"{show(path)}: a hard link to {show(target)}, which there is not"
+                raise UmlError(what, "the archive is damaged or not whole, make it again")
             parent = self._parent(path, make=True)
             there = self.filesystem.child(parent, path[-1])
             if there is old:

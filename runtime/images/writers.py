@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -44,6 +45,12 @@ def to_ext4(
         pour(stream, writer, report, check)
 
 
+_OF_THE_HOST: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+"""Errors that are not the archive's fault."""
+
+
 def to_humfs(stream: BinaryIO, root: Path, size: int | None, report: ImageReport) -> None:
     """Into a new humfs at `root` that has room for `size` bytes; see `humfs.archive.fill_new`."""
 
@@ -53,8 +60,9 @@ def to_humfs(stream: BinaryIO, root: Path, size: int | None, report: ImageReport
     try:
         trio.run(lambda: fill_new(root, stream, report.losses, size=size, warn=report.warn, progress=progress))
     except UmlError as error:
-        if isinstance(error.__cause__, OSError):  # the host's fault, in a directory that nobody knows yet
-            raise OSError(error.__cause__.errno, os.strerror(error.__cause__.errno or 0)) from error
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno and (cause.errno in _OF_THE_HOST or str(root) in error.what):
+            raise OSError(cause.errno, os.strerror(cause.errno)) from error  # in a directory that nobody knows yet
         raise
 
 

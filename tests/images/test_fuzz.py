@@ -98,6 +98,7 @@ async def attempt(source: Path, target: Path, about: str) -> str | None:
     except UmlError as error:
         said = error.what
         assert "\n" not in said, about
+        assert "Success" not in said, about
         assert not any(word in said for word in ("/proc/self", ".uml-")), f"{about}: {said}"
     except Exception as error:
         pytest.fail(f"{about}: {error!r}")
