@@ -247,10 +247,10 @@ INTERRUPTED = """
 import signal, sys, tarfile
 import trio
 from pathlib import Path
-from humfs import archive, core
+from humfs import archive, names
 
 made = 0
-make = core.Core.add_inode
+make = names.add_inode
 
 def born(*arguments):
     global made
@@ -259,7 +259,7 @@ def born(*arguments):
         signal.raise_signal(signal.SIGINT)  # the host's file is there, its row not yet
     return make(*arguments)
 
-core.Core.add_inode = born
+names.add_inode = born
 signal.signal(signal.SIGINT, signal.default_int_handler)
 trio.run(lambda: archive.import_archive(Path(sys.argv[1]), sys.argv[2], warn=print))
 """
