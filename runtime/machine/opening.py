@@ -34,7 +34,7 @@ async def open_root(
     """Open the source of the root, to be mounted with `flags`; the filesystem, if it is one. UmlError, UsageError."""
     opened = await equipment.open(stack, source, OpenOptions(read_only=not writable, snapshot=not writable))
     if isinstance(opened, Filesystem):
-        if writable and opened.traits.read_only:
+        if writable and opened.traits.read_only and not equipment.look_only:
             raise UsageError(
                 f"{source}: it is only read",
                 "leave out --rw (with boot, say --throwaway), or make a root of it: 'uml image convert'",

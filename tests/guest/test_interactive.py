@@ -207,6 +207,6 @@ def test_the_shell_of_a_background_job_goes_away(me: Caller, redirection: str) -
         it.hang_up()
         it.process.wait(BOUND)
     assert eventually(lambda: not me.left())
-    said = log.read_text()
+    said = log.read_text() if log.exists() else ""  # the shell may go before it has begun the job
     assert "internal error" not in said
     assert "Traceback" not in said

@@ -56,6 +56,9 @@ class Memory(BlockDevice):
             self.content[offset : offset + len(buffer)] = buffer
             offset += len(buffer)
 
+    async def write_zeroes(self, offset: int, length: int, unmap: bool = True) -> None:
+        await self.write_from(offset, [memoryview(bytes(length))])
+
     async def flush(self) -> None:
         self.flushed += 1
 
