@@ -14,6 +14,7 @@ import pytest
 from runtime.kernels.features import features
 from runtime.kernels.kernel import find_kernel
 from tests import needs
+from tests.guest.caller import eventually
 from tests.machines.household import BOUND, Household
 
 pytestmark = pytest.mark.guest
@@ -53,6 +54,7 @@ def vde_switch(inside: list[str], path: Path) -> Iterator[str]:
     words = [*inside, needs.program("vde_switch"), "-s", str(path), "-x"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         try:
+            assert eventually((path / "ctl").exists), "the switch does not listen"
             yield str(path)
         finally:
             process.terminate()
