@@ -56,7 +56,7 @@ def test_a_life(ordinary: Household) -> None:
     assert use_lines(uml) == places
     assert uml.ok("halt", "it") == ""
     assert uml.ps() == []
-    assert [path.name for path in uml.machines.iterdir()] == [ENDED]
+    assert eventually(lambda: [path.name for path in uml.machines.iterdir()] == [ENDED])
     look_back(uml)
     assert uml.error("exec", "it", "--", "true") == (
         125,
@@ -392,7 +392,7 @@ def test_panic(me: Household) -> None:
     # The name is free again.
     me.ok("boot", "-d", "umid=bad", "mem=64M")
     me.ok("halt", "--now", "bad")
-    assert [path.name for path in me.machines.iterdir()] == [ENDED]
+    assert eventually(lambda: [path.name for path in me.machines.iterdir()] == [ENDED])
 
 
 def test_killed(me: Household) -> None:
@@ -410,7 +410,7 @@ def test_killed(me: Household) -> None:
     (found,) = me.ps()
     os.kill(found["pid"], signal.SIGTERM)
     assert eventually(lambda: not os.path.exists(f"/proc/{found['pid']}"))
-    assert [path.name for path in me.machines.iterdir()] == [ENDED]
+    assert eventually(lambda: [path.name for path in me.machines.iterdir()] == [ENDED])
 
 
 def hang(uml: Household, kernel: int) -> None:
