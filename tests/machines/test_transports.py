@@ -51,6 +51,7 @@ def network() -> Iterator[list[str]]:
 @contextlib.contextmanager
 def vde_switch(inside: list[str], path: Path) -> Iterator[str]:
     """A switch of vde2; where it listens."""
+    needs.program("vde_plug")  # The kernel runs it.
     words = [*inside, needs.program("vde_switch"), "-s", str(path), "-x"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         try:
