@@ -68,6 +68,13 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
         mount_table.umount(str(directory), lazy=True)
 
 
+@pytest.mark.parametrize("options", ["ro", "notify", "cache=never", "uid=7"])
+def test_a_mount_keeps_no_stream_of_whoever_made_it(source: Path, mountpoint: Path, options: str) -> None:
+    """`uml mount … | tee log` ends, whatever else the mount has started."""
+    assert uml("mount", "-o", options, source, mountpoint) == ""
+    uml("umount", mountpoint)
+
+
 def test_in_the_background(source: Path, mountpoint: Path) -> None:
     assert uml("mount", source, mountpoint) == ""
     assert (mountpoint / "file").read_text() == "content"

@@ -57,6 +57,9 @@ def _started(program: bytes, stream: socket.socket, mountpoint: str) -> subproce
             executable=f"/proc/self/fd/{file}",
             pass_fds=[file, stream.fileno()],
             stdin=subprocess.DEVNULL,
+            # Those of whoever mounts: as long as it has them, a pipe from there has no end.
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
 
