@@ -148,12 +148,12 @@ def map_(cow: str, png: str | None, svg: str | None, as_json: bool) -> None:
     """
     from umlfs.cow.info import present
 
-    ranges = present(cow)
     if png is not None or svg is not None:
         from runtime.images.formats import Format, Image
 
-        show_map(Image(Path(cow), Format.COW), png, svg, as_json=False)
+        show_map(Image(Path(cow), Format.COW), png, svg, as_json=as_json)
         return
+    ranges = present(cow)
     if as_json:
         click.echo(json.dumps([{"offset": r.offset, "length": r.length, "kind": r.kind.value} for r in ranges]))
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from runtime.cli.printing import printable
-from umlfs.errors import UmlError
+from umlfs.errors import UmlError, UsageError
 
 if TYPE_CHECKING:
     from runtime.images.formats import Image
@@ -34,6 +34,8 @@ def show_map(image: Image, png: str | None, svg: str | None, *, as_json: bool) -
     """Print the map, or draw it where a picture is wanted. UmlError, UsageError."""
     from runtime.images.mapping import map_of
 
+    if as_json and (png is not None or svg is not None):
+        raise UsageError("--json and a picture at once", "ask for one, then for the other")
     found = map_of(image)
     if png is not None or svg is not None:
         for kind, name in (("png", png), ("svg", svg)):

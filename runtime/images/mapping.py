@@ -20,7 +20,7 @@ from umlfs.errors import UmlError, UsageError
 from umlfs.host.programs import run_program
 from umlfs.sources import parse
 
-LAYERS_MAX: Final = 256
+_ITSELF: Final = "'uml cow map' without a picture lists what it holds itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +93,14 @@ def _of_cow(path: str) -> Map:
 
 
 def _below(path: str, backing: str) -> Map:
-    """The map of what a COW file lies over; empty, with its name, where that cannot be looked at."""
+    """The map of what a COW file lies over. UmlError where that cannot be looked at."""
+    files = parse(backing).files if "://" in backing else [os.path.join(os.path.dirname(path), backing)]
+    if not files:
+        raise UmlError(f"{path}: lies over {backing}, of which there is no map", _ITSELF)
     try:
-        files = parse(backing).files if "://" in backing else [os.path.join(os.path.dirname(path), backing)]
-        return map_of(source(os.path.normpath(files[0]))) if files else Map(0, [Layer(backing, None)])
-    except (UmlError, OSError):
-        return Map(0, [Layer(backing, None)])
+        return map_of(source(os.path.normpath(files[0])))
+    except OSError as error:
+        raise UmlError(f"{path}: lies over {backing}: {error.strerror}", _ITSELF) from None
 
 
 def _gaps(ranges: list[Range], size: int) -> list[tuple[int, int]]:
@@ -129,7 +131,7 @@ def _within(ranges: list[Range], gaps: list[tuple[int, int]]) -> list[Range]:
 def _of_qemu(path: Path, kind: str) -> Map:
     """As qemu-img has it, for the whole chain."""
     info = _qemu_img(path, "info", "-U", "--backing-chain", "-f", kind)
-    chain = [_layer(str(each["filename"])) for each in info][:LAYERS_MAX]
+    chain = [_layer(str(each["filename"])) for each in info]
     extents = _qemu_img(path, "map", "-U", "-f", kind)
     ranges = [
         Range(

@@ -90,6 +90,21 @@ async def test_a_chain_of_qcow2_as_a_cow_file_and_back(chain: Path) -> None:
     assert set(chain.iterdir()) == before
 
 
+def test_what_cannot_be_mapped_is_no_empty_map(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a COW file lies over is part of the disk: a map without it would say that nothing is there."""
+    (chain / "b.qcow2").rename(chain / "moved.qcow2")
+    for words in (["image", "map"], ["cow", "map", "--svg", str(chain / "x.svg")]):
+        assert invoke([*words, str(chain / "c.cow")]) != 0
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "b.qcow2: no such" in said.err.lower()
+    assert not (chain / "x.svg").exists()
+    assert invoke(["cow", "map", str(chain / "c.cow")]) == 0
+    for words in (["image", "map"], ["cow", "map"]):
+        assert invoke([*words, "--json", "--png", str(chain / "x.png"), str(chain / "base.img")]) == 2
+    assert "--json and a picture at once" in capsys.readouterr().err
+
+
 def test_pictures(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both have each file's colour where it holds something; the PNG is a whole one."""
     for words in (["image", "map"], ["cow", "map"]):
