@@ -94,6 +94,24 @@ def with_programs(tree: Path) -> None:
     (tree / "etc/shadow").write_text("root:*:1::::::\n")
 
 
+async def test_nothing_is_kept_of_a_base_that_nothing_is_known_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory may change at any time: what was made of it is never found again, and takes no room of others."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "tree/etc").mkdir(parents=True)
+    (tmp_path / "r.toml").write_text('base = "tree"\n[[file]]\npath = "/etc/motd"\ncontent = "hello"\n')
+    titles: list[str] = []
+    for name in ("one.tar", "two.tar"):
+        await build_by_recipe(
+            formats.destination(str(tmp_path / name)), read(tmp_path / "r.toml"), Writing(), titles.append
+        )
+        with tarfile.open(tmp_path / name) as made:
+            assert [member.size for member in made if member.name.endswith("etc/motd")] == [5]
+    assert titles == ["the base", "1 files"] * 2
+    assert list((tmp_path / "cache").rglob("*.tar")) == []
+
+
 @pytest.mark.guest
 async def test_steps_are_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files, users and commands; what did not change is not done again; a command that fails leaves nothing but the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -44,27 +44,34 @@ async def build_by_recipe(
     UmlError."""
     require_free(target, writing.force)
     todo = list(steps(about, writing.epoch))
-    keys = await _keys(target, about, todo, modules, writing.epoch)
+    base = await _identity_of_base(target, about, modules, writing.epoch)
+    keys = [None] * (len(todo) + 1) if base is None else _keys(base, todo)
     with scratch_directory(target.path.parent) as scratch:
         tree = scratch / "tree"
         first = await _from_kept(keys, tree, say) if use_kept else 0
         if first == 0:
             say("the base")
             await _make_base(target, about, tree, writing, say, modules)
-            await trio.to_thread.run_sync(kept.keep, keys[0], tree)
+            await _keep(keys[0], tree)
             first = 1
         for step, key in zip(todo[first - 1 :], keys[first:], strict=True):
             say(step.title)
             await step.take(tree)
-            await trio.to_thread.run_sync(kept.keep, key, tree)
+            await _keep(key, tree)
         size = writing.size or (parse_size(about.size) if about.size else build.SIZE if about.suite else None)
         await convert(Image(tree, Format.HUMFS, shown="the recipe"), target, replace(writing, size=size))
 
 
-async def _from_kept(keys: list[str], tree: Path, say: build.Say) -> int:
+async def _keep(key: str | None, tree: Path) -> None:
+    if key is not None:
+        await trio.to_thread.run_sync(kept.keep, key, tree)
+
+
+async def _from_kept(keys: Sequence[str | None], tree: Path, say: build.Say) -> int:
     """Make the tree as the last step left it whose work is kept; how many keys that is, 0 for none."""
     for count in range(len(keys), 0, -1):
-        path = kept.find(keys[count - 1])
+        key = keys[count - 1]
+        path = kept.find(key) if key is not None else None
         if path is not None and await _is_imported(tree, path):
             say(f"{count} of {len(keys)} steps are kept")
             return count
@@ -114,15 +121,16 @@ def _base(about: Description) -> str:
     return placed(about.base, from_directory(str(about.place)))
 
 
-async def _keys(
-    target: Image, about: Description, todo: list[Step], modules: Path | None, epoch: int | None
-) -> list[str]:
+async def _identity_of_base(target: Image, about: Description, modules: Path | None, epoch: int | None) -> str | None:
+    """What the base is known by; None for one that nothing is known by, of which nothing is kept."""
+    if not about.suite:
+        return await _identity(_base(about))
+    made = _recipe(about, modules, epoch)
+    return repr((made, fstab(target.format), modules is not None and os.stat(modules).st_mtime_ns))
+
+
+def _keys(base: str, todo: list[Step]) -> list[str]:
     """What the tree after the base, and after each step, is known by."""
-    if about.suite:
-        made = _recipe(about, modules, epoch)
-        base = repr((made, fstab(target.format), modules is not None and os.stat(modules).st_mtime_ns))
-    else:
-        base = await _identity(_base(about))
     key = hashlib.sha256(repr((_VERSION, base)).encode()).hexdigest()
     keys = [key]
     for step in todo:
@@ -131,8 +139,9 @@ async def _keys(
     return keys
 
 
-async def _identity(word: str) -> str:
-    """What the base is known by: its contents. Of a directory nothing is, for it may change at any time."""
+async def _identity(word: str) -> str | None:
+    """The contents of an image that is a base. None for a directory, which may change at any time, and for a disk that
+    may lie over others."""
     image = formats.source(word)
     if image.reference:
         from runtime.containers import reference, skopeo
@@ -142,7 +151,7 @@ async def _identity(word: str) -> str:
     if str(image.path) == formats.STANDARD:
         raise UsageError("a base cannot be standard input", "name a file")
     if not image.path.is_file() or (image.format.is_disk and image.format is not Format.RAW):
-        return secrets.token_hex()
+        return None
     return f"{word.rpartition(str(image.path))[2]} {await trio.to_thread.run_sync(partial(_digest, image.path))}"
 
 
