@@ -7,11 +7,13 @@ Written as pax, so that nothing is lost that tar can hold: nanoseconds, extended
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import quote_from_bytes
 
@@ -33,6 +35,13 @@ SOCKETS: Final = "sockets, of which tar has none, are left out"
 _BLOCK: Final = 512
 _SPARSE_LEAST: Final = 64 * 1024
 """So much must be saved for a file to be written with its holes."""
+
+
+def export_tree(root: Path, output: BinaryIO, losses: Losses) -> None:
+    """Write the humfs at `root`, which nobody has open, to `output`; what tar cannot hold is added to `losses`.
+    UmlError, OSError."""
+    with contextlib.closing(Volume(root)) as volume:
+        Exporter(volume, output, losses).run()
 
 
 @dataclass

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,9 @@ from typing import Final
 import trio
 
 from humfs.archive import describe_image, import_archive
-from humfs.export import Exporter
+from humfs.export import export_tree
 from humfs.losses import Losses
-from humfs.volume import Volume, create
+from humfs.volume import create
 from runtime.containers import layouts, skopeo
 from runtime.containers.reference import Reference
 from runtime.host import cache
@@ -88,24 +87,23 @@ async def tree(path: Path, tag: str | None) -> AsyncIterator[Path]:
         key = await trio.to_thread.run_sync(_key, path, tag)
         made = place / f"{key}.tar"
         if made.exists():
-            os.utime(made, ns=(time.time_ns(), made.stat().st_mtime_ns))
+            cache.note_use(made)
         else:
             with scratch_directory(place) as scratch:
                 await trio.to_thread.run_sync(partial(_flatten, path, tag, scratch / "flat", made))
-            _prune(place)
+            cache.prune("containers/*.tar", KEPT)
         yield made
 
 
 @contextlib.contextmanager
 def _place() -> Iterator[Path]:
     """The directory of all this; where there is no cache, one that is gone with the context."""
-    root = cache.directory()
-    if root is None:
+    place = cache.subdirectory("containers")
+    if place is None:
         with tempfile.TemporaryDirectory(prefix="umlfs-") as path:
             yield Path(path)
-        return
-    (root / "containers").mkdir(mode=cache.MODE_DIRECTORY, exist_ok=True)
-    yield root / "containers"
+    else:
+        yield place
 
 
 @contextlib.asynccontextmanager
@@ -139,19 +137,8 @@ def _flatten(path: Path, tag: str | None, scratch: Path, made: Path) -> None:
     losses = Losses()
     create(scratch, _SIZE, durable=False)
     trio.run(lambda: import_archive(scratch, str(path), tag=tag, losses=losses, is_new=True))
-    volume = Volume(scratch)
-    try:
-        with new_file(str(made), cache.MODE_FILE, replace=True) as fd, open(fd, "wb", closefd=False) as output:
-            Exporter(volume, output, losses).run()
-            output.flush()
-            for line in losses.lines():
-                raise UmlError(f"{path}: not all of it can be shown: {line}", "see 'uml image convert'")
-    finally:
-        volume.close()
-
-
-def _prune(place: Path) -> None:
-    """Only the trees used last stay. Who has another one open may go on."""
-    found = sorted(place.glob("*.tar"), key=lambda path: path.stat().st_atime_ns, reverse=True)
-    for path in found[KEPT:]:
-        path.unlink(missing_ok=True)
+    with new_file(str(made), cache.MODE_FILE, replace=True) as fd, open(fd, "wb", closefd=False) as output:
+        export_tree(scratch, output, losses)
+        output.flush()
+        for line in losses.lines():
+            raise UmlError(f"{path}: not all of it can be shown: {line}", "see 'uml image convert'")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from pathlib import Path
 
 MODE_DIRECTORY = 0o700
@@ -27,6 +28,15 @@ def directory() -> Path | None:
         return path if _is_ours(os.lstat(path), stat.S_IFDIR) else None
     except OSError:
         return None
+
+
+def subdirectory(name: str) -> Path | None:
+    """A directory in the cache directory, made if need be; None if there is none. OSError."""
+    root = directory()
+    if root is None:
+        return None
+    (root / name).mkdir(mode=MODE_DIRECTORY, exist_ok=True)
+    return root / name
 
 
 def _is_ours(status: os.stat_result, kind: int) -> bool:
@@ -89,15 +99,21 @@ def write_atomically(path: Path, content: bytes) -> Path:
     return path
 
 
+def note_use(path: Path) -> None:
+    """Let the file count as used now, and be as old as it is: by that others know whether it is the same. OSError."""
+    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+
+
 def prune(pattern: str, keep: int) -> None:
-    """Remove the files matching `pattern` but for the `keep` used last (by modification time)."""
+    """Remove the files matching `pattern` but for the `keep` that were used or changed last."""
     root = directory()
     if root is None:
         return
     found: list[tuple[int, Path]] = []
     for path in root.glob(pattern):
         with contextlib.suppress(OSError):
-            found.append((os.lstat(path).st_mtime_ns, path))
+            status = os.lstat(path)
+            found.append((max(status.st_atime_ns, status.st_mtime_ns), path))
     for _, path in sorted(found, reverse=True)[keep:]:
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -7,7 +7,6 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -24,6 +23,7 @@ from umlfs.blocks.raw import open_file, open_raw
 from umlfs.cow.diff import Progress, differences
 from umlfs.cow.open import create_over, open_cow
 from umlfs.errors import UmlError, UsageError
+from umlfs.host.newfile import sync_path
 from umlfs.host.programs import run_program
 from umlfs.sources import OpenOptions, parse
 
@@ -48,7 +48,7 @@ async def rebase(top: str, base: Image, new: Image, *, force: bool = False, prog
                 for offset, length in ranges:
                     await _copy(wanted, layer, offset, length)
                 await layer.flush()
-            await trio.to_thread.run_sync(_sync, made)
+            await trio.to_thread.run_sync(sync_path, made)
             place(made, new.path, force=force)
 
 
@@ -130,11 +130,3 @@ async def _copy(source: BlockDevice, target: BlockDevice, offset: int, length: i
         else:
             await target.write_zeroes(offset, len(data))
         offset += len(data)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -15,9 +15,8 @@ from typing import BinaryIO, Final, cast
 
 import trio
 
-from humfs.export import SOCKETS, Exporter
+from humfs.export import SOCKETS, export_tree
 from humfs.losses import Losses
-from humfs.volume import Volume
 from runtime.host.needs import find_program
 from runtime.host.scratch import scratch_directory, scratch_file
 from runtime.images.formats import Format, Image
@@ -218,14 +217,9 @@ async def _export(root: Path, fd: int, report: ImageReport) -> None:
 
 
 def _export_now(root: Path, fd: int, report: ImageReport) -> None:
-    volume = Volume(root)
-    try:
-        with open(fd, "wb", closefd=False, buffering=1 << 16) as output:
-            Exporter(volume, output, report.losses).run()
-    except BrokenPipeError:
-        pass  # whoever reads has failed, and says why
-    finally:
-        volume.close()
+    # Whoever reads has failed if the pipe is broken, and says why.
+    with contextlib.suppress(BrokenPipeError), open(fd, "wb", closefd=False, buffering=1 << 16) as output:
+        export_tree(root, output, report.losses)
 
 
 async def flatten(image: Image, root: Path, report: ImageReport) -> None:

@@ -14,7 +14,6 @@ from runtime.inspect.walk import children
 from umlfs.filesystem import Filesystem
 
 _PLACES_MAX: Final = 64
-_RELEASES: Final = (b"etc/os-release", b"usr/lib/os-release")
 FILE_MAX: Final = 64 * 1024
 """Bytes of a file that are looked at."""
 

@@ -90,6 +90,19 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.glob(".*")) == []
 
 
+def test_use_makes_a_file_no_younger() -> None:
+    for index in range(3):
+        path = cache.store(f"file-{index}", b"")
+        assert path is not None
+        os.utime(path, ns=(index, index))
+    root = cache.directory()
+    assert root is not None
+    cache.note_use(root / "file-0")
+    assert (root / "file-0").stat().st_mtime_ns == 0
+    cache.prune("file-*", keep=1)
+    assert [path.name for path in root.iterdir()] == ["file-0"]
+
+
 def test_prune_keeps_those_used_last() -> None:
     for index in range(5):
         path = cache.store(f"file-{index}", b"")

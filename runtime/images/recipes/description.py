@@ -6,11 +6,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from umlfs.errors import UmlError, UsageError
 
-T = TypeVar("T")
 _MODE_MAX: Final = 0o7777
 _KINDS: Final = {str: "a text", bool: "true or false", list: "a list", int: "a number", dict: "a table"}
 
