@@ -19,7 +19,10 @@ KEPT_SECONDS: Final = 60
 MACHINES: Final = frozenset({"umid", "umids", "machine", "machines"})
 """Arguments that are machines, by their names in the code."""
 PLACES: Final = frozenset(
-    {"word", "path", "paths", "sources", "src", "source", "one", "other", "target", "image", "images", "a", "b"}
+    {
+        *("word", "path", "paths", "arguments", "argv", "sources", "src", "source", "one", "other", "target"),
+        *("image", "images", "file", "top", "base", "new", "a", "b"),
+    }
 )
 """Arguments that are files, or places inside of them."""
 

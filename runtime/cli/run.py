@@ -236,20 +236,20 @@ def _run_by_gdb(
         return trio.run(lambda: run_debugged(replace(options, terminal=False), argv or ["true"], **given))
 
 
-def _ubds(argv: Sequence[str]) -> Sequence[Spec]:
-    if not argv:
+def _ubds(specs: Sequence[str]) -> Sequence[Spec]:
+    if not specs:
         return ()
     from umlfs import ubd
 
-    return [ubd.parse(word) for word in argv]
+    return [ubd.parse(spec) for spec in specs]
 
 
-def _networks(argv: Sequence[str], publish: Sequence[str]) -> Sequence[Network]:
-    if not argv and not publish:
+def _networks(wanted: Sequence[str], publish: Sequence[str]) -> Sequence[Network]:
+    if not wanted and not publish:
         return ()  # most runs have none, and it all takes a while to load
     from runtime.network import parsing as net
 
-    return net.networks(argv, publish)
+    return net.networks(wanted, publish)
 
 
 def _iomem(texts: Sequence[str], kernel: str | None) -> Sequence[str]:

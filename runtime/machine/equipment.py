@@ -12,7 +12,7 @@ import trio
 
 from runtime import guest
 from runtime.guest.kernel_modules import KernelModules
-from runtime.guest.network import GuestNetwork as GuestNetwork
+from runtime.guest.network import GuestNetwork
 from runtime.jail.grants import Grants
 from umlfs.block import BlockDevice
 from umlfs.filesystem import Filesystem

@@ -100,7 +100,8 @@ def test_bash_completes(shell_home: Path) -> None:
     assert asked(shell_home, "uml cons") == ["console"]
     assert asked(shell_home, "uml cow cr") == ["create"]
     assert "--recursive" in asked(shell_home, "uml ls --rec")
-    assert asked(shell_home, "uml ls di") == ["disk.img"]
+    for command in ("ls", "boot", "image map", "image rebase", "run --"):
+        assert asked(shell_home, f"uml {command} di") == ["disk.img"]
     assert asked(shell_home, "uml ls disk.img:") == ["1:", "2:", "/"]
     assert asked(shell_home, "uml ls tree:/e") == ["/etc/"]
     assert asked(shell_home, "uml cat tree:/etc/m") == ["/etc/motd"]

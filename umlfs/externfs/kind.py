@@ -56,8 +56,8 @@ class TreeKind(SourceKind):
     def divided(self, argument: str) -> tuple[str, str | None]:
         """At the first colon behind the options, if there are any; else at the first that no URI has in it, nor a chain
         of them (`zip://…::https://…`)."""
-        given = "|".join(map(re.escape, self.options))
-        found = re.search(rf"(?:,(?:{given})(?:=(?:{_URI_VALUE}|[^,:]*))?)+(?=:|\Z)", argument) or _URIS.match(argument)
+        names = "|".join(map(re.escape, self.options))
+        found = re.search(rf"(?:,(?:{names})(?:=(?:{_URI_VALUE}|[^,:]*))?)+(?=:|\Z)", argument) or _URIS.match(argument)
         end = argument.find(":", found.end() if found else 0)
         return (argument, None) if end < 0 else (argument[:end], argument[end + 1 :])
 
