@@ -16,7 +16,7 @@ from hostfs.watched import Watched
 from tests.contract.subject import Subject
 from tests.hostfs.features import features_of
 from umlfs.filesystem import ROOT, Change, ChangeKind, SetAttr
-from umlfs.host.watch import OVERFLOW, Event
+from umlfs.host.watch import OVERFLOW, Event, Watch
 
 SECONDS = 60.0
 END = b"the end"
@@ -195,3 +195,11 @@ async def test_the_systems_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             patch.setattr(Watch, "add", refused)
             await s.lookup(ROOT, b"directory")
         assert "max_user_watches" in filesystem.remarks()[0]
+
+
+async def test_a_watch_that_is_closed_has_nothing_to_wait_for() -> None:
+    watch = Watch()
+    watch.close()
+    with trio.fail_after(10):
+        assert await watch.wait(100)
+    assert watch.read() == []

@@ -95,6 +95,8 @@ class Watch:
 
     async def wait(self, seconds: float) -> bool:
         """Wait until there is something to read, or the watch is closed; False if neither was within `seconds`."""
+        if self.fd < 0:
+            return True
         with trio.move_on_after(seconds) as patience, contextlib.suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self.fd)
         return not patience.cancelled_caught
