@@ -21,9 +21,9 @@ BOUND = 120
 """Seconds that no command here needs."""
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Wait until `condition` holds; False if it does not come to that."""
-    deadline = time.monotonic() + 20
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    """Wait until `condition` holds; False if it does not come to that within `seconds`."""
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import trio
 
 from runtime.process.keeper import Keeper
 from runtime.process.processes import MARK, kill_marked
+from tests.guest.caller import eventually
 from umlfs.errors import UmlError
 
 pytestmark = pytest.mark.guest
@@ -50,15 +50,6 @@ with Keeper(Path(sys.argv[1])) as keeper:
             if moment in line.decode(errors="replace"):
                 reached(moment)
 """
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def alive(parent: Path) -> list[str]:

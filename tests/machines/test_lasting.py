@@ -9,8 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from runtime.kernels.kernel import find_kernel
 from runtime.machines.ended import ENDED
 from runtime.mconsole.wire import NoticeKind, decode_notification
 from tests import needs
+from tests.guest import caller
 from tests.guest.test_interactive import CTRL_C, on_terminal
 from tests.machines.household import BOUND, Household
 from umlfs.cow.check import Severity, check, worst
@@ -28,13 +28,7 @@ from umlfs.cow.merge import merge
 pytestmark = pytest.mark.guest
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+eventually = partial(caller.eventually, seconds=BOUND)
 
 
 def test_a_life(ordinary: Household) -> None:

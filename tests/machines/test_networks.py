@@ -9,9 +9,9 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 
 from runtime.network import lab
 from tests import needs
+from tests.guest import caller
 from tests.machines.household import BOUND, Household
 from tests.network.servers import free_port, heard
 
@@ -27,13 +28,7 @@ FLOOD = Path(__file__).parents[1] / "network/flood.py"
 REACHED = "busybox ping -c 1 -W 2 {} >/dev/null && echo yes || echo no"
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
+eventually = partial(caller.eventually, seconds=BOUND)
 
 
 def reaches(uml: Household, machine: str, target: str) -> bool:

@@ -9,8 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ import pytest
 
 from runtime.mounts.table import find
 from tests import needs
+from tests.guest.caller import eventually
 from tests.mounts.server import mounted
 from umlfs.mount import libfuse
 
@@ -89,13 +90,7 @@ def free(path: Path, kind: str) -> bool:
         return has_it(process)
 
 
-def soon(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
+soon = partial(eventually, seconds=SECONDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

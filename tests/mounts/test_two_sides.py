@@ -11,12 +11,14 @@ import mmap
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests import needs
+from tests.guest.caller import eventually
 from tests.mounts.server import mounted
 from tests.two_sides import ROTATIONS, play_all, rotate_while_followed, shell
 
@@ -44,13 +46,7 @@ def sides(both: Sides, request: pytest.FixtureRequest) -> Sides:
     return both[0] / name, both[1] / name
 
 
-def soon(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
+soon = partial(eventually, seconds=SECONDS)
 
 
 def replace(path: Path, content: str) -> None:
