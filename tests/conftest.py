@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 
 from runtime.host.suite import FAILED_CHECKS
-from tests import real_root
+from tests import needs, real_root
 from tests.ordinary import OrdinaryUser, ordinary_user
 
 LOGGERS = ("umlfs", "hostfs", "humfs", "runtime")
@@ -74,6 +74,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A failed check fails the run."""
     if os.environ.get(FAILED_CHECKS) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is marked `real_root` needs that; one marked `mapped_root` runs as root of a user namespace if we are
+    an ordinary user."""
+    if pyfuncitem.get_closest_marker("real_root"):
+        needs.root()
+    if os.geteuid() == 0 or not pyfuncitem.get_closest_marker("mapped_root"):
+        return None
+    options = ["--long"] if pyfuncitem.config.getoption("--long") else []
+    with tempfile.TemporaryDirectory(prefix="uml-mapped-", dir="/tmp") as directory:
+        needs.mapped_root(pyfuncitem.nodeid, options, Path(directory))
+    return True
 
 
 @pytest.fixture

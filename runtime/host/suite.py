@@ -47,9 +47,14 @@ def run(pytest_args: Sequence[str], *, style: bool = True) -> NoReturn:
     pytest = [sys.executable, "-m", "pytest", *side_by_side(pytest_args, len(os.sched_getaffinity(0)))]
     if may_be_root():
         print(f"uml: {WHY_ROOT}", file=sys.stderr, flush=True)
-        os.execvp("sudo", [*as_root(os.environ), *pytest, "-o", f"cache_dir={ROOTS_CACHE}/pytest", *pytest_args])
+        os.execvp("sudo", [*as_root(os.environ), *pytest, *_roots_cache(pytest_args), *pytest_args])
     cache = [] if keeps else ["-p", "no:cacheprovider"]
     os.execv(sys.executable, [*pytest, *cache, *pytest_args])
+
+
+def _roots_cache(pytest_args: Sequence[str]) -> list[str]:
+    """The options that keep root's cache out of the checkout; none where `pytest_args` want no cache."""
+    return [] if any("no:cacheprovider" in each for each in pytest_args) else ["-o", f"cache_dir={ROOTS_CACHE}/pytest"]
 
 
 def side_by_side(pytest_args: Sequence[str], processors: int) -> list[str]:

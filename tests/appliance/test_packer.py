@@ -39,8 +39,8 @@ def packed(packer: Path, tree: Path, archive: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.real_root
 def test_it_packs_what_gnu_tar_does(packer: Path, tmp_path: Path) -> None:
-    needs.root()
     tree, ours, theirs = tmp_path / "tree", tmp_path / "ours.tar", tmp_path / "theirs.tar"
     entries.make_tree(tree)
     (tree / os.fsdecode(b"not utf-8 \xff")).write_bytes(b"x" * 512)

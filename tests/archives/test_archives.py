@@ -39,9 +39,9 @@ async def changes(one: object, other: object) -> list[str]:
     return [change.line() for change in found]
 
 
+@pytest.mark.real_root
 async def test_what_is_in_it_is_as_it_was_packed(tmp_path: Path) -> None:
     """Compared with a humfs made of it; also compressed, where contents are put down first."""
-    needs.root()
     tree = tmp_path / "tree"
     entries.make_tree(tree)
     os.link(tree / "file", tree / "other name")

@@ -23,7 +23,7 @@ from tests import needs
 def _postgres_program(name: str) -> str:
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     if not found:
-        pytest.fail(f"needs PostgreSQL's {name}: {needs.MEND}")
+        needs.lack(f"PostgreSQL's {name}: {needs.MEND}")
     return str(found[-1])
 
 

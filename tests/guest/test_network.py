@@ -52,9 +52,9 @@ def test_the_hosts_loopback_is_the_hosts(me: Caller) -> None:
     assert (done.returncode, done.stdout) == (1, b"")
 
 
+@pytest.mark.mapped_root
 def test_a_guest_that_may_go_to_one_place(me: Caller) -> None:
     """In a network of the test's own, which has two."""
-    needs.root()
     asks = "for n in 1 2; do (exec 3<>/dev/tcp/192.0.2.$n/7001 && cat <&3); done 2>/dev/null; true"
     script = (
         "ip link set lo up && ip addr add 192.0.2.1/32 dev lo && ip addr add 192.0.2.2/32 dev lo || exit\n"

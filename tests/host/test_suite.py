@@ -84,18 +84,22 @@ def test_the_command_hands_everything_to_pytest(monkeypatch: pytest.MonkeyPatch)
     assert given == ["--long", "-x", "tests/cli", "-k", "a b", "c", "True"]
 
 
-def test_an_ordinary_user_who_may_use_sudo(monkeypatch: pytest.MonkeyPatch, became: list[str]) -> None:
+@pytest.mark.parametrize("words", [["-k", "x"], ["-p", "no:cacheprovider"], ["-pno:cacheprovider"]])
+def test_an_ordinary_user_who_may_use_sudo(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, became: list[str]
+) -> None:
     monkeypatch.setattr(suite, "may_be_root", lambda: True)
     monkeypatch.setattr(suite, "_passes", lambda name, command: True)
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("CI", "true")
     with pytest.raises(Became):
-        suite.run(["-k", "x"])
+        suite.run(words)
     assert became[:3] == ["sudo", "-H", "env"]
     assert {"CI=true", f"{suite.FAILED_CHECKS}="} <= set(became)
     assert not any(word.startswith("HOME=") for word in became)
     command = became[became.index(sys.executable) :]
-    assert command == [sys.executable, "-m", "pytest", "-o", f"cache_dir={suite.ROOTS_CACHE}/pytest", "-k", "x"]
+    cache = ["-o", f"cache_dir={suite.ROOTS_CACHE}/pytest"] if words == ["-k", "x"] else []
+    assert command == [sys.executable, "-m", "pytest", *cache, *words]
 
 
 def test_what_failed_before_is_named_too(monkeypatch: pytest.MonkeyPatch, became: list[str]) -> None:

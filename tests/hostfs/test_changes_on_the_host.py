@@ -13,7 +13,6 @@ import pytest
 import hostfs.opening
 from hostfs import Cache, HostFilesystem
 from hostfs.inodes import Inode
-from tests import needs
 from tests.contract.filesystem import Subject
 from tests.contract.subject import failing
 from tests.hostfs.features import features_of
@@ -222,9 +221,9 @@ async def test_a_directory_that_is_held_stays(opening: Subject, tmp_path: Path) 
     assert sorted(os.listdir(tmp_path / "moved" / "two")) == ["first", "second"]
 
 
+@pytest.mark.real_root
 async def test_a_way_back_without_a_name(opening: Subject, tmp_path: Path) -> None:
     """Where the host's kernel lets us (root), a renamed directory is found without any descriptor."""
-    needs.root()
     (tmp_path / "one").mkdir()
     one = (await opening.lookup(ROOT, b"one")).ino
     await opening.file(one, b"first")

@@ -316,6 +316,7 @@ async def test_traits_by_cache(tmp_path: Path) -> None:
     assert not never.handles
 
 
+@pytest.mark.mapped_root
 async def test_a_directory_that_becomes_readable(tmp_path: Path) -> None:
     """Closed to us when it was made, and opened up later."""
     s = make(tmp_path)

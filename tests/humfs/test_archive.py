@@ -52,8 +52,8 @@ async def exported(root: Path, tmp_path: Path) -> dict[str, trees.Fact]:
     return trees.facts(tmp_path / "out")
 
 
+@pytest.mark.real_root
 async def test_in_and_out_again_is_the_same_tree(root: Path, tmp_path: Path) -> None:
-    needs.root()
     trees.make(tmp_path / "tree")
     pack(tmp_path / "tree", tmp_path / "in.tar")
     count = await import_archive(root, str(tmp_path / "in.tar"))
@@ -160,8 +160,8 @@ async def test_members_never_leave_the_tree(root: Path, tmp_path: Path) -> None:
         await import_archive(root, archive(tmp_path / "hard.tar", (wrong, b"")))
 
 
+@pytest.mark.real_root
 async def test_a_new_filesystem_is_as_one_that_was_added_to(root: Path, tmp_path: Path) -> None:
-    needs.root()
     trees.make(tmp_path / "tree")
     pack(tmp_path / "tree", tmp_path / "in.tar")
     members = (

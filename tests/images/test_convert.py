@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import needs
 from tests.guest.caller import caller_as
 from tests.images import entries
 from tests.images.making import disk_of, make
@@ -31,9 +30,9 @@ def place(directory: Path, name: str) -> str:
     "first",
     ["raw", "humfs", "tar", *(pytest.param(name, marks=pytest.mark.slow) for name in ("oci", "dir", "qcow2", "cow"))],
 )
+@pytest.mark.real_root
 async def test_there_and_back(first: str, tmp_path: Path) -> None:
     """From an image of each format to each other, and from there into an archive, which must be as it was."""
-    needs.root()
     entries.make_tree(tmp_path / "tree")
     wanted = entries.of_file(await make(tmp_path / "tree", tmp_path / "tree.tar"))
     if first == "cow":
@@ -50,9 +49,9 @@ async def test_there_and_back(first: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.guest
+@pytest.mark.real_root
 async def test_an_ordinary_user_takes_an_image_apart(user: OrdinaryUser, tmp_path: Path) -> None:
     """Into a humfs whole; into a directory without what only root can give."""
-    needs.root()
     entries.make_tree(tmp_path / "tree")
     wanted = entries.of_file(await make(tmp_path / "tree", tmp_path / "tree.tar"))
     image = await make(tmp_path / "tree.tar", tmp_path / "x.img")

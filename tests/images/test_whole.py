@@ -282,9 +282,9 @@ async def test_compacting_keeps_compressed_clusters(tmp_path: Path) -> None:
 
 
 @pytest.mark.guest
+@pytest.mark.real_root
 async def test_subvolumes(tmp_path: Path) -> None:
     """All are in what is converted, and one of them can be named."""
-    needs.root()
     image = empty(tmp_path / "x.img", 128 * MIB)
     run("mkfs.btrfs", "-q", image)
     script = """
@@ -316,8 +316,8 @@ async def test_subvolumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kind", ["squashfs", *(pytest.param(name, marks=pytest.mark.slow) for name in ("xfs", "btrfs", "erofs"))]
 )
+@pytest.mark.real_root
 async def test_filesystems_that_are_made(tmp_path: Path, kind: str) -> None:
-    needs.root()
     entries.make_tree(tmp_path / "tree")
     wanted = entries.of_file(await make(tmp_path / "tree", tmp_path / "tree.tar"))
     if kind == "erofs":

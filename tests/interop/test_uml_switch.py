@@ -144,9 +144,9 @@ def test_usage(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr[:8]) == (1, b"Usage : ")
 
 
+@pytest.mark.real_root
 def test_tunctl(tmp_path: Path) -> None:
     """In a network namespace: made, owned, used by the switch, removed; and errors, as Debian's says them."""
-    needs.root()
     ours = f"{sys.executable} -c 'from runtime.cli.historical.tunctl import main; main()'"
     script = f"""
     {ours} -t t7 -u 12 -g 13; {ours} -b; ip -br link show t7 | cut -d' ' -f1

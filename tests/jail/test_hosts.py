@@ -76,7 +76,7 @@ def layers(
 @pytest.fixture
 def namespace() -> Iterator[int]:
     """A process in a user namespace that has all users, in which nobody may make another."""
-    assert os.geteuid() == 0, "this test needs root"
+    needs.root()
     with subprocess.Popen([needs.program("unshare"), "-U", "sleep", "1000"]) as process:
         ours = os.readlink("/proc/self/ns/user")
         while os.readlink(f"/proc/{process.pid}/ns/user") == ours:
@@ -90,8 +90,8 @@ def namespace() -> Iterator[int]:
         process.kill()
 
 
+@pytest.mark.mapped_root
 def test_root_of_a_container() -> None:
-    assert os.geteuid() == 0, "this test needs root"
     kept = ",".join(["-all", *(f"+{name}" for name in DOCKER.split())])
     expected = WITHOUT_NAMESPACES.format("Operation not permitted")
     assert layers("setpriv", f"--bounding-set={kept}", "--inh-caps=-all") == (
@@ -101,14 +101,15 @@ def test_root_of_a_container() -> None:
 
 def in_chroot(directory: Path) -> list[str]:
     """The beginning of a command that runs the rest in a chroot."""
-    assert os.geteuid() == 0, "this test needs root"
     return ["unshare", "--mount", "--propagation", "shared", "sh", "-c", IN_CHROOT, "sh", str(directory)]
 
 
+@pytest.mark.mapped_root
 def test_root_in_a_chroot(tmp_path: Path) -> None:
     assert layers(*in_chroot(tmp_path)) == ALL
 
 
+@pytest.mark.mapped_root
 def test_root_that_may_not_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernel lies where no other user comes: it stays root."""
     kernel = tmp_path / "shut/linux"
@@ -123,8 +124,8 @@ def test_root_that_may_not_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "user (only its owner may open /" in found
 
 
+@pytest.mark.mapped_root
 def test_root_without_capabilities() -> None:
-    assert os.geteuid() == 0, "this test needs root"
     found = layers("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     assert found.startswith("auto: limits, privileges, landlock, seccomp; without user (this process has no capability")
 
@@ -148,6 +149,7 @@ def test_user_namespaces_without_a_map(user: OrdinaryUser) -> None:
     assert found == f"auto: limits, privileges, user, landlock, seccomp; {expected}"
 
 
+@pytest.mark.mapped_root
 def test_root_of_a_user_namespace() -> None:
     """Where there are no further users."""
     expected = "without user (the user namespace of this process has no other users)"

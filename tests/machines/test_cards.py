@@ -40,9 +40,9 @@ def test_no_switch(me: Household) -> None:
     )
 
 
+@pytest.mark.real_root
 def test_a_tap_device(me: Household) -> None:
     """Of the host's: in a network namespace, whose end of it is reached."""
-    needs.root()
     namespace = f"uml{os.getpid()}"
     ip = needs.program("ip")
     subprocess.run([ip, "netns", "add", namespace], check=True)

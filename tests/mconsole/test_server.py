@@ -268,9 +268,9 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
 """
 
 
+@pytest.mark.real_root
 async def test_other_users_are_refused(user: OrdinaryUser) -> None:
     """By who they are, where the directory did not keep them out."""
-    needs.root()
     with tempfile.TemporaryDirectory(prefix="uml-", dir="/tmp") as text:
         place = Path(text)
         place.chmod(0o755)

@@ -256,9 +256,9 @@ def test_a_mount_that_is_asked_for_twice_at_once(source: Path, mountpoint: Path)
     assert (mountpoint / "file").read_text() == "content"
 
 
+@pytest.mark.mapped_root
 def test_by_mount8_and_by_fstab(source: Path, mountpoint: Path, tmp_path: Path) -> None:
     """In a mount namespace of its own, where the helper is where mount(8) looks for it."""
-    needs.root()
     upper, work, fstab = tmp_path / "upper", tmp_path / "work", tmp_path / "fstab"
     upper.mkdir()
     work.mkdir()
@@ -296,9 +296,9 @@ def test_by_mount8_and_by_fstab(source: Path, mountpoint: Path, tmp_path: Path) 
     assert (done.returncode, done.stdout, done.stderr) == (0, "contentcontent", refused)
 
 
+@pytest.mark.mapped_root
 def test_another_namespace_keeps_it(source: Path, mountpoint: Path) -> None:
     """Unmounted here, its server goes on: whose namespace it is that needs it is said to the next who mounts it."""
-    needs.root()
     humfs = source.parent / "humfs"
     uml("humfs", "create", "--size", "10M", humfs)
     subprocess.run([sys.executable, Path(sys.executable).with_name("uml"), "mount", humfs, mountpoint], check=True)

@@ -108,9 +108,9 @@ HIDDEN = {
 
 
 @pytest.mark.parametrize("hide", HIDDEN)
+@pytest.mark.real_root
 def test_what_the_host_lacks(hide: str, user: OrdinaryUser, home: Path, tmp_path: Path) -> None:
     """The error says what to do."""
-    needs.root()
     hidden = hide.format(place=tmp_path, helper=needs.program("fusermount3"))
     command = f"{hidden} && {shlex.join(user.uml('mount', 'source', 'mounted'))}"
     done = subprocess.run(
@@ -125,9 +125,9 @@ def test_what_the_host_lacks(hide: str, user: OrdinaryUser, home: Path, tmp_path
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.real_root
 def test_a_helper_that_went(user: OrdinaryUser, home: Path, tmp_path: Path) -> None:
     """What is mounted then cannot be unmounted, alive or dead, and either is said in a line."""
-    needs.root()
     uml = shlex.join(user.uml())
     script = f"""
         {uml} mount --foreground source mounted 2>&- & server=$!
