@@ -193,7 +193,7 @@ def use(name: str | None, newest: bool) -> None:
     from umlfs.errors import UmlError, UsageError
 
     if (name is None) != newest:
-        raise UsageError("uml kernel use: which one?", "name a kernel, or give --newest")
+        raise UsageError("a kernel's name or --newest is wanted, and not both", "'uml kernel list' shows the names")
     entry = None if name in (None, SYSTEM) else find(str(name))
     if name not in (None, SYSTEM) and entry is None:
         raise UmlError(f"{name}: no such kernel", "'uml kernel list' shows those that there are")

@@ -3,9 +3,9 @@
 # Run by busybox's ash from the initramfs; the host wrote what differs from boot to boot into /run/umlfs.
 # A process more costs a guest some 10 ms, so there are few.
 
-# The boot failed because of $*: tell the host, which ends us. If it cannot hear, end by ourselves.
+# The boot failed because of $*: tell the host, which ends us. If it cannot hear, as it is not mounted, end by ourselves.
 fail() {
-    echo "$*" >/run/umlfs/control/report && sleep 60
+    [ -e /run/umlfs/control/report ] && echo "$*" >/run/umlfs/control/report && sleep 60
     exit 1
 }
 

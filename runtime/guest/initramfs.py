@@ -24,11 +24,11 @@ from runtime.kernels.kernel import Kernel, identity
 from runtime.kernels.modules import Module
 from umlfs.errors import UmlError
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """Part of the archives' key: to be raised when the same input gives another archive."""
 
-KEPT: Final = 6
-"""Archives kept in the cache: some kinds of guest for a kernel or two, 2 to 3 MiB each."""
+KEPT: Final = 12
+"""Archives kept in the cache: some kinds of guest for some kernels, 2 to 3 MiB each."""
 
 INSTALL_BUSYBOX: Final = "install it with `apt install busybox-static`, or name one in UML_BUSYBOX"
 
@@ -105,7 +105,7 @@ def build(
     """
     needed = modules.resolve(kernel, names)
     kept = [module for module in modules.resolve(kernel, [*names, *later]) if module not in needed]
-    key = _key(needed, kept, init, busybox, extra or {})
+    key = _key(kernel.version, needed, kept, init, busybox, extra or {})
     found = _cached(key)
     if found is not None:
         return found
@@ -138,10 +138,16 @@ def _place(kernel: Kernel) -> str:
 
 
 def _key(
-    needed: Sequence[Module], kept: Sequence[Module], init: bytes, busybox: Path | None, extra: Mapping[str, bytes]
+    version: str,
+    needed: Sequence[Module],
+    kept: Sequence[Module],
+    init: bytes,
+    busybox: Path | None,
+    extra: Mapping[str, bytes],
 ) -> str:
-    """What the archive's content depends on: the very files (`identity`), and the bytes given."""
-    digest = hashlib.sha256(f"{LAYOUT}\0{busybox and identity(busybox)}".encode())
+    """What the archive's content depends on: the very files (`identity`), the bytes given, and the kernel's version
+    where there are modules."""
+    digest = hashlib.sha256(f"{LAYOUT}\0{version * bool(needed or kept)}\0{busybox and identity(busybox)}".encode())
     for module in needed:
         digest.update(f"\0{module.name}\0{identity(module.path)}\0{module.needs}".encode())
     for module in kept:
@@ -185,8 +191,8 @@ def _archive(
         entries.append(cpio.file(b"bin/busybox", _program(busybox), 0o755))
     entries.append(cpio.file(b"init", init, 0o755))
     place = _place(kernel)
-    entries += [_file(f"{place}/{each.name}.ko", each) for each in needed]
-    entries += [_file(f"{LATER}/{number:02}.{each.name}.ko", each) for number, each in enumerate(kept)]
+    entries += [_file(f"{place}/{each.name}.ko", each, kernel) for each in needed]
+    entries += [_file(f"{LATER}/{number:02}.{each.name}.ko", each, kernel) for number, each in enumerate(kept)]
     entries.append(cpio.file(f"{place}/modules.dep".encode(), _dependencies(needed)))
     for name, content in extra.items():
         runs = content.startswith((b"#!", b"\x7fELF"))
@@ -194,8 +200,10 @@ def _archive(
     return cpio.archive(entries)
 
 
-def _file(name: str, module: Module) -> cpio.CpioEntry:
-    return cpio.file(name.encode(), strip_debugging(modules.read_module(module.path)))
+def _file(name: str, module: Module, kernel: Kernel) -> cpio.CpioEntry:
+    content = modules.read_module(module.path)
+    modules.check_version(module.path, content, kernel.version)
+    return cpio.file(name.encode(), strip_debugging(content))
 
 
 def _program(busybox: Path) -> bytes:

@@ -34,6 +34,7 @@ KEYS: Final = "install debian-archive-keyring, or name the keys with --keyring F
 Say = Callable[[str], None]
 """Gets a line of what goes on."""
 _SUITE: Final = re.compile(r"[a-z][a-z0-9/-]*\Z")
+_ADDRESS: Final = re.compile(r"[a-z+]+:[^\s\[\]]+\Z")
 _INHERITED: Final = re.compile(r'Acquire(?!::IndexTargets|::Allow)[^ ]* ".*";\Z')
 
 
@@ -67,6 +68,8 @@ class Apt:
         for suite in suites:
             if not _SUITE.match(suite):
                 raise UsageError(f"{suite}: not a suite of Debian", "name one such as trixie, testing or sid")
+        if mirror and not _ADDRESS.match(mirror):
+            raise UsageError(f"--mirror {mirror}: not an address", "name one such as https://deb.debian.org/debian")
         here = debian()
         if not mirror and not here.uri:
             raise UmlError("this host's apt has no mirror of Debian", "name one by --mirror")
@@ -190,7 +193,9 @@ class Apt:
         done = run(command, environment=self._environment, directory=self._place)
         if done.returncode:
             said = done.errors
-            raise UmlError(f"{what}: {reason(said)}", way_out(said), details=said.strip()[-2000:])
+            why = reason(said)
+            details = said.strip()[-2000:] if why == SILENT else ""
+            raise UmlError(f"{what}: {why}", way_out(said), details=details)
         return done.output
 
 
@@ -202,6 +207,7 @@ def _installed(need: str) -> str:
     return "\n".join([*lines, "Architecture: amd64", "Multi-Arch: same", "\n"])
 
 
+SILENT: Final = "apt failed"
 _UNKNOWN_KEY: Final = ("NO_PUBKEY", "Missing key")
 """As gpgv says it, and sqv, which apt asks from Debian 13 on."""
 _REASONS: Final[Mapping[str, str]] = {
@@ -231,7 +237,7 @@ def reason(said: str) -> str:
         if mark in said:
             return text
     lines = [line[2:].strip() for line in said.splitlines() if line.startswith("E:")]
-    return " ".join(lines[0].split()).rstrip(".") if lines else "apt failed"
+    return " ".join(lines[0].split()).rstrip(".") if lines else SILENT
 
 
 def way_out(said: str) -> str:

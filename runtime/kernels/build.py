@@ -127,7 +127,7 @@ def compile_kernel(plan: Plan, libraries: Path, progress: Progress | None = None
     """Compile: the kernel's file, which starts once the C library is in `libraries`. UmlError with the compiler's first
     error."""
     count = 0
-    with open(plan.log, "wb") as log:
+    with open(plan.log, "wb", buffering=0) as log:
         words = ["nice", "-n", "10", *plan.link(libraries)]
         with Program(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as build:
             try:

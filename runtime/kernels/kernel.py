@@ -27,6 +27,7 @@ HOST_MODULES = Path("/lib/modules")
 NAMES = ("linux.uml", "linux")
 
 INSTALL = "install one with `apt install user-mode-linux` or 'uml kernel install', or name one with --kernel FILE"
+LISTED = "'uml kernel list' shows those that there are, 'uml kernel install' fetches others; or name a file"
 OTHER = "name a User-mode Linux kernel with --kernel FILE, or one that 'uml kernel list' shows"
 
 ANSWER_TIMEOUT = 10.0
@@ -69,7 +70,10 @@ def _named(name: str) -> Kernel:
         return _open(entry.kernel)
     found = Path(name)
     if "/" not in name and not found.exists():
-        found = Path(shutil.which(name) or name)
+        program = shutil.which(name)
+        if program is None:
+            raise UmlError(f"{name}: no such kernel", LISTED)
+        found = Path(program)
     return _open(found.absolute())
 
 

@@ -153,6 +153,17 @@ def _parse(directory: Path, line: str) -> Module:
     return Module(module_name(path), directory / path, tuple(map(module_name, needs.split())))
 
 
+def check_version(path: Path, content: bytes, version: str) -> None:
+    """UmlError unless the module is one of the kernel `version`, which would refuse it."""
+    found = re.search(rb"\0vermagic=([^ \0]+)", content)
+    made_for = found[1].decode(errors="replace") if found else version
+    if made_for != version:
+        raise UmlError(
+            f"{path}: a module of Linux {made_for}, and the kernel is {version}",
+            "build the modules that belong to it (`make ARCH=um modules`), or name another kernel with --kernel FILE",
+        )
+
+
 def read_module(path: Path) -> bytes:
     """The module's contents, decompressed; UmlError if it cannot be read."""
     try:

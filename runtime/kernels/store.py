@@ -198,6 +198,8 @@ def finish(path: Path, about: About) -> StoredKernel:
 
 def remove(name: str) -> StoredKernel:
     """Remove a kernel. UmlError if there is none of that name, or it runs."""
+    if name == SYSTEM:
+        raise UmlError("system is the kernel that the distribution has installed", "remove its package user-mode-linux")
     found = entry(name)
     if found is None:
         raise UmlError(f"{name}: no such kernel", "'uml kernel list' shows those that there are")

@@ -10,7 +10,7 @@ import pytest
 
 from runtime.kernels import kernel, modules
 from runtime.kernels.kernel import Kernel, find_kernel
-from runtime.kernels.modules import read_module, resolve
+from runtime.kernels.modules import check_version, read_module, resolve
 from umlfs.errors import UmlError
 
 DEPENDENCIES = """\
@@ -143,3 +143,16 @@ def test_modules_that_need_each_other(tmp_path: Path) -> None:
     (tmp_path / "modules.order").write_text("a.o\nb.o\n")
     with pytest.raises(UmlError, match="need each other"):
         names(Kernel(tmp_path / "linux", "9.9", tmp_path), "a")
+
+
+def test_a_module_of_another_kernel(tmp_path: Path) -> None:
+    """The kernel would refuse it, and the guest not come up."""
+    own = find_kernel()
+    [fuse] = resolve(own, ["fuse"])
+    content = read_module(fuse.path)
+    check_version(fuse.path, content, own.version)
+    with pytest.raises(
+        UmlError, match=rf"fuse\.ko: a module of Linux {re.escape(own.version)}, and the kernel is 6\.1\.9; build"
+    ):
+        check_version(fuse.path, content, "6.1.9")
+    check_version(tmp_path / "odd.ko", b"says nothing", "6.1.9")
