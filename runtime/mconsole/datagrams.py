@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from runtime.mconsole.wire import DATAGRAM_MAX
 from umlfs.errors import UmlError
+from umlfs.host.socket_holder import holder_of_unix
 
 PATH_MAX: Final = 107
 """The most bytes of a socket's path."""
@@ -100,7 +101,7 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-    raise UmlError(f"{path}: in use by another process", "end that first")
+    raise UmlError(f"{path}: in use by {holder_of_unix(path)}", "end that first")
 
 
 @contextlib.contextmanager

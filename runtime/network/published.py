@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from umlfs.errors import UmlError, UsageError
+from umlfs.host.socket_holder import holder_of_port
 
 FORM: Final = "[ADDR:]PORT:GUEST[/udp]"
 EVERYWHERE: Final = "0.0.0.0"
@@ -73,8 +75,11 @@ def check_free(published: Published) -> None:
             way_out = f"choose one from {_first_unprivileged()} on"
             raise UmlError(f"port {published.host_port}: only root may listen on it", way_out) from None
         except OSError as error:
-            why = os.strerror(error.errno or 0).lower()
-            raise UmlError(f"{published.address} port {published.host_port}: {why}", "choose another port") from None
+            port = f"{published.address} port {published.host_port}"
+            if error.errno == errno.EADDRINUSE:
+                who = holder_of_port(published.host_port, published.protocol)
+                raise UmlError(f"{port} is taken by {who}", "choose another port") from None
+            raise UmlError(f"{port}: {os.strerror(error.errno or 0).lower()}", "choose another port") from None
 
 
 def _first_unprivileged() -> int:

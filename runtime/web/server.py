@@ -31,6 +31,7 @@ from runtime.web.open_trees import OpenTrees
 from runtime.web.sockets import SocketRoutes
 from runtime.web.static_files import static_files
 from umlfs.errors import UmlError, UsageError, sole
+from umlfs.host.socket_holder import holder_of_port
 
 MESSAGE_MAX: Final = 1 << 20
 """Bytes of a message on a websocket."""
@@ -132,7 +133,8 @@ def _no_listener(bind: str, error: BaseException) -> BaseException:
     if not isinstance(error, OSError):
         return error
     if error.errno == errno.EADDRINUSE:
-        return UmlError(f"--bind {bind}: somebody else listens there", "choose another port, or 0 for any")
+        who = holder_of_port(int(bind.rpartition(":")[2]))
+        return UmlError(f"--bind {bind}: the port is taken by {who}", "choose another port, or 0 for any")
     return UmlError(f"--bind {bind}: {os.strerror(error.errno) if error.errno else error}", "choose another address")
 
 

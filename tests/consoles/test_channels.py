@@ -112,7 +112,7 @@ async def test_port_addresses() -> None:
             "Virtual Console 1",
             "Virtual Console 2",
         ]
-    complaint = pytest.raises(UmlError, match="cannot listen: Address already in use; choose another port")
+    complaint = pytest.raises(UmlError, match=rf"is taken by this process \(pid {os.getpid()}\); choose another port")
     with socket.create_server(("127.0.0.1", 0)) as other, complaint:
         async with guest(f"con1=port:{other.getsockname()[1]}"):
             pass

@@ -298,7 +298,7 @@ def test_the_place_of_the_socket(tmp_path: Path) -> None:
     (tmp_path / "open").chmod(0o777)
     with client_socket(str(tmp_path / "used")):
         for name, why in [
-            ("used", "in use by another process"),
+            ("used", "in use by this process"),
             ("file", "is there, and is not a socket"),
             ("missing/mconsole", "cannot be made: No such file"),
             ("open/mconsole", "others may put sockets there"),

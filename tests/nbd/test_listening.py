@@ -30,7 +30,7 @@ def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
 def test_a_live_one_is_refused_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with unix_listener(path), socket.socket(socket.AF_UNIX) as peer:
-        with pytest.raises(UmlError, match="another server"), unix_listener(path):
+        with pytest.raises(UmlError, match="in use by this process"), unix_listener(path):
             pass
         peer.connect(str(path))
 
@@ -62,5 +62,5 @@ def test_ports() -> None:
     with tcp_listeners("localhost", 0) as listeners:
         ports = {listener.getsockname()[1] for listener in listeners}
         assert len(ports) == 1
-        with pytest.raises(UmlError, match="cannot listen"), tcp_listeners("127.0.0.1", ports.pop()):
+        with pytest.raises(UmlError, match="is taken by this process"), tcp_listeners("127.0.0.1", ports.pop()):
             pass

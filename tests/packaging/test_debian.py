@@ -31,10 +31,15 @@ def test_lintian_has_nothing_to_say(built: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_what_is_in_it(built: Path) -> None:
+@pytest.fixture(scope="module")
+def unpacked(built: Path) -> Path:
+    """The package's files."""
     (package,) = built.glob("*.deb")
-    unpacked = built / "unpacked"
-    subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True)
+    subprocess.run(["dpkg-deb", "-x", package, built / "unpacked"], check=True)
+    return built / "unpacked"
+
+
+def test_what_is_in_it(unpacked: Path) -> None:
     programs = ("usr/bin/uml", "sbin/mount.fuse.umlfs", "usr/lib/umlfs/bin/uml_moo")
     for name in (*programs, "usr/share/man/man1/uml-run.1.gz"):
         assert (unpacked / name).is_symlink() or (unpacked / name).is_file(), name
@@ -47,3 +52,20 @@ def test_what_is_in_it(built: Path) -> None:
         ["/usr/bin/python3", "-I", "-c", program, site, "--version"], capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.stderr) == ("uml 0.1.0\n", "")
+
+
+IN_PLACE = """
+mount -t overlay -o "lowerdir=$1/usr/lib:$(realpath /usr/lib)" overlay /usr/lib
+mount -t overlay -o "lowerdir=$2:$1/usr/bin:/usr/bin" overlay /usr/bin
+uml --version
+"""
+
+
+@pytest.mark.parametrize("env", ["GNU's", "another"])
+def test_it_starts_from_where_it_is_installed(env: str, unpacked: Path, tmp_path: Path) -> None:
+    """Where `env` is busybox's, which cannot block signals, too."""
+    if env == "another":
+        (tmp_path / "env").symlink_to(needs.program("busybox"))
+    command: list[str | Path] = [*needs.mount_namespace(), "sh", "-ec", IN_PLACE, "sh", unpacked, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "uml 0.1.0\n", "")

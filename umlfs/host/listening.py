@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from umlfs.errors import UmlError
+from umlfs.host.socket_holder import holder_of_port, holder_of_unix
 
 BACKLOG: Final = 64
 
@@ -75,6 +76,9 @@ def tcp_listeners(address: str, port: int) -> Iterator[list[socket.socket]]:
                 listeners.append(listener)
         except OSError as error:
             reason = error.strerror or str(error)
+            if error.errno == errno.EADDRINUSE:
+                who = holder_of_port(port)
+                raise UmlError(f"{address} port {port} is taken by {who}", "choose another port") from None
             raise UmlError(f"{address} port {port}: cannot listen: {reason}", "choose another port") from None
         yield listeners
 
@@ -113,4 +117,4 @@ def _remove_stale(path: str | Path) -> None:
                 return
             if error.errno != errno.EAGAIN:
                 raise
-    raise UmlError(f"{path}: another server listens there", "end it, or choose another path for the socket")
+    raise UmlError(f"{path}: in use by {holder_of_unix(path)}", "end that, or choose another path for the socket")
