@@ -55,14 +55,14 @@ class Directories(DirectoryOperations):
         self._devices = resolver.devices
         self._in_memory = resolver.devices.in_memory
         self._guesses = resolver.devices.guesses
-        self._pending: OrderedDict[tuple[int, int], list[Dirent]] = OrderedDict()
+        self.pending: OrderedDict[tuple[int, int], list[Dirent]] = OrderedDict()
         """Entries that were read but not taken, by inode number and the offset they follow; the last comes first."""
         self.changes_seen: Callable[[], int] = _none_seen
         """A number that grows when the host reports a change."""
 
     def forget_all(self) -> None:
         """No listing is under way any more."""
-        self._pending.clear()
+        self.pending.clear()
 
     async def opendir(self, ino: int) -> Opened:
         if not self._settings.opens_directories:
@@ -99,7 +99,7 @@ class Directories(DirectoryOperations):
         taken = False
         while True:
             found: dict[bytes, os.stat_result] = {}
-            entries = self._pending.pop((ino, offset), None) if offset else None
+            entries = self.pending.pop((ino, offset), None) if offset else None
             try:
                 if entries is None:
                     if taken and not self._is_cached(inode):
@@ -121,15 +121,16 @@ class Directories(DirectoryOperations):
                 guess.saw(from_disk=True)
             taken = taken or offset != start
             if entries:
-                self._keep((ino, offset), entries)
+                self.keep((ino, offset), entries)
                 return
-            self._pending.pop((ino, offset), None)
+            self.pending.pop((ino, offset), None)
 
-    def _keep(self, place: tuple[int, int], entries: list[Dirent]) -> None:
-        self._pending[place] = entries
-        self._pending.move_to_end(place)
-        if len(self._pending) > LISTINGS_MAX:
-            self._pending.popitem(last=False)
+    def keep(self, place: tuple[int, int], entries: list[Dirent]) -> None:
+        """Entries that nobody took, the last one first: they follow `place`, an inode number and an offset."""
+        self.pending[place] = entries
+        self.pending.move_to_end(place)
+        if len(self.pending) > LISTINGS_MAX:
+            self.pending.popitem(last=False)
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -143,13 +144,13 @@ class Directories(DirectoryOperations):
         known by the way, what they are."""
         fd = self._readable(inode, await self._resolver.reach(inode))
         if self._is_cached(inode):
-            return _entries_from(fd, offset)[::-1], {}
+            return entries_from(fd, offset)[::-1], {}
         if (entries := self._entries_in_memory(inode, fd, offset)) is not None:
             return entries[::-1], {}
         changes = self.changes_seen()
         listed = await self._resolver.in_thread(fd, lambda copy: _read_ahead(copy, offset, plus))
         if listed is None:
-            return _entries_from(await self._resolver.reach(inode), offset)[::-1], {}
+            return entries_from(await self._resolver.reach(inode), offset)[::-1], {}
         if (guess := self._guesses.get(inode.key[0])) is not None:
             guess.saw(listed.from_disk)
         if listed.complete:
@@ -163,7 +164,7 @@ class Directories(DirectoryOperations):
         if guess is None or not guess.trusted:
             return None
         reads = disk_reads()
-        entries = _entries_from(fd, offset)
+        entries = entries_from(fd, offset)
         from_disk = disk_reads() != reads
         guess.saw(from_disk)
         if from_disk:
@@ -234,7 +235,8 @@ class Directories(DirectoryOperations):
                     return
 
 
-def _entries_from(fd: int, offset: int) -> list[Dirent]:
+def entries_from(fd: int, offset: int) -> list[Dirent]:
+    """The next entries of the directory that is open as `fd`, from `offset`; none at its end. OSError."""
     try:
         os.lseek(fd, offset, os.SEEK_SET)
         entries = getdents(fd)

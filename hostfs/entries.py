@@ -26,6 +26,7 @@ class Entries:
 
     def __init__(self, resolver: Resolver, valid_ns: int, owners: Owners) -> None:
         """Answers may be believed for `valid_ns`."""
+        self.owners = owners
         self._uids, self._gids = owners.uids, owners.gids
         self._resolver = resolver
         self._table = resolver.table

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Final
 
 from hostfs.aside import SetAside
 from hostfs.attributes import HOST_LABELS, Attributes
@@ -19,8 +20,12 @@ from hostfs.opening import Opener
 from hostfs.ownership import Owners, Ownership
 from hostfs.resolver import Resolver
 from hostfs.settings import Cache, Settings
+from umlfs.compiled import extension
 from umlfs.composed import Composed
-from umlfs.filesystem import Filesystem, Invalidator, Traits
+from umlfs.filesystem import Consumer, Filesystem, Invalidator, QuickAnswer, Traits
+
+ANSWERS_VERSION: Final = 1
+"""Of what is expected of `hostfs/_answers.pyx`, which has the same number."""
 
 
 class HostFilesystem(Composed):
@@ -82,9 +87,9 @@ class HostFilesystem(Composed):
         )
         self.handles = handles = Handles(resolver.descriptors, resolver.closer)
         self.locks = locks = Locks(settings, resolver.descriptors)
-        self._aside = aside = SetAside()
+        self.aside = aside = SetAside()
         owners = Owners(owner)
-        entries = Entries(resolver, settings.valid_ns, owners)
+        self.entries = entries = Entries(resolver, settings.valid_ns, owners)
         ownership = Ownership(resolver)
         opener = Opener(resolver, quietly=read_only)
         self.attributes = Attributes(resolver, settings, entries, opener, handles, owners)
@@ -112,7 +117,7 @@ class HostFilesystem(Composed):
         They are not shown, and EBUSY for what would change their names. They are known by name, and by their
         parents, which are looked at now.
         """
-        self._aside.add(paths)
+        self.aside.add(paths)
 
     # The consumer -----------------------------------------------------------------------------
 
@@ -144,6 +149,15 @@ class HostFilesystem(Composed):
                 " (the limit is fs.inotify.max_user_instances)"
             )
             return self
+
+    def quick_answers(
+        self, session: Consumer, *, lower_layer: bool, read_only: bool, others: int
+    ) -> QuickAnswer | None:
+        if type(self) is not HostFilesystem or (answers := extension("hostfs._answers", ANSWERS_VERSION)) is None:
+            return None
+        made = answers.Answers(self, session, lower_layer=lower_layer, read_only=read_only, others=others)
+        answer: QuickAnswer = made.answer
+        return answer
 
     def remarks(self) -> list[str]:
         return [] if self._remark is None else [self._remark]

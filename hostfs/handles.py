@@ -49,15 +49,16 @@ class Handles:
         self._descriptors = descriptors
         self._closer = closer
         self._most = most
-        self._handles: dict[int, Handle] = {}
+        self.numbers: dict[int, Handle] = {}
+        """All that are open."""
         self._next = 1
 
     def __len__(self) -> int:
-        return len(self._handles)
+        return len(self.numbers)
 
     def check_room(self, inode: Inode | None = None) -> None:
         """ENFILE if there are too many to open one more, of `inode`."""
-        if len(self._handles) >= self._most:
+        if len(self.numbers) >= self._most:
             raise failure(errno.ENFILE)
         if inode is None or not inode.opens:
             self._descriptors.make_room()
@@ -78,19 +79,19 @@ class Handles:
     def _add(self, handle: Handle) -> int:
         number = self._next
         self._next += 1
-        self._handles[number] = handle
+        self.numbers[number] = handle
         return number
 
     def get(self, number: int) -> Handle:
         """The handle of that number. EBADF if there is none."""
-        handle = self._handles.get(number)
+        handle = self.numbers.get(number)
         if handle is None:
             raise failure(errno.EBADF)
         return handle
 
     def release(self, number: int) -> Handle | None:
         """Close a handle, and return it; unknown numbers are ignored."""
-        handle = self._handles.pop(number, None)
+        handle = self.numbers.pop(number, None)
         if handle is None:
             return None
         if handle.own < 0:
@@ -105,8 +106,8 @@ class Handles:
 
     def clear(self) -> None:
         """Close all."""
-        while self._handles:
-            _, handle = self._handles.popitem()
+        while self.numbers:
+            _, handle = self.numbers.popitem()
             if handle.own >= 0:
                 self._descriptors.extra -= 1
                 with contextlib.suppress(OSError):

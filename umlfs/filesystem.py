@@ -257,6 +257,29 @@ class Changes(Protocol):
         """The consumer has learnt that the name leads there no more."""
 
 
+class Counters(Protocol):
+    """What was moved so far."""
+
+    read_bytes: int
+    written_bytes: int
+
+
+class Consumer(Protocol):
+    """The session of one FUSE kernel, as far as quick answers go by it."""
+
+    mounted: bool
+    """It has said INIT, and may ask."""
+
+    @property
+    def statistics(self) -> Counters:
+        """To be told of contents that were moved."""
+
+
+QuickAnswer = Callable[[list[memoryview], list[memoryview]], int]
+"""Answers a FUSE request at once, both as `FuseSession.handle` has them; returns how many bytes were written. -1 if it
+is to go the ordinary way: nothing was changed then, and both lists are as they were."""
+
+
 def _unsupported() -> OSError:
     return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
@@ -522,6 +545,14 @@ class Filesystem(NameOperations, AttributeOperations, FileOperations, DirectoryO
     @property
     def changes(self) -> Changes | None:
         """What others do to it, where that was asked for when it was opened."""
+        return None
+
+    def quick_answers(
+        self, session: Consumer, *, lower_layer: bool, read_only: bool, others: int
+    ) -> QuickAnswer | None:
+        """What answers the commonest FUSE requests of `session` without the operations, with the same effect; None if
+        nothing does. `lower_layer` and `read_only` as for `FuseSession`; requests of the group `others` (-1: none) are
+        not for it."""
         return None
 
     def attach(self, invalidator: Invalidator) -> Filesystem:

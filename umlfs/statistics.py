@@ -26,6 +26,13 @@ class Statistics:
         if seconds > self.longest:
             self.longest = seconds
 
+    def took_some(self, count: int, seconds: float, longest: float) -> None:
+        """So many more were answered, in so many seconds together, the longest in `longest`."""
+        self.requests += count
+        self.seconds += seconds
+        if longest > self.longest:
+            self.longest = longest
+
     def clear(self) -> None:
         """Begin anew."""
         self.requests = self.read_bytes = self.written_bytes = 0

@@ -17,6 +17,13 @@ def scattered(data: bytearray | memoryview, cuts: Sequence[int]) -> list[memoryv
     return [memoryview(data)[start:end] for start, end in itertools.pairwise(edges) if end > start]
 
 
+async def answered(session: FuseSession, readable: list[memoryview], writable: list[memoryview]) -> int:
+    """As whoever serves a ring does it: at once, where that can be."""
+    if session.quick_answer is not None and (written := session.quick_answer(readable, writable)) >= 0:
+        return written
+    return await session.handle(readable, writable)
+
+
 class Direct:
     """Hands requests to a session as buffers of the sizes that a kernel uses."""
 
@@ -32,7 +39,7 @@ class Direct:
         source, readable = self._buffers([len(part) for part in request])
         source[:] = b"".join(request)
         data, writable = self._buffers(room)
-        written = await self.session.handle(readable, writable)
+        written = await answered(self.session, readable, writable)
         assert data[written:] == b"\xaa" * (len(data) - written), "written beyond the answer"
         return bytes(data[:written])
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hostfs import HostFilesystem
 from tests.contract.providers import FILE, NAME, Broken, OneFile, fail
 from tests.contract.subject import failing
-from tests.contract.transports import Direct, scattered
+from tests.contract.transports import Direct, answered, scattered
 from tests.fuse.fuse_client import LISTING, OFFERED, FuseClient, encode_setattr, parse_listing
 from tests.wire.test_fuse import INIT
 from umlfs.filesystem import ROOT, Caller, DirSink, Filesystem, SetAttr, Traits
@@ -48,7 +48,7 @@ class Recorder(Filesystem):
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
     def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_") or name in ("calls", "traits", "disconnect", "failure"):
+        if name.startswith("_") or name in ("calls", "traits", "disconnect", "failure", "quick_answers"):
             return super().__getattribute__(name)
 
         async def call(*arguments: Any) -> None:
@@ -530,7 +530,7 @@ async def _answers(session: FuseSession, requests: Sequence[tuple[int, int, list
         header = struct.pack("<IIQQIIIHH", 40 + len(body), opcode, unique, node, os.geteuid(), os.getegid(), 1, 0, 0)
         memory = bytearray(b"\xaa" * (room + 64))
         writable = scattered(memoryview(memory)[:room], cuts)
-        written = await session.handle(scattered(bytearray(header + body), cuts), writable)
+        written = await answered(session, scattered(bytearray(header + body), cuts), writable)
         assert memory[room:] == b"\xaa" * 64
         assert written <= sum(map(len, writable))
         if written:

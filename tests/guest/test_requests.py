@@ -39,6 +39,7 @@ class Counts:
             self._by_filesystem.setdefault(id(session.filesystem), Counter())[opcode] += 1
             return await handle(session, request, answer)
 
+        monkeypatch.setenv("UMLFS_PURE", "1")  # so that all come by there
         monkeypatch.setattr(FuseSession, "handle", counted)
 
     def clear(self) -> None:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.compiled import compiled
 from umlfs.virtio.polling import POLL_SECONDS, Polling
+from umlfs.virtio.rings import VERSION
+
+
+@pytest.fixture(params=["reference", "compiled"])
+def polling(request: pytest.FixtureRequest) -> Polling:
+    """Everything here holds of both."""
+    if request.param == "reference":
+        return Polling()
+    made: Polling = compiled("umlfs.virtio._virtqueue", VERSION).Polling()
+    return made
 
 
 def attempts(polling: Polling, turns: int) -> int:
@@ -15,12 +28,11 @@ def attempts(polling: Polling, turns: int) -> int:
     return made
 
 
-def test_at_first_it_looks() -> None:
-    assert Polling().seconds() == POLL_SECONDS
+def test_at_first_it_looks(polling: Polling) -> None:
+    assert polling.seconds() == POLL_SECONDS
 
 
-def test_the_end_of_a_burst_costs_nothing() -> None:
-    polling = Polling()
+def test_the_end_of_a_burst_costs_nothing(polling: Polling) -> None:
     for _ in range(10):
         assert polling.seconds()
         polling.missed()
@@ -28,15 +40,13 @@ def test_the_end_of_a_burst_costs_nothing() -> None:
         polling.found()
 
 
-def test_in_vain_it_looks_ever_more_rarely() -> None:
-    polling = Polling()
+def test_in_vain_it_looks_ever_more_rarely(polling: Polling) -> None:
     assert attempts(polling, 1 + 1 + 2 + 4 + 8) == 5
     attempts(polling, 1000)
     assert attempts(polling, 1600) == 100
 
 
-def test_one_request_found_makes_up_for_all() -> None:
-    polling = Polling()
+def test_one_request_found_makes_up_for_all(polling: Polling) -> None:
     attempts(polling, 1000)
     while not polling.seconds():
         pass

@@ -8,7 +8,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from tests.compiled import compiled
 from tests.virtio.ring import INDIRECT, NEXT, WRITE, DriverRing
+from umlfs.virtio.rings import VERSION
 from umlfs.virtio.virtqueue import (
     CHAIN_BYTES_MAX,
     CHAIN_MAX,
@@ -24,12 +26,22 @@ BASE = 0x1000_0000
 USER = 0x7000_0000_0000
 
 
+Ring: type[Virtqueue] = Virtqueue
+
+
+@pytest.fixture(autouse=True, scope="module", params=["reference", "compiled"])
+def ring(request: pytest.FixtureRequest) -> None:
+    """Everything here holds of both."""
+    global Ring
+    Ring = Virtqueue if request.param == "reference" else compiled("umlfs.virtio._virtqueue", VERSION).Virtqueue
+
+
 def pair(size: int = 8, memory: int = 1 << 17) -> tuple[DriverRing, Virtqueue]:
     """The two sides of a ring."""
     view = memoryview(bytearray(memory))
     driver = DriverRing(view, BASE, size)
     desc, avail, used = (address + USER for address in driver.addresses)
-    return driver, Virtqueue(GuestMemory([Region(BASE, BASE + USER, view)]), size, desc, avail, used)
+    return driver, Ring(GuestMemory([Region(BASE, BASE + USER, view)]), size, desc, avail, used)
 
 
 def popped(queue: Virtqueue) -> Chain:
@@ -54,7 +66,7 @@ def test_a_ring_from_bytes() -> None:
     memory[0x1000:0x1008] = bytes.fromhex("0000 0100 0000 0000")
     memory[0x2000:0x2003] = b"abc"
     view = memoryview(memory)
-    queue = Virtqueue(GuestMemory([Region(0, 0, view)]), 2, 0, 0x1000, 0x1800)
+    queue = Ring(GuestMemory([Region(0, 0, view)]), 2, 0, 0x1000, 0x1800)
     chain = popped(queue)
     assert chain.head == 0
     assert [bytes(part) for part in chain.readable] == [b"abc"]
@@ -141,7 +153,7 @@ def test_a_ring_goes_on_where_it_was() -> None:
         queue.push(popped(queue).head, 0)
     driver.collect()
     desc, avail, used = (address + USER for address in driver.addresses)
-    queue = Virtqueue(queue.memory, 8, desc, avail, used, base=queue.next_index)
+    queue = Ring(queue.memory, 8, desc, avail, used, base=queue.next_index)
     head = driver.add([b"y"], [1])
     queue.push(popped(queue).head, 1)
     assert [found for found, _ in driver.collect()] == [head]
@@ -168,13 +180,13 @@ def test_a_ring_in_a_new_mapping() -> None:
 @pytest.mark.parametrize("size", [0, 3, 2 * QUEUE_SIZE_MAX, 1 << 16, -1])
 def test_sizes_of_rings(size: int) -> None:
     with pytest.raises(RingError):
-        Virtqueue(GuestMemory([Region(0, 0, memoryview(bytearray(1 << 22)))]), size, 0, 1 << 20, 1 << 21)
+        Ring(GuestMemory([Region(0, 0, memoryview(bytearray(1 << 22)))]), size, 0, 1 << 20, 1 << 21)
 
 
 @pytest.mark.parametrize(("desc", "avail", "used"), [(8, 0, 0), (0, 1, 0), (0, 0, 2), (1 << 12, 0, 0), (0, 4080, 0)])
 def test_places_of_rings(desc: int, avail: int, used: int) -> None:
     with pytest.raises(RingError):
-        Virtqueue(GuestMemory([Region(0, 0, memoryview(bytearray(1 << 12)))]), 8, desc, avail, used)
+        Ring(GuestMemory([Region(0, 0, memoryview(bytearray(1 << 12)))]), 8, desc, avail, used)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +377,7 @@ def test_any_ring_is_popped_or_refused(
 @given(st.binary(min_size=1, max_size=2048), st.integers(0, 0xFFFF))
 def test_any_memory_is_popped_or_refused(data: bytes, base: int) -> None:
     memory = bytearray(data * (4096 // len(data) + 1))
-    queue = Virtqueue(GuestMemory([Region(0, 0, memoryview(memory))]), 16, 0, 512, 1024, base)
+    queue = Ring(GuestMemory([Region(0, 0, memoryview(memory))]), 16, 0, 512, 1024, base)
     try:
         while (chain := queue.pop()) is not None:
             assert all(len(part) <= len(memory) for part in (*chain.readable, *chain.writable))

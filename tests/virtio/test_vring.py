@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.compiled import compiled
 from tests.contract.providers import FILE, NAME, OneFile, Slow
 from tests.fuse.fuse_client import FuseClient
 from tests.virtio import frontend as fe
@@ -23,9 +24,25 @@ from umlfs.host.waiting import noticing_waits
 from umlfs.virtio import vring
 from umlfs.virtio.fs import VirtioFs
 from umlfs.virtio.polling import Polling
+from umlfs.virtio.rings import VERSION
 from umlfs.virtio.virtqueue import Virtqueue
 
 READ = struct.pack("<QQIIQII", 0, 0, 8, 0, 0, 0, 0)
+
+
+Rings = tuple[type[Virtqueue], type[Polling]]
+
+
+@pytest.fixture(autouse=True, params=["reference", "compiled"])
+def rings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Rings:
+    """Everything here holds of both."""
+    chosen: Rings = (Virtqueue, Polling)
+    if request.param == "compiled":
+        module = compiled("umlfs.virtio._virtqueue", VERSION)
+        chosen = module.Virtqueue, module.Polling
+    monkeypatch.setattr(vring, "Ring", chosen[0])
+    monkeypatch.setattr(vring, "Polling", chosen[1])
+    return chosen
 
 
 async def mounted(guest: Guest) -> FuseClient:
@@ -173,16 +190,15 @@ async def test_an_idle_guest_costs_nothing(autojump_clock: trio.testing.MockCloc
         assert steps.count == 1  # our own
 
 
-async def test_kicks_without_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = 0
-    resume = Virtqueue.resume_kicks
+async def test_kicks_without_requests(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, ring = 0, rings[0]
 
     def counted(self: Virtqueue) -> None:
         nonlocal turns
         turns += 1
-        resume(self)
+        ring.resume_kicks(self)
 
-    monkeypatch.setattr(Virtqueue, "resume_kicks", counted)
+    monkeypatch.setattr(vring, "Ring", type("Counting", (ring,), {"resume_kicks": counted}))
     async with connected(VirtioFs("tag", OneFile())) as guest:
         client = await mounted(guest)
         for _ in range(1000):
@@ -192,15 +208,17 @@ async def test_kicks_without_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         assert turns < 100  # an eventfd is one kick, however often it was kicked
 
 
-async def test_a_kick_that_never_ends(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
-    turns = 0
-    resume = Virtqueue.resume_kicks
+async def test_a_kick_that_never_ends(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    turns, ring = 0, rings[0]
 
     def counted(self: Virtqueue) -> None:
         nonlocal turns
         turns += 1
-        resume(self)
+        ring.resume_kicks(self)
 
+    monkeypatch.setattr(vring, "Ring", type("Counting", (ring,), {"resume_kicks": counted}))
     async with connected(VirtioFs("tag", OneFile())) as guest:
         endless = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
         os.eventfd_write(endless, 1 << 63)
@@ -208,7 +226,7 @@ async def test_a_kick_that_never_ends(monkeypatch: pytest.MonkeyPatch, autojump_
         guest.kicks[1] = endless
         client = await mounted(guest)
         await trio.sleep(1)
-        monkeypatch.setattr(Virtqueue, "resume_kicks", counted)
+        turns = 0
         await trio.sleep(1)
         assert turns <= 1 / vring.VAIN_KICK_SECONDS + 1
         await client.statfs()
@@ -228,9 +246,11 @@ async def test_a_guest_that_wants_no_interrupts() -> None:
 
 
 @pytest.mark.parametrize("poll_seconds", [0.0, 1e-4])
-async def test_a_guest_that_missed_an_interrupt(poll_seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_guest_that_missed_an_interrupt(
+    rings: Rings, poll_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It gets it once more, whether or not its next request was looked for, and not more often."""
-    monkeypatch.setattr(Polling, "seconds", lambda _: poll_seconds)
+    monkeypatch.setattr(vring, "Polling", type("Always", (rings[1],), {"seconds": lambda _: poll_seconds}))
     async with connected(VirtioFs("tag", OneFile())) as guest:
         client = await mounted(guest)
         await trio.testing.wait_all_tasks_blocked(cushion=0.01)

@@ -105,6 +105,13 @@ class FuseSession:
             Opcode.SYNCFS: self._syncfs,
         }
         self._movers: dict[int, Mover] = files.movers()
+        self.quick_answer = filesystem.quick_answers(
+            self,
+            lower_layer=lower_layer,
+            read_only=self.read_only,
+            others=-1 if announcements is None else announcements.gid,
+        )
+        """Answers what can be answered at once, if anything does; the rest is for `handle`."""
         self._announcements = announcements
         if announcements is not None:
             self._handlers[Opcode.RELEASE] = announcements.releaser(files.release)

@@ -125,6 +125,8 @@ class VirtioBlk:
         """It takes discard and writing of zeroes."""
         self.features = features(read_only=self.read_only, unmap=self.discards)
 
+    at_once = None
+
     def config(self) -> bytes:
         return configuration(self.device.size, unmap=self.discards)
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from umlfs.statistics import Statistics
-from umlfs.virtio.virtqueue import Chain
+from umlfs.virtio.virtqueue import AtOnce, Chain
 
 
 class VirtioDevice(Protocol):
@@ -40,6 +40,11 @@ class VirtioDevice(Protocol):
     def handle(self, queue: int, chain: Chain) -> Coroutine[Any, Any, int]:
         """Do one request; returns the bytes written. What the guest sees as an error is written as one;
         `RingError` stops the queue, and so does a bug. Cancelled when the queue is stopped."""
+
+    @property
+    def at_once(self) -> AtOnce | None:
+        """What does some requests without waiting, given what is readable and writable: the bytes written, or -1 if the
+        request is for `handle`, and nothing was done. None if there is no such thing."""
 
     def reset(self) -> None:
         """The driver went away, and another may come: forget what it had. No request is under way."""

@@ -88,6 +88,8 @@ class DiskSlot:
         self.offer(False)
         await last.end()
 
+    at_once = None
+
     def config(self) -> bytes:
         return configuration(self.disk.device.size if self._offered else 0, unmap=self._unmap)
 

@@ -55,6 +55,7 @@ class VirtioFs:
         self.statistics = self.session.statistics
         self.on_config_change: Callable[[], None] = unheard
         self._tag = encoded
+        self.at_once = self.session.quick_answer
 
     def config(self) -> bytes:
         return _CONFIG.pack(self._tag, 1)

@@ -8,7 +8,7 @@ POLL_SECONDS: Final = 100e-6
 """How long to look. A guest that works through files sends its next request well within this time, and finding
 it costs a tenth of being woken."""
 
-_EXPONENT_MAX: Final = 4
+EXPONENT_MAX: Final = 4
 """A vain attempt in 16 turns costs little, and a guest that becomes quick is noticed soon."""
 
 
@@ -40,4 +40,4 @@ class Polling:
     def missed(self) -> None:
         """None came."""
         self._pause = (1 << self._vain) - 1
-        self._vain = min(self._vain + 1, _EXPONENT_MAX)
+        self._vain = min(self._vain + 1, EXPONENT_MAX)

@@ -10,11 +10,17 @@ The guest may change its memory at any time: everything is read once, then judge
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from umlfs.statistics import Statistics
+from umlfs.virtio.polling import Polling
 
 DESC_NEXT: Final = 1
 DESC_WRITE: Final = 2
@@ -35,6 +41,9 @@ IMAGE_MAX: Final = 256 << 10
 
 ReadImage = Callable[[int, int], bytes]
 """Read so many bytes at a guest address below the first region. OSError."""
+
+AtOnce = Callable[[list[memoryview], list[memoryview]], int]
+"""Does a request at once, and returns how many bytes were written; -1 if it cannot, having done nothing."""
 
 _DESCRIPTOR: Final = struct.Struct("<QIHH")
 _USED_ELEMENT: Final = struct.Struct("<II")
@@ -119,6 +128,12 @@ class Chain:
     writable: list[memoryview]
 
 
+def interrupt(call: int) -> None:
+    """Tell the guest by its eventfd that something was pushed. A full one means that it has not looked yet."""
+    with contextlib.suppress(OSError):
+        os.write(call, b"\1\0\0\0\0\0\0\0")
+
+
 class Virtqueue:
     """The device's side of one split ring.
 
@@ -186,6 +201,44 @@ class Virtqueue:
         self._next_used = index = (index + 1) & 0xFFFF
         self._taken -= 1
         self._used_header[1] = index
+
+    def serve(
+        self,
+        at_once: AtOnce | None,
+        statistics: Statistics,
+        polling: Polling,
+        call: int,
+        until: float,
+        served: bool,
+    ) -> tuple[Chain | None, int, bool]:
+        """Take requests, answer them by `at_once`, and tell the guest by `call` (an eventfd, or -1), until one is not
+        for it: that one is returned. None when there are no more, which is looked for as long as `polling` says (unless
+        nothing was `served`), or at the time `until` (of the monotonic clock).
+
+        Two more are returned: how many were answered, and whether looking for more was in vain. RingError."""
+        count = 0
+        looking_until = 0.0
+        while (now := time.monotonic()) < until:
+            if (chain := self.pop()) is not None:
+                if looking_until:
+                    polling.found()
+                    looking_until = 0.0
+                if at_once is None or (written := at_once(chain.readable, chain.writable)) < 0:
+                    return chain, count, False
+                self.push(chain.head, written)
+                if call >= 0 and self.wants_interrupt():
+                    interrupt(call)
+                count += 1
+                statistics.took(time.monotonic() - now)
+            elif now < looking_until:
+                os.sched_yield()
+            elif (served or count) and not looking_until and (seconds := polling.seconds()):
+                looking_until = now + seconds
+            else:
+                if looking_until:
+                    polling.missed()
+                return None, count, bool(looking_until)
+        return None, count, False
 
     def wants_interrupt(self) -> bool:
         """Whether the guest wants to be told of what was pushed."""

@@ -19,8 +19,8 @@ import trio
 from umlfs.host.loop_wait import LoopWait, Outcome
 from umlfs.host.waiting import noticing_waits
 from umlfs.virtio.device import VirtioDevice
-from umlfs.virtio.polling import Polling
-from umlfs.virtio.virtqueue import GuestMemory, RingError, Virtqueue
+from umlfs.virtio.rings import Polling, Ring
+from umlfs.virtio.virtqueue import GuestMemory, RingError, Virtqueue, interrupt
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ REMIND_SECONDS: Final = 300e-6
 kernel goes idle (from the look at its timer to the sigsuspend) is seen only at its next tick, up to 10 ms later: a
 guest with one request at a time loses one in 30 so. Looking for requests ends with a reminder anyway."""
 
-_clock = time.perf_counter
+_clock = time.monotonic
 
 
 def is_eventfd(descriptor: int) -> bool:
@@ -110,7 +110,7 @@ class Vring:
         """Run, if all is there that it takes and it does not run yet. RingError if the rings cannot be."""
         if not self.enabled or self.running or memory is None or self.addresses is None or self._kick is None:
             return
-        self._ring = Virtqueue(memory, self.size, *self.addresses, base=self.base)
+        self._ring = Ring(memory, self.size, *self.addresses, base=self.base)
         self._ended = trio.Event()
         await self._nursery.start(self._run, self._ring)
 
@@ -210,46 +210,36 @@ class Vring:
             self._workers.start_soon(self._lead, ring)
 
         handle, index, polling = self._device.handle, self.index, self._polling
-        took = self._device.statistics.took
-        looking_until = 0.0
-        """Until when to look for the next request; 0 while there are some, and where it is not worth it."""
+        at_once, statistics = self._device.at_once, self._device.statistics
         served = False
         ring.suppress_kicks()
-        turn_ends = (now := _clock()) + TURN_SECONDS
+        turn_ends = _clock() + TURN_SECONDS
         while True:
-            if now >= turn_ends:
-                await trio.lowlevel.checkpoint()
-                self._resumed = True
-                turn_ends = (now := _clock()) + TURN_SECONDS
-            if (chain := ring.pop()) is not None:
-                if looking_until:
-                    polling.found()
-                    looking_until = 0.0
+            call = -1 if self._call is None else self._call
+            chain, answered, missed = ring.serve(at_once, statistics, polling, call, turn_ends, served)
+            if answered:
+                self._untold, served, self._unsure = 0, True, True
+            now = _clock()
+            if chain is not None:
                 written = await noticing_waits(handle(index, chain), pass_on)
                 ring.push(chain.head, written)
                 self._tell(ring, written)
-                taken, now = now, _clock()
-                took(now - taken)
+                statistics.took(_clock() - now)
                 if not leading:
                     return False
                 served = True
-            elif now < looking_until:
-                os.sched_yield()
-                now = _clock()
-            elif served and not looking_until and (seconds := polling.seconds()):
-                looking_until = now + seconds
+            elif now >= turn_ends:
+                await trio.lowlevel.checkpoint()
+                self._resumed = True
+                turn_ends = _clock() + TURN_SECONDS
             else:
-                if looking_until:
-                    if self._unsure:
-                        self._interrupt()
-                        self._unsure = False
-                    polling.missed()
-                    looking_until = 0.0
+                if missed and self._unsure:
+                    self._interrupt()
+                    self._unsure = False
                 ring.resume_kicks()
                 if not ring.pending():
                     return True
                 ring.suppress_kicks()
-                now = _clock()
 
     def _tell(self, ring: Virtqueue, written: int) -> None:
         """Tell the guest of an answer. Nobody waits for one of no bytes: the guest hears of that with the next one,
@@ -267,8 +257,7 @@ class Vring:
         """Tell the guest that something was pushed. A full pipe means that it has not looked yet."""
         self._untold = 0
         if self._call is not None:
-            with contextlib.suppress(OSError):
-                os.write(self._call, b"\1\0\0\0\0\0\0\0")
+            interrupt(self._call)
 
 
 def first(group: BaseExceptionGroup[BaseException]) -> str:
