@@ -70,6 +70,20 @@ TRANSPORTS: Final = {
     "ethertap": "CONFIG_UML_NET_ETHERTAP",
 }
 """Transports of the old network devices that are the kernel's alone, by the option that each is built with."""
+MODULES: Final = {
+    "ext4": "CONFIG_EXT4_FS",
+    "fuse": "CONFIG_FUSE_FS",
+    "ipv6": "CONFIG_IPV6",
+    "nbd": "CONFIG_BLK_DEV_NBD",
+    "overlay": "CONFIG_OVERLAY_FS",
+    "virtio_balloon": "CONFIG_VIRTIO_BALLOON",
+    "virtio_blk": "CONFIG_VIRTIO_BLK",
+    "virtio_console": "CONFIG_VIRTIO_CONSOLE",
+    "virtio_net": "CONFIG_VIRTIO_NET",
+    "virtiofs": "CONFIG_VIRTIO_FS",
+}
+"""The build options of the modules that guests here need: what tells whether they are built in when the kernel
+came without a modules directory."""
 BENCHMARKS: Final = ("CONFIG_RAID6_PQ_BENCHMARK", "CONFIG_XOR_BLOCKS")
 """Options whose code measures the processor at each boot."""
 
@@ -113,7 +127,7 @@ class Features(NamedTuple):
 
 def features(kernel: Kernel) -> Features:
     """What the kernel can do. It is asked the first time: some milliseconds."""
-    name = f"features-2-{identity(kernel.path)}"
+    name = f"features-3-{identity(kernel.path)}"
     kept = (cache.load(name) or b"").decode("ascii", "replace").split("\n")
     if len(kept) == 3:  # it is whole
         return Features(kernel.version, frozenset(kept[0].split()), _pairs(kept[1]))
@@ -128,7 +142,7 @@ def _options(kernel: Kernel) -> list[str]:
     built = configuration(kernel.path)
     return [
         f"{name}={built[name]}"
-        for name in (*OPTIONS, *TRANSPORTS.values(), *BENCHMARKS)
+        for name in dict.fromkeys([*OPTIONS, *MODULES.values(), *TRANSPORTS.values(), *BENCHMARKS])
         if built.get(name) in ("y", "m")
     ]
 

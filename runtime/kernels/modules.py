@@ -10,23 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from runtime.kernels.kernel import INSTALL, Kernel, configuration, other_versions
+from runtime.kernels.features import MODULES, features
+from runtime.kernels.kernel import INSTALL, Kernel, other_versions
 from umlfs.errors import UmlError
-
-OPTIONS: Final = {
-    "ext4": "CONFIG_EXT4_FS",
-    "fuse": "CONFIG_FUSE_FS",
-    "ipv6": "CONFIG_IPV6",
-    "nbd": "CONFIG_BLK_DEV_NBD",
-    "overlay": "CONFIG_OVERLAY_FS",
-    "virtio_balloon": "CONFIG_VIRTIO_BALLOON",
-    "virtio_blk": "CONFIG_VIRTIO_BLK",
-    "virtio_console": "CONFIG_VIRTIO_CONSOLE",
-    "virtio_net": "CONFIG_VIRTIO_NET",
-    "virtiofs": "CONFIG_VIRTIO_FS",
-}
-"""The build options of the modules that guests here need: what tells whether they are built in when the kernel
-came without a modules directory."""
 
 NEEDS_MAX: Final = 1000
 """Looks at the needs of a module's needs, and of theirs, that no module comes near."""
@@ -79,7 +65,7 @@ def has_module(kernel: Kernel, name: str) -> bool:
 
 
 def _require_builtin(kernel: Kernel, name: str) -> None:
-    if configuration(kernel.path).get(OPTIONS.get(name, "")) == "y":
+    if features(kernel).options.get(MODULES.get(name, "")) == "y":
         return
     others = other_versions(kernel)
     there = f"there are some for {', '.join(others)}" if others else "there are none"

@@ -9,6 +9,7 @@ import pytest
 from runtime.doctor import checks as doctor
 from runtime.doctor.check import Check
 from runtime.doctor.checks import can_run, diagnose
+from runtime.kernels.features import Features
 from runtime.kernels.kernel import Kernel
 from umlfs.errors import UmlError
 
@@ -52,7 +53,7 @@ def test_missing_kernel_that_was_named_is_no_matter_of_packages(tmp_path: Path) 
 
 def test_modules_of_another_kernel_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_kernel", lambda path: kernel_with(None))
-    monkeypatch.setattr("runtime.kernels.modules.configuration", lambda path: {})
+    monkeypatch.setattr("runtime.kernels.modules.features", lambda kernel: Features("6.1.0", frozenset()))
     check = found("modules")
     assert (check.ok, check.required) == (False, True)
     assert check.found.startswith("no modules for kernel 6.1.0 (/usr/bin/linux.uml), which needs fuse")
@@ -74,7 +75,7 @@ def test_modules_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_modules_may_all_be_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
     options = dict.fromkeys(("CONFIG_FUSE_FS", "CONFIG_VIRTIO_FS", "CONFIG_OVERLAY_FS", "CONFIG_VIRTIO_BLK"), "y")
     monkeypatch.setattr(doctor, "find_kernel", lambda path: kernel_with(None))
-    monkeypatch.setattr("runtime.kernels.modules.configuration", lambda path: options)
+    monkeypatch.setattr("runtime.kernels.modules.features", lambda kernel: Features("6.1.0", frozenset(), options))
     assert found("modules").found == "built into the kernel"
 
 

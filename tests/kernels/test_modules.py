@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime.kernels import kernel, modules
+from runtime.kernels.features import Features
 from runtime.kernels.kernel import Kernel, find_kernel
 from runtime.kernels.modules import check_version, read_module, resolve
 from umlfs.errors import UmlError
@@ -78,7 +79,8 @@ def test_modules_for_another_version_only(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_kernel_without_modules_that_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modules, "configuration", lambda path: {"CONFIG_FUSE_FS": "y", "CONFIG_VIRTIO_FS": "m"})
+    known = Features("6.1.999", frozenset(), {"CONFIG_FUSE_FS": "y", "CONFIG_VIRTIO_FS": "m"})
+    monkeypatch.setattr(modules, "features", lambda kernel: known)
     bare = Kernel(Path("/usr/bin/linux.uml"), "6.1.999", None)
     assert resolve(bare, ["fuse"]) == []
     with pytest.raises(UmlError, match="needs virtiofs"):
