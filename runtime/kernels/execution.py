@@ -55,9 +55,7 @@ def words(kernel: Kernel, execution: Execution, *, jailed: bool) -> list[str]:
     elif execution.seccomp == "on":
         raise UmlError(f"--seccomp on: Linux {kernel.version} cannot do that", NEWER)
     if execution.processors > 1:
-        if not known.has_smp:
-            build = "build one: 'uml kernel build --flavour smp'"
-            raise UmlError(f"--smp {execution.processors}: Linux {kernel.version} has one processor", build)
+        _check_processors(kernel, execution.processors, known.processors_max)
         found.append(f"ncpus={execution.processors}")
     if execution.time_travel:
         if not known.has_time_travel:
@@ -65,3 +63,13 @@ def words(kernel: Kernel, execution: Execution, *, jailed: bool) -> list[str]:
             raise UmlError(f"--time-travel: Linux {kernel.version} has no time travel", build)
         found.append(f"time-travel={execution.time_travel}")
     return found
+
+
+def _check_processors(kernel: Kernel, wanted: int, most: int) -> None:
+    """UmlError if the kernel has not so many: it would say nothing, and do with fewer."""
+    if most == 1:
+        build = "build one: 'uml kernel build --flavour smp'"
+        raise UmlError(f"--smp {wanted}: Linux {kernel.version} has one processor", build)
+    if wanted > most:
+        build = f"build one: 'uml kernel build --flavour smp --set CONFIG_NR_CPUS={wanted}'"
+        raise UmlError(f"--smp {wanted}: Linux {kernel.version} has at most {most} processors", build)

@@ -84,8 +84,13 @@ MODULES: Final = {
 }
 """The build options of the modules that guests here need: what tells whether they are built in when the kernel
 came without a modules directory."""
+PROCESSORS: Final = "CONFIG_NR_CPUS"
+"""The option that is the number of processors at most."""
 BENCHMARKS: Final = ("CONFIG_RAID6_PQ_BENCHMARK", "CONFIG_XOR_BLOCKS")
 """Options whose code measures the processor at each boot."""
+
+UNTOLD: Final = 64
+"""Processors of a kernel that has several and does not tell how many: no UML kernel has more."""
 
 _HEAD: Final = re.compile(r"([a-z][a-z_.-]*[a-z0-9]|[a-z][a-z_]*)", re.ASCII)
 
@@ -97,7 +102,7 @@ class Features(NamedTuple):
     words: frozenset[str]
     """The words of its `--help`, without what follows them."""
     options: Mapping[str, str] = MappingProxyType({})
-    """`y` or `m`, of those options of its configuration that somebody here asks for."""
+    """`y` or `m` (of `PROCESSORS` the number), of those options of its configuration that somebody here asks for."""
 
     def has_option(self, name: str) -> bool:
         """Whether it was built with the option, as a module or not."""
@@ -121,13 +126,17 @@ class Features(NamedTuple):
         return "time-travel" in self.words
 
     @property
-    def has_smp(self) -> bool:
-        return "ncpus" in self.words
+    def processors_max(self) -> int:
+        """How many processors a guest can have."""
+        if "ncpus" not in self.words:
+            return 1
+        number = self.options.get(PROCESSORS, "")
+        return int(number) if number.isdecimal() else UNTOLD
 
 
 def features(kernel: Kernel) -> Features:
     """What the kernel can do. It is asked the first time: some milliseconds."""
-    name = f"features-3-{identity(kernel.path)}"
+    name = f"features-4-{identity(kernel.path)}"
     kept = (cache.load(name) or b"").decode("ascii", "replace").split("\n")
     if len(kept) == 3:  # it is whole
         return Features(kernel.version, frozenset(kept[0].split()), _pairs(kept[1]))
@@ -142,8 +151,8 @@ def _options(kernel: Kernel) -> list[str]:
     built = configuration(kernel.path)
     return [
         f"{name}={built[name]}"
-        for name in dict.fromkeys([*OPTIONS, *MODULES.values(), *TRANSPORTS.values(), *BENCHMARKS])
-        if built.get(name) in ("y", "m")
+        for name in dict.fromkeys([*OPTIONS, *MODULES.values(), *TRANSPORTS.values(), *BENCHMARKS, PROCESSORS])
+        if built.get(name) in ("y", "m") or (name == PROCESSORS and name in built)
     ]
 
 

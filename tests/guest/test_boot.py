@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from runtime.guest.initramfs import load_snippet
 from runtime.kernels.kernel import find_kernel
+from runtime.kernels.modules import resolve
 from runtime.kernels.tuning import Tuning, known_lpj, remember_lpj
 from runtime.process.memory import MINIMUM, memory_directory
 from runtime.process.processes import fixed_addresses
@@ -43,11 +45,14 @@ def boot(arguments: list[str]) -> bytes:
 
 @pytest.mark.kernels
 def test_modules_are_loaded_by_the_shell(kernel_arguments: Arguments) -> None:
-    script = load_snippet(find_kernel(), MODULES) + " && echo all loaded; cat /proc/modules\n"
+    words = load_snippet(find_kernel(), MODULES) or ":"  # they may be built in
+    script = f"{words} && echo all loaded; cat /proc/modules; cat /proc/filesystems\n"
     log = boot(kernel_arguments(script + OFF, modules=MODULES))
     assert b"all loaded" in log
-    for name in (b"fuse", b"virtiofs", b"overlay", b"virtio_blk"):
-        assert b"\n" + name + b" " in log
+    for module in resolve(find_kernel(), MODULES):
+        assert b"\n%s " % module.name.encode() in log
+    for name in (b"fuse", b"virtiofs", b"overlay"):
+        assert re.search(rb"nodev\t%s\r?\n" % name, log)
 
 
 @pytest.mark.kernels

@@ -45,6 +45,16 @@ def test_processors_and_time(known: frozenset[str]) -> None:
                 words(KERNEL, wanted, jailed=True)
 
 
+def test_more_processors_than_there_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Features("9.9", frozenset(["ncpus"]), {"CONFIG_NR_CPUS": "4"})
+    monkeypatch.setattr(execution, "features", lambda kernel: built)
+    assert words(KERNEL, Execution("off", 4), jailed=True) == ["ncpus=4"]
+    with pytest.raises(
+        UmlError, match=r"--smp 5: Linux 9\.9 has at most 4 processors; build one: .* CONFIG_NR_CPUS=5'"
+    ):
+        words(KERNEL, Execution("off", 5), jailed=True)
+
+
 @pytest.mark.parametrize("wrong", [("x", 1, ""), ("on", 0, ""), ("on", 65, ""), ("on", 1, "y")])
 def test_what_cannot_be_meant(wrong: tuple[str, int, str]) -> None:
     with pytest.raises(UsageError):
