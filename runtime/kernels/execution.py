@@ -56,6 +56,9 @@ def words(kernel: Kernel, execution: Execution, *, jailed: bool) -> list[str]:
         raise UmlError(f"--seccomp on: Linux {kernel.version} cannot do that", NEWER)
     if execution.processors > 1:
         _check_processors(kernel, execution.processors, known.processors_max)
+        if found and found[0] == "seccomp=off":
+            why = "needs guests whose processes are not traced"
+            raise UsageError(f"--smp {execution.processors}: {why}", "say --seccomp on")
         found.append(f"ncpus={execution.processors}")
     if execution.time_travel:
         if not known.has_time_travel:

@@ -37,7 +37,7 @@ def test_seccomp(known: frozenset[str]) -> None:
 
 
 def test_processors_and_time(known: frozenset[str]) -> None:
-    for wanted, word in ((Execution("off", 2), "ncpus=2"), (Execution("off", 1, "inf-cpu"), "time-travel=inf-cpu")):
+    for wanted, word in ((Execution("auto", 2), "ncpus=2"), (Execution("off", 1, "inf-cpu"), "time-travel=inf-cpu")):
         if "ncpus" in known:
             assert word in words(KERNEL, wanted, jailed=True)
         else:
@@ -48,11 +48,20 @@ def test_processors_and_time(known: frozenset[str]) -> None:
 def test_more_processors_than_there_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     built = Features("9.9", frozenset(["ncpus"]), {"CONFIG_NR_CPUS": "4"})
     monkeypatch.setattr(execution, "features", lambda kernel: built)
-    assert words(KERNEL, Execution("off", 4), jailed=True) == ["ncpus=4"]
+    assert words(KERNEL, Execution("auto", 4), jailed=True) == ["ncpus=4"]
     with pytest.raises(
         UmlError, match=r"--smp 5: Linux 9\.9 has at most 4 processors; build one: .* CONFIG_NR_CPUS=5'"
     ):
-        words(KERNEL, Execution("off", 5), jailed=True)
+        words(KERNEL, Execution("auto", 5), jailed=True)
+
+
+def test_several_processors_cannot_be_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel would not boot."""
+    monkeypatch.setattr(execution, "features", lambda kernel: Features("9.9", frozenset(["ncpus", "seccomp"])))
+    assert words(KERNEL, Execution("on", 2), jailed=False) == ["seccomp=on", "ncpus=2"]
+    for wanted, jailed in ((Execution("off", 2), True), (Execution("auto", 2), False)):
+        with pytest.raises(UsageError, match="--smp 2: needs guests whose processes are not traced; say --seccomp on"):
+            words(KERNEL, wanted, jailed=jailed)
 
 
 @pytest.mark.parametrize("wrong", [("x", 1, ""), ("on", 0, ""), ("on", 65, ""), ("on", 1, "y")])
