@@ -63,6 +63,7 @@ COMMANDS = {
     "rm": "runtime.cli.rm",
     "run": "runtime.cli.run",
     "serve": "runtime.cli.serve",
+    "share": "runtime.cli.share",
     "snapshot": "runtime.cli.snapshot",
     "sources": "runtime.cli.sources",
     "ssh": "runtime.cli.ssh",

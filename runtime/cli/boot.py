@@ -102,6 +102,7 @@ class _Boot(click.Command):
 @click.option("--numa", metavar="NODE", help="The node of this host that its memory comes from.")
 @click.option("--cpu-quota", metavar="PERCENT", help="How much of a processor it gets, such as 50%.")
 @click.option("--memory-max", metavar="SIZE", help="How much of this host's memory it gets at most.")
+@equipment.share
 @click.option("--ssh", "by_ssh", is_flag=True, help="Have it ready for ssh, scp and Ansible: see 'uml ssh'. With -d.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE.toml", help="Write it down, and boot nothing.")
 @click.option(

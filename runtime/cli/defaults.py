@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from runtime.cli.file_places import change_of, words_placed
-from runtime.host.configuration import NAMED, Setting, Settings
+from runtime.host.configuration import COMPARTMENTS, NAMED, Setting, Settings
 from umlfs.errors import UsageError
 from umlfs.sources.places import from_directory
 
@@ -69,6 +69,6 @@ def _parameter(command: click.Command, name: str, key: str, setting: Setting) ->
 def check_tables(found: Settings, commands: Any) -> None:
     """UsageError for a table that is of no command."""
     for table, values in found.items():
-        if table.split(" ")[0] not in commands and table not in NAMED.values():
+        if table.split(" ")[0] not in commands and table not in (*NAMED.values(), COMPARTMENTS):
             file = next(iter(values.values())).file if values else "the configuration"
             raise UsageError(f"{file}: [{table}] is no command", "'uml --help' lists them")

@@ -58,3 +58,23 @@ jail = click.option(
 lock_modules = click.option(
     "--lock-modules", is_flag=True, default=None, help="The guest's kernel takes no more modules once it is up."
 )
+
+
+def _share(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The share itself, for the name of one. UsageError."""
+    if value is None or context.resilient_parsing:
+        return value
+    from runtime.host.configuration import compartment
+    from runtime.process.share import parse_share
+
+    meant = value if "=" in value else compartment(value)
+    parse_share(meant)
+    return meant
+
+
+share = click.option(
+    "--share",
+    metavar="[NAME:]LIMITS|NAME",
+    callback=_share,
+    help="How much of this host it gets: cpu=2,mem=1G,io=50; NAME is what several machines have together.",
+)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ _prepared: list[Prepared] | None = None
 @equipment.smp
 @equipment.time_travel
 @equipment.lock_modules
+@equipment.share
 @click.option(
     "--warm",
     type=click.FloatRange(min=0, max=86400),
@@ -91,6 +93,7 @@ def command(
     smp: int | None,
     time_travel: str | None,
     lock_modules: bool | None,
+    share: str | None,
     warm: float | None,
     by_gdb: bool,
     coverage: str | None,
@@ -150,6 +153,7 @@ def command(
         options, argv, parsing.directory(pwd), environment, user, timeout, prepared.key_of(options), on_terminal
     )
     why_not = "--gdb, --coverage, --dry-run or -v" if by_gdb or coverage is not None or dry_run or verbose else ""
+    why_not = why_not or ("--share" if share else "")
     it = replace(it, warm=warm, why_not_warm=why_not or prepared.why_not_warm(options, published=bool(publish)))
     if _prepared is not None:
         _prepared.append(it)
@@ -165,7 +169,8 @@ def command(
     open_files.raise_limit()
     given: dict[str, Any] = {"directory": it.directory, "environment": environment, "user": user}
     if by_gdb:
-        return _run_by_gdb(options, argv, given, timeout, coverage)
+        with _sharing(share):
+            return _run_by_gdb(options, argv, given, timeout, coverage)
     afterwards = None
     if coverage is not None:
         from runtime.command.coverage import collect, mount
@@ -174,7 +179,7 @@ def command(
         options = replace(options, mounts=[*options.mounts, mount(find_kernel(kernel), Path(coverage))])
         afterwards = collect
     run = foreground.Foreground(options, timeout, afterwards)
-    with processes.for_machines():
+    with processes.for_machines(), _sharing(share):
         status = trio.run(lambda: run.run(argv, **given))
     if warm is not None and not it.why_not_warm:
         _keep_warm(it, warm)
@@ -212,6 +217,20 @@ def _keep_warm(it: Prepared, seconds: float) -> None:
         keep(it, Commands(prepare, reported), seconds)
     except UmlError as error:
         _warn(f"no guest stands for the next command: {error}")
+
+
+@contextlib.contextmanager
+def _sharing(text: str | None) -> Iterator[None]:
+    """This process, and the guest, have no more of the host than `--share` says."""
+    if text is None:
+        yield
+        return
+    from runtime.process.control_group import joined
+    from runtime.process.share import parse_share
+
+    share = parse_share(text)
+    with joined(share.compartment or f"run-{os.getpid()}", share.limits(), "--share"):
+        yield
 
 
 def _run_by_gdb(

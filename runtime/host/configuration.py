@@ -2,7 +2,7 @@
 
 A table for each command has its options by their long names: `[run]`, `mem = "512M"`, `mount = ["/src=."]`. That of a
 command in a group is `["image build"]`. `[machines]` and `[mounts]` name words of a command line, for which
-`uml boot NAME` and `uml mount NAME` stand.
+`uml boot NAME` and `uml mount NAME` stand; `[compartments]` names shares of this host, for `--share NAME`.
 
 The project's file counts before the user's, and the command line before both.
 """
@@ -22,6 +22,7 @@ PROJECT: Final = ".umlfs.toml"
 SIZE_MAX: Final = 1 << 20
 NAMED: Final = {"boot": "machines", "mount": "mounts"}
 """The tables of names, by the command that takes them."""
+COMPARTMENTS: Final = "compartments"
 OWN_ONLY: Final = frozenset({"on-panic", "on-hang"})
 """Options that run programs on this host: a project's file, which may be somebody else's work, sets none."""
 
@@ -113,3 +114,15 @@ def _words(name: str, setting: Setting) -> list[str]:
     if not isinstance(setting.value, list) or not all(isinstance(each, str) for each in setting.value):
         raise UsageError(f"{setting.file}: '{name}' is no list of words", f'write {name} = ["--root", "…"]')
     return setting.value
+
+
+def compartment(name: str) -> str:
+    """`NAME:SHARE` of `[compartments]`. UsageError if there is no such name."""
+    table = settings().get(COMPARTMENTS, {})
+    if name not in table:
+        known = f"there are {', '.join(sorted(table))}" if table else f"name it in {user_file()}: [{COMPARTMENTS}]"
+        raise UsageError(f"--share {name}: no such compartment", known)
+    value = table[name].value
+    if not isinstance(value, str):
+        raise UsageError(f"{table[name].file}: '{name}' is no share", f'write {name} = "cpu=2,mem=1G"')
+    return f"{name}:{value}"

@@ -111,6 +111,8 @@ class Description:
     """How much of a processor it gets: `50%`."""
     memory_max: str = ""
     """How much of the host's memory it gets at most."""
+    share: str = ""
+    """How much of the host it gets, by itself or with others: `cpu=2,mem=1G,io=50`, `NAME:cpu=2`."""
 
     @property
     def boots_host(self) -> bool:

@@ -48,7 +48,7 @@ _KEPT: Final = frozenset(
         "networks",
     }
     | {"publish", "consoles", "reboot", "arguments", "hang_seconds", "jail", "seccomp", "smp", "lock_modules", "nice"}
-    | {"cpu_quota", "memory_max", "ubd_driver", "throwaway"}
+    | {"cpu_quota", "memory_max", "share", "ubd_driver", "throwaway"}
 )
 """What means the same on every host."""
 Say = Callable[[str], None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -13,17 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from runtime.machines.description import Description
+from runtime.process.control_group import joined
+from runtime.process.share import Share, parse_share
 from umlfs.errors import UmlError, UsageError
 from umlfs.sizes import size_of
 
-CGROUPS: Final = Path("/sys/fs/cgroup")
 NODES: Final = Path("/sys/devices/system/node")
-PERIOD: Final = 100_000
-"""Microseconds in which a quota of processor time is given."""
 NICE: Final = range(-20, 20)
-
-PROCS: Final = "cgroup.procs"
-SUBTREE: Final = "cgroup.subtree_control"
 
 _RANGE: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?\Z")
 _PERCENT: Final = re.compile(r"(\d{1,6})%\Z")
@@ -44,6 +39,7 @@ class Placement:
     """Percent of one processor."""
     memory: int | None = None
     """Bytes."""
+    share: Share | None = None
 
     @classmethod
     def of(cls, description: Description) -> Placement:
@@ -54,7 +50,8 @@ class Placement:
             _node(description.numa) if description.numa else None,
             parse_quota(description.cpu_quota) if description.cpu_quota else None,
             parse_bytes(description.memory_max) if description.memory_max else None,
-        )
+            parse_share(description.share) if description.share else None,
+        )._checked()
 
     @contextlib.contextmanager
     def applied(self, name: str) -> Iterator[None]:
@@ -62,7 +59,11 @@ class Placement:
         `name`, is removed in the end. UmlError for what the host does not allow."""
         with contextlib.ExitStack() as stack:
             if self.quota is not None or self.memory is not None:
-                stack.enter_context(_cgroup(f"umlfs-{name}", self._limits()))
+                own = Share(self.quota, self.memory)
+                stack.enter_context(joined(name, own.limits(), "--cpu-quota and --memory-max"))
+            if self.share is not None:
+                group = self.share.compartment or name
+                stack.enter_context(joined(group, self.share.limits(), "--share"))
             if self.numa is not None:
                 _bind_memory(self.numa)
             if self.cpus is not None:
@@ -74,14 +75,10 @@ class Placement:
                 raise UmlError(f"--nice {self.nice}: this user may not", "only root may go below 0") from None
             yield
 
-    def _limits(self) -> dict[str, str]:
-        """The files of a cgroup (v2) and what goes into them."""
-        limits = {}
-        if self.quota is not None:
-            limits["cpu.max"] = f"{self.quota * PERIOD // 100} {PERIOD}"
-        if self.memory is not None:
-            limits["memory.max"] = str(self.memory)
-        return limits
+    def _checked(self) -> Placement:
+        if self.share is not None and (self.quota is not None or self.memory is not None):
+            raise UsageError("--share says what --cpu-quota and --memory-max say", "leave out the one or the other")
+        return self
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:
@@ -142,68 +139,3 @@ def _bind_memory(node: int) -> None:
     if libc.syscall(_SET_MEMPOLICY, _MPOL_BIND, mask, _NODES_MAX) != 0:
         why = os.strerror(ctypes.get_errno())
         raise UmlError(f"--numa {node}: the host does not allow it: {why}", "leave it out")
-
-
-# Control groups -------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _cgroup(name: str, limits: dict[str, str]) -> Iterator[None]:
-    """This process is in a control group of its own with these limits; it is back where it was in the end."""
-    parent = _own_cgroup()
-    group = parent / name
-    wanted = sorted({key.partition(".")[0] for key in limits})
-    absent = [each for each in wanted if each not in _controllers(parent)]
-    if absent:
-        raise _refused(f"{parent} has no controller for {' and '.join(absent)}")
-    try:
-        group.mkdir(exist_ok=True)
-        # A group whose members are to be limited by kind must not have processes itself.
-        (group / PROCS).write_text(str(os.getpid()))
-        (parent / SUBTREE).write_text(" ".join(f"+{each}" for each in wanted))
-        for key, value in limits.items():
-            (group / key).write_text(value)
-    except OSError as error:
-        _leave(parent, group, wanted)
-        raise _refused(f"{error.filename}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        _leave(parent, group, wanted)
-
-
-def _leave(parent: Path, group: Path, controllers: list[str]) -> None:
-    """Go back to `parent`, as far as that goes, and remove `group`."""
-    without = " ".join(f"-{each}" for each in controllers)
-    for path, text in ((parent / SUBTREE, without), (parent / PROCS, str(os.getpid()))):
-        with contextlib.suppress(OSError):
-            path.write_text(text)
-    with contextlib.suppress(OSError):
-        group.rmdir()
-
-
-def _own_cgroup() -> Path:
-    """The directory of the control group (v2) of this process. UmlError where there is none."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError as error:
-        raise _refused(os.strerror(error.errno or errno.ENOENT)) from error
-    found = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
-    for root in (CGROUPS, CGROUPS / "unified"):
-        if found and (root / "cgroup.controllers").is_file():
-            return root / found[0].lstrip("/")
-    raise _refused("this host has no control groups of version 2")
-
-
-def _controllers(group: Path) -> list[str]:
-    try:
-        return (group / "cgroup.controllers").read_text().split()
-    except OSError:
-        return []
-
-
-def _refused(why: str) -> UmlError:
-    return UmlError(
-        f"--cpu-quota and --memory-max: {why}",
-        "run it in a group of yours that has them: systemd-run --user --scope -p Delegate=yes uml boot …",
-    )

@@ -13,7 +13,10 @@ from typing import Final
 from runtime.jail.cgroup import Group, NoGroupError
 from runtime.jail.confined import run_confined
 from runtime.jail.layers import Layer
+from runtime.machines import share
+from runtime.process.control_group import ENDING, joined
 from runtime.process.out_of_memory import Toll
+from runtime.process.share import Share
 
 MIB: Final = 1 << 20
 MOUNT: Final = Path("/sys/fs/cgroup")
@@ -37,9 +40,37 @@ def main() -> None:
     limited = MOUNT / "own/umlfs-machine"
     limited.mkdir()
     (limited / "cgroup.procs").write_text("0")
+    print("shared:", *shared())
     print("limited already:", refusal())
     print("killed:", *killed(limited))
     print("left:", sorted(path.name for path in MOUNT.rglob("umlfs-*")))
+
+
+def shared() -> list[str]:
+    """What two processes of one compartment, and one of another, have; what a change of it is; what they leave."""
+    parent = MOUNT / "own"
+    said = []
+    ends = [os.pipe() for _ in range(3)]
+    up = os.pipe()
+    for name, end in zip(("one", "one", "two"), ends, strict=True):
+        if not os.fork():
+            with joined(name, Share(memory=64 * MIB).limits(), "--share"):
+                os.write(up[1], b"x")
+                os.read(end[0], 1)
+            os._exit(0)
+    for _ in ends:
+        os.read(up[0], 1)
+    group = parent / "umlfs-one"
+    said.append(str(len((group / "cgroup.procs").read_text().split())))
+    share.change(group, Share(memory=32 * MIB))
+    said.append(share.told(group))
+    for number, end in enumerate(ends):
+        os.write(end[1], b"x")
+        os.wait()
+        said.append(",".join(sorted(each.name[6:] for each in parent.glob("umlfs-*") if each.name != ENDING)))
+        if number == 1:
+            said.append(share.told(parent / "umlfs-two"))
+    return said
 
 
 def refusal() -> str:
@@ -108,9 +139,10 @@ the host's root group: {-signal.SIGKILL} {errno.EAGAIN}
 delegated nothing: {MOUNT}/own does not limit memory and pids of its groups
 delegated: {-signal.SIGKILL} {errno.EAGAIN}
 a jail: True
+shared: 2 one:mem=32M machine,one,two machine,two two:mem=64M machine
 limited already: the machine has limits of its own: --memory-max, --cpu-quota
 killed: {reason(16)!r} {reason(32)!r} ''
-left: ['umlfs-machine']
+left: ['umlfs-ending', 'umlfs-machine']
 """
 
 if __name__ == "__main__":

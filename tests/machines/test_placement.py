@@ -10,6 +10,7 @@ import pytest
 
 from runtime.machines.description import Description
 from runtime.machines.placement import NODES, Placement, parse_bytes, parse_cpus, parse_quota
+from runtime.process.share import Share, parse_share
 from tests.ordinary import ROOT
 from umlfs.errors import UsageError
 
@@ -49,6 +50,13 @@ def test_memory_of_a_node() -> None:
     assert said.startswith("[" if (NODES / "node0").is_dir() else "--numa 0: no such node")
 
 
+def test_shares() -> None:
+    assert parse_share("cpu=1.5,mem=1G,io=50") == Share(150, 1 << 30, 50)
+    assert parse_share("web:cpu=2") == Share(200, None, None, "web")
+    limits = {"cpu.max": "150000 100000", "memory.max": str(1 << 30), "io.weight": "default 50"}
+    assert parse_share("cpu=1.5,mem=1G,io=50").limits() == limits
+
+
 def test_words() -> None:
     mine = sorted(os.sched_getaffinity(0))
     assert parse_cpus(f"{mine[0]}-{mine[0]},{mine[-1]}") == tuple(sorted({mine[0], mine[-1]}))
@@ -68,6 +76,11 @@ def test_words() -> None:
         Description(cpu_quota="0%"),
         Description(memory_max="0"),
         Description(memory_max="3X"),
+        Description(share="cpu=1", cpu_quota="50%"),
+        *(
+            Description(share=text)
+            for text in ("web", "cpu", "cpu=0", "cpu=nan", "mem=x", "io=0", "io=10001", "cpu=1,cpu=2", "A b:cpu=1")
+        ),
     ],
 )
 def test_what_cannot_be_meant(description: Description) -> None:
