@@ -26,8 +26,8 @@ LETTING_GO_SECONDS: Final = 0.4
 
 @contextlib.contextmanager
 def joined(name: str, limits: Mapping[str, str], asked: str) -> Iterator[None]:
-    """This process is in the control group `umlfs-NAME` with these limits, which is made if it is not there. It leaves it
-    in the end, and the last one removes it. UmlError, which names what was `asked` for, where the host has none."""
+    """This process is in the control group `umlfs-NAME` with these limits, which is made if it is not there. It leaves
+    it in the end, and the last one removes it. UmlError, which names what was `asked` for, where the host has none."""
     parent = _parent(asked)
     group = parent / f"{PREFIX}{name}"
     _check(parent, limits, asked)
