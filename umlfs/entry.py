@@ -7,11 +7,15 @@ of these names. For the programs ours are found first. `python -m umlfs.entry MO
 from __future__ import annotations
 
 import _thread
-import importlib
 import os
-import signal
 import sys
-from collections.abc import Callable
+
+TYPE_CHECKING = False  # as in typing, which takes long to import
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+else:
+    import _signal as signal  # without the enums, which take long
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(_HERE)
@@ -50,7 +54,7 @@ def end_by_interrupts() -> None:
 
 def raise_interrupts() -> None:
     """From now on Ctrl-C raises KeyboardInterrupt, as Python has it, unless the caller had it ignored."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.unraisablehook = _raise_again
 
@@ -81,7 +85,8 @@ def __getattr__(name: str) -> Callable[[], object]:
     def program() -> object:
         end_by_interrupts()
         ours_first()
-        main: Callable[[], object] = importlib.import_module(PROGRAMS[name]).main
+        __import__(PROGRAMS[name])
+        main: Callable[[], object] = sys.modules[PROGRAMS[name]].main
         if name != "uml":  # which has more to load
             raise_interrupts()
         return main()

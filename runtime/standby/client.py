@@ -1,22 +1,31 @@
-"""The caller's side: a command handed over to a standby. Imports next to nothing."""
+"""The caller's side: a command handed over to a standby. Imports next to nothing.
+
+The modules in C below `signal` and `socket` do: those in Python, with enum, selectors and collections, take as long to
+import as an interpreter to start.
+"""
 
 from __future__ import annotations
 
+import _socket as socket
 import os
-import signal
-import socket
+import sys
 
 from runtime.standby import finding, request_wire
 
 TYPE_CHECKING = False  # as in typing, which takes long to import
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterator
+else:
+    import _signal as signal
 
 TAKEN = b"+"
 """What a standby answers first if it does the command; a descriptor of the process that does comes with it."""
 GO = b"!"
 """What it waits for then: from now on signals are passed on."""
 STATUS_MAX = 32
+_NUMBER = 4
+"""Bytes of a descriptor's number."""
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
 
 
@@ -31,10 +40,12 @@ def hand_over(arguments: list[str]) -> int | None:
         return None
     try:
         for connection in _connections(suffix):
-            with connection:
+            try:
                 worker = _asked(connection, arguments)
                 if worker is not None:
                     return _follow(connection, worker)
+            finally:
+                connection.close()
     except OSError:
         return None  # as if there were none
     except KeyboardInterrupt:
@@ -82,15 +93,19 @@ def _asked(connection: socket.socket, arguments: list[str]) -> int | None:
     request = request_wire.encode(finding.identity(), umask, arguments, dict(os.environb))
     place = os.open(".", os.O_PATH | os.O_DIRECTORY)
     try:
-        sent = socket.send_fds(connection, [request], [0, 1, 2, place])
+        numbers = b"".join(number.to_bytes(_NUMBER, sys.byteorder) for number in (0, 1, 2, place))
+        sent = connection.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
         connection.sendall(request[sent:])
     finally:
         os.close(place)
     try:
-        answer, descriptors, _, _ = socket.recv_fds(connection, len(TAKEN), 1)
+        answer, messages, _, _ = connection.recvmsg(len(TAKEN), socket.CMSG_LEN(_NUMBER))
     except ConnectionResetError:
         return None
-    return descriptors[0] if answer == TAKEN and descriptors else None
+    found = [
+        data for *kind, data in messages if kind == [socket.SOL_SOCKET, socket.SCM_RIGHTS] and len(data) >= _NUMBER
+    ]
+    return int.from_bytes(found[0][:_NUMBER], sys.byteorder) if answer == TAKEN and found else None
 
 
 def _follow(connection: socket.socket, worker: int) -> int:
@@ -129,9 +144,9 @@ def _pass_on_signals(worker: int) -> None:
         send(signal.SIGCONT)
 
     for number in _PASSED_ON:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, pass_on)
-    if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
+    if signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
         signal.signal(signal.SIGTSTP, stop)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import trio
 
+from tests.benchmarks.ratio import rounds
 from umlfs.block import BlockDevice
 from umlfs.blocks.raw import RawDevice, check_range, check_writable, open_file
 from umlfs.buffers import total
@@ -24,7 +25,7 @@ from umlfs.cow.create import create
 from umlfs.cow.open import open_cow
 
 SIZE = 64 << 20
-ROUNDS = 15
+ROUNDS = rounds(15)
 REQUESTS = ((4096, 10000), (65536, 3000), (1 << 20, 300))
 
 

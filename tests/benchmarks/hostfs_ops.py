@@ -16,10 +16,11 @@ from pathlib import Path
 import trio
 
 from hostfs import HostFilesystem
+from tests.benchmarks.ratio import rounds
 from umlfs.filesystem import NO_HANDLE, ROOT, Caller, Entry, SetAttr
 
 FILES = 1000
-ROUNDS = 7
+ROUNDS = rounds(7)
 NAMES = [b"file-%04d" % number for number in range(FILES)]
 CALLER = Caller(os.geteuid(), os.getegid(), 1)
 

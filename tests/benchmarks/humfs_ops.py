@@ -17,10 +17,11 @@ import trio
 
 from humfs.filesystem import HumFilesystem, open_filesystem
 from humfs.volume import create
+from tests.benchmarks.ratio import rounds
 from umlfs.filesystem import NO_HANDLE, ROOT, Caller, Entry, SetAttr
 
 FILES = 1000
-ROUNDS = 5
+ROUNDS = rounds(5)
 NAMES = [b"file-%04d" % number for number in range(FILES)]
 CALLER = Caller(1000, 1000, 1)
 SIZE = 1 << 34

@@ -17,9 +17,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.benchmarks.ratio import rounds
 from tests.humfs import debian
 
-ROUNDS = 3
+ROUNDS = rounds(3)
 PACKAGES = ("apt", "git", "python3", "binutils", "systemd", "qemu-utils")
 """With what they depend on, of the size of a Debian that is of some use."""
 FILES = 50_000

@@ -16,10 +16,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.ratio import measure, table
+from tests.benchmarks.ratio import measure, rounds, table
 from tests.ordinary import ROOT
 
-ROUNDS = 5
+ROUNDS = rounds(5)
 UML = [sys.executable, "-P", "-c", "from runtime.cli import main; main()", "image", "convert", "--force"]
 PACKAGES = "systemd-sysv,udev,kmod,iproute2,e2fsprogs,vim,perl"
 

@@ -22,9 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests import needs
+from tests.benchmarks.ratio import rounds
 
 SIZE = 256 << 20
-ROUNDS = 5
+ROUNDS = rounds(5)
 SECONDS = 1.0
 
 

@@ -34,10 +34,11 @@ from runtime.network.member import Member
 from runtime.network.user import User
 from runtime.tty.streams import Collector
 from tests import needs
+from tests.benchmarks.ratio import rounds
 from tests.interop.test_uml_switch import OURS, switch
 from umlfs.host.programs import Program
 
-ROUNDS = 3
+ROUNDS = rounds(3)
 SECONDS = 2
 PORT = 15201
 PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -8,6 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 
 
+def rounds(usual: int) -> int:
+    """How many rounds to do: `usual`, unless UMLFS_BENCHMARK_ROUNDS says fewer."""
+    return min(usual, int(os.environ.get("UMLFS_BENCHMARK_ROUNDS") or usual))
+
+
 def measure(
     contestants: Mapping[str, Callable[[], object]],
     rounds: int,

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 import trio
 
 from hostfs import HostFilesystem
+from tests.benchmarks.ratio import rounds
 from tests.virtio.ring import DriverRing
 from umlfs.filesystem import ROOT, Attr, Caller, DirSink, Entry, Filesystem
 from umlfs.virtio.fs import VirtioFs
@@ -29,7 +30,7 @@ BASE = 1 << 28
 BATCH = 24
 """Requests offered at once: those of 128 KiB just fit into the ring."""
 RING = 1024
-ROUNDS = 9
+ROUNDS = rounds(9)
 FILES = 24
 NAMES = [b"file-with-a-name-%04d" % number for number in range(FILES)]
 ATTR = Attr(7, stat.S_IFREG | 0o644, 1, 1000, 1000, 0, 1 << 20, 2048, 10**18 + 1, 10**18 + 2, 10**18 + 3)

@@ -14,7 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-ROUNDS = 5
+from tests.benchmarks.ratio import rounds
+
+ROUNDS = rounds(5)
 SCRIPT = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\necho hello\n"
 UML = (sys.executable, "-c", "from runtime.cli import main; main()")
 
