@@ -90,7 +90,8 @@ def request_of(scope: Scope, receive: Receive) -> HttpRequest:
 
 
 async def _pass_on(exchange: Exchange, send: Send, seconds: float) -> None:
-    await send({"type": "http.response.start", "status": exchange.status, "headers": list(exchange.headers.items())})
+    headers = [*exchange.headers.items(), *exchange.more_headers]
+    await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
     while True:
         with trio.move_on_after(seconds) as limit:
             try:

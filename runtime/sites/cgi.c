@@ -5,10 +5,13 @@
  * those groups (numbers, with commas between them; the first is the main one) in a session of its own, at /site:
  *
  *     /requests/N/cgi/environment    its variables, NAME=VALUE, each with a NUL at its end
- *     /requests/N/body               its input
+ *     /requests/N/cgi/input          its input
  *     /requests/N/cgi/output         its output: headers, an empty line, the body
  *     /requests/N/cgi/errors         what it complains of
  *     /requests/N/cgi/pid            gets the number of its session
+ *
+ * A HANDLER `connect:PLACE` is a socket at which a server listens, a path or 127.0.0.1:PORT: what is read from input goes
+ * there, and what comes from there to output. Until there is one, it is tried again.
  *
  * The job's input has lines with such numbers: all processes of that session are killed. This program ends with it, or when
  * /requests/next has no number.
@@ -21,11 +24,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <arpa/inet.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define GROUPS_MAX 64
+
+static const char connect_to[] = "connect:";
 
 static uid_t uid;
 static gid_t groups[GROUPS_MAX];
@@ -78,6 +86,51 @@ static int put_in_place(unsigned long number, const char *name, int flags, int w
     return file < 0 || dup2(file, wanted) != wanted;
 }
 
+static int connected(const char *place)
+{
+    struct sockaddr_un local = {.sun_family = AF_UNIX};
+    struct sockaddr_in loopback = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const char *port = place[0] == '/' ? NULL : strchr(place, ':');
+    int it = socket(port ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (port)
+        loopback.sin_port = htons(atoi(port + 1));
+    snprintf(local.sun_path, sizeof local.sun_path, "%s", place);
+    if (it >= 0 && connect(it, port ? (void *)&loopback : (void *)&local, port ? sizeof loopback : sizeof local)) {
+        close(it);
+        return -1;
+    }
+    return it;
+}
+
+static int copy(int from, int to)
+{
+    static char buffer[64 << 10];
+    ssize_t length, done, at;
+
+    while ((length = read(from, buffer, sizeof buffer)) > 0)
+        for (at = 0; at < length; at += done)
+            if ((done = write(to, buffer + at, length - at)) <= 0)
+                return 1;
+    return length < 0;
+}
+
+/* In the child: be between input and output and the server at `place`. Whoever waits no more kills the session. */
+static void pass_on(const char *place)
+{
+    int server;
+    pid_t sender;
+
+    while ((server = connected(place)) < 0)
+        usleep(20000);
+    if (!(sender = fork()))
+        _exit(copy(0, server));
+    copy(server, 1);
+    close(1);
+    kill(sender, SIGKILL);
+    _exit(0);
+}
+
 /* In the child: become the script that answers the request. */
 static void answer(unsigned long number)
 {
@@ -90,7 +143,7 @@ static void answer(unsigned long number)
         _exit(127);
     dprintf(pid, "%d\n", getpid());
     close(pid);
-    if (put_in_place(number, "body", O_RDONLY, 0) || put_in_place(number, "cgi/output", O_WRONLY, 1)
+    if (put_in_place(number, "cgi/input", O_RDONLY, 0) || put_in_place(number, "cgi/output", O_WRONLY, 1)
         || put_in_place(number, "cgi/errors", O_WRONLY, 2))
         _exit(127);
     umask(022);
@@ -98,6 +151,8 @@ static void answer(unsigned long number)
         dprintf(2, "cannot become user %u in /site: %s\n", uid, strerror(errno));
         _exit(127);
     }
+    if (!strncmp(handler[0], connect_to, sizeof connect_to - 1))
+        pass_on(handler[0] + sizeof connect_to - 1);
     environ = environment;
     execvp(handler[0], handler);
     dprintf(2, "%s: %s\n", handler[0], strerror(errno));

@@ -48,9 +48,9 @@ def environment(exchange: Exchange, script: str) -> dict[str, str]:
     return {key: value for key, value in found.items() if "\0" not in value}
 
 
-def parse_head(head: bytes) -> tuple[int, dict[bytes, bytes]]:
-    """Status and headers. BadAnswer."""
-    status, headers = 200, dict[bytes, bytes]()
+def parse_head(head: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Status and headers, names in small letters. BadAnswer."""
+    status, headers = 200, list[tuple[bytes, bytes]]()
     for line in head.replace(b"\r\n", b"\n").split(b"\n"):
         name, colon, value = line.partition(b":")
         value = value.strip()
@@ -62,7 +62,7 @@ def parse_head(head: bytes) -> tuple[int, dict[bytes, bytes]]:
                 raise BadAnswer(f"no status: {value[:60]!r}")
             status = int(word)
         else:
-            headers[name.lower()] = value
+            headers.append((name.lower(), value))
             if name.lower() == b"location" and status == 200:
                 status = 302
     return status, headers
@@ -92,7 +92,9 @@ class Output:
 
     async def _begin(self, head: bytes, rest: bytes) -> None:
         try:
-            self._exchange.status, self._exchange.headers = parse_head(head)
+            self._exchange.status, headers = parse_head(head)
+            for name, value in headers:
+                self._exchange.add_header(name, value)
         except BadAnswer as error:
             self._exchange.fail(str(error))
             raise failure(errno.EPIPE) from None

@@ -16,6 +16,8 @@ from umlfs.sources import Source, as_source
 from umlfs.sources.places import from_directory, placed
 
 HOST: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
+SOCKET: Final = re.compile(r"/[^\0]{1,106}\Z|127\.0\.0\.1:[0-9]{1,5}\Z")
+"""Where a server listens: 107 bytes are the most that a path may have."""
 MIB: Final = 1 << 20
 
 
@@ -26,6 +28,15 @@ class Mode(StrEnum):
     """A process for each request, as CGI/1.1 has it."""
     LOOP = "loop"
     """One process, which reads the numbers of requests from /requests/next."""
+    HTTP = "http"
+    """A web server, which listens at a socket in the guest."""
+    FASTCGI = "fastcgi"
+    """A FastCGI server, which listens at a socket in the guest."""
+
+    @property
+    def by_socket(self) -> bool:
+        """Whether its server listens at one."""
+        return self in (Mode.HTTP, Mode.FASTCGI)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,8 @@ class SiteConfig:
     handler: tuple[str, ...]
     """The command that answers."""
     mode: Mode = Mode.CGI
+    socket: str = ""
+    """Where a server listens in the guest: a path, or 127.0.0.1:PORT."""
     root: Source | str = "hostfs:/"
     user: str = "nobody"
     """The guest's user that it runs as."""
@@ -58,6 +71,7 @@ _KNOWN: Final = {
     "files": str,
     "handler": (str, list),
     "mode": str,
+    "socket": str,
     "root": str,
     "user": str,
     "writable": bool,
@@ -105,7 +119,12 @@ def _site(what: str, name: str, words: Any, base: Path) -> SiteConfig:
         changes["mode"] = _mode(what, changes["mode"])
     if "memory" in changes:
         changes["memory"] *= MIB
-    return SiteConfig(name, **changes)
+    config = SiteConfig(name, **changes)
+    if config.socket and not SOCKET.match(config.socket):
+        raise UsageError(f"{what}: socket = '{config.socket}'", "say /run/site.sock or 127.0.0.1:8000")
+    if config.mode.by_socket != bool(config.socket):
+        raise UsageError(f"{what}: a server has a 'socket', and nothing else has", "say mode = 'http' or 'fastcgi'")
+    return config
 
 
 def _check(what: str, word: str, value: object) -> None:

@@ -16,7 +16,7 @@ HEADERS_MAX: Final = 64 << 10
 """Bytes of an answer's head."""
 TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}\Z")
 _UNSPEAKABLE: Final = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
-_HOP: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"trailer", b"te"})
+HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"trailer", b"te"})
 """What is between the server and the client alone."""
 
 Receive = Callable[[], Awaitable[Any]]
@@ -71,6 +71,8 @@ class Exchange:
     request: HttpRequest
     status: int = 200
     headers: dict[bytes, bytes] = field(default_factory=dict)
+    more_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Those that are there once more, as Set-Cookie may be."""
     begun: trio.Event = field(default_factory=trio.Event)
     """Status and headers count."""
     over: bool = False
@@ -110,6 +112,11 @@ class Exchange:
             raise failure(errno.E2BIG)
         self.headers[name.lower()] = value
 
+    def add_header(self, name: bytes, value: bytes) -> None:
+        """One more of the answer's, whose name may be there already."""
+        if self.headers.setdefault(name.lower(), value) is not value:
+            self.more_headers.append((name.lower(), value))
+
     def _check(self) -> None:
         if self.begun.is_set() or self.over:
             raise failure(errno.EBUSY)
@@ -141,4 +148,4 @@ class Exchange:
 
 def is_header(name: bytes, value: bytes) -> bool:
     """Whether a script may say it."""
-    return bool(TOKEN.match(name)) and not _UNSPEAKABLE.search(value) and name.lower() not in _HOP
+    return bool(TOKEN.match(name)) and not _UNSPEAKABLE.search(value) and name.lower() not in HOP_BY_HOP

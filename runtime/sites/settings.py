@@ -47,7 +47,9 @@ class Settings(Directory):
         if name == "handler":
             return replace(self.config, handler=handler_of(name, text))
         if name == "mode":
-            return replace(self.config, mode=Mode(text))
+            if (mode := Mode(text)).by_socket and not self.config.socket:
+                raise ValueError(text)
+            return replace(self.config, mode=mode)
         seconds = float(text)
         if not 0 < seconds <= self._most:
             raise ValueError(text)

@@ -17,7 +17,7 @@ from runtime.captive import Captive, Limits, Mount, captive
 from runtime.sites.config import Mode, SiteConfig
 from runtime.sites.exchange import Exchange, HttpRequest
 from runtime.sites.settings import Settings
-from runtime.sites.spawner import Spawner
+from runtime.sites.spawner import CONNECT, Spawner
 from runtime.sites.tree import Requests, Script
 from umlfs.errors import UmlError
 
@@ -109,9 +109,9 @@ class Site:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     nursery.start_soon(self._until_idle, nursery.cancel_scope)
-                    if config.mode is Mode.LOOP:
+                    if config.mode is not Mode.CGI:
                         nursery.start_soon(self._loop, guest)
-                    else:
+                    if config.mode is not Mode.LOOP:
                         nursery.start_soon(self._scripts, guest)
                     how = await guest.ended()
                     log.error("%s: the guest ended: %s", config.name, how)
@@ -134,7 +134,8 @@ class Site:
         """Have scripts answer by CGI; by another one when the site's settings say so."""
         while True:
             self._spawner = Spawner(guest)
-            await self._spawner.run(self.config.user, self.config.handler)
+            words = (f"{CONNECT}{self.config.socket}",) if self.config.mode.by_socket else self.config.handler
+            await self._spawner.run(self.config.user, words)
 
     def restart(self) -> None:
         """End the guest; the next request boots another."""
@@ -156,7 +157,7 @@ class Site:
         """The site's own settings changed."""
         same_mode, same_handler = config.mode is self.config.mode, config.handler == self.config.handler
         self.config = replace(self.config, handler=config.handler, mode=config.mode, time_limit=config.time_limit)
-        if not same_mode or (not same_handler and config.mode is Mode.LOOP):
+        if not same_mode or (not same_handler and config.mode is not Mode.CGI):
             self.restart()
         elif not same_handler and self._spawner is not None:
             self._spawner.stopped = True
@@ -197,8 +198,8 @@ class Site:
         try:
             async with self._limit:
                 guest = await self._up()
-                by_cgi = self.config.mode is Mode.CGI
-                script = Script(self.config.name, self.config.handler[0]) if by_cgi else None
+                mode = self.config.mode
+                script = None if mode is Mode.LOOP else Script(self.config.name, self.config.handler[0], mode)
                 self._requests.add(exchange, script)
                 self._queue.send_nowait(exchange)
                 await self._begin(guest, exchange)

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 SOURCES: Final = [Path(__file__).with_name("cgi.c")]
 NAME: Final = "cgi"
 WHAT: Final = "the program that runs CGI scripts"
+CONNECT: Final = "connect:"
+"""Before the place of a socket, in the handler's place: requests go over a connection to it."""
 IDS: Final = 'exec 2>&1; echo "$(id -u "$1") $(id -g "$1"),$(id -G "$1" | tr " " ,)"'
 
 

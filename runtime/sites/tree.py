@@ -19,7 +19,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from runtime.sites import cgi
+from runtime.sites.config import Mode
 from runtime.sites.exchange import Exchange
+from runtime.sites.fastcgi_server import FastCgiServer
+from runtime.sites.http_server import HttpServer
 from umlfs.externfs.calls import instant
 from umlfs.externfs.contents import Contents, Stream
 from umlfs.externfs.node import Child, Directory, File, Fixed, Node, Text
@@ -28,6 +31,10 @@ from umlfs.host.syscalls import failure
 
 Next = Callable[[], Awaitable[Exchange | None]]
 """The next request, when there is one; None for a reader that is to take no more."""
+
+
+Read = Callable[[int], Awaitable[bytes]]
+"""At most so many bytes; nothing at the end."""
 
 
 class Requests(Directory):
@@ -59,10 +66,11 @@ class Requests(Directory):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Of a site that answers by CGI."""
+    """Of a site that answers by CGI, or by a server of its own."""
 
     site: str
     path: str
+    mode: Mode = Mode.CGI
 
 
 def directory(exchange: Exchange, script: Script | None = None) -> Directory:
@@ -96,6 +104,8 @@ def directory(exchange: Exchange, script: Script | None = None) -> Directory:
 
 
 def _cgi(exchange: Exchange, script: Script) -> Directory:
+    if script.mode.by_socket:
+        return _server(exchange, script)
     output, errors = cgi.Output(exchange), cgi.Errors(script.site)
     variables = cgi.environment(exchange, script.path)
     text = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in variables.items())
@@ -103,7 +113,24 @@ def _cgi(exchange: Exchange, script: Script) -> Directory:
         {
             "environment": Text(text),
             "pid": SessionNumber(exchange),
+            "input": BodyFile(exchange),
             "output": OutputFile(output.write, output.close),
+            "errors": OutputFile(errors.write, lambda: None),
+        }
+    )
+
+
+def _server(exchange: Exchange, script: Script) -> Directory:
+    """What goes over a connection with a server in the guest. BadAnswer."""
+    fast = script.mode is Mode.FASTCGI
+    server = FastCgiServer(exchange, script.site) if fast else HttpServer(exchange)
+    errors = cgi.Errors(script.site)
+    return Fixed(
+        {
+            "environment": Text(b""),
+            "pid": SessionNumber(exchange),
+            "input": BodyFile(exchange, server.read),
+            "output": OutputFile(server.write, server.close),
             "errors": OutputFile(errors.write, lambda: None),
         }
     )
@@ -143,25 +170,28 @@ class BodyFile(File):
     mode = 0o444
     size = 0
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, read: Read | None = None) -> None:
+        """With `read`, what it gives instead of the body."""
         self._exchange = exchange
+        self._read = read or exchange.request.body.read
 
     @instant
     async def open(self, flags: int) -> Contents:
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise failure(errno.EACCES)
-        return _Incoming(self._exchange)
+        return _Incoming(self._exchange, self._read)
 
 
 class _Incoming(Stream):
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, read: Read) -> None:
         self._exchange = exchange
+        self._read = read
 
     @instant
     async def read(self, offset: int, length: int) -> bytes:
         if self._exchange.over:
             raise failure(errno.EIO)
-        return await self._exchange.request.body.read(length)
+        return await self._read(length)
 
 
 class StatusFile(File):

@@ -153,6 +153,9 @@ def test_two_sites(sites: Path, tmp_path: Path) -> None:
         ("[sites.a]\nfiles = '.'\nhandler = 'x'\nmemory = -1", "out of range"),
         ("[sites.a]\nfiles = '.'\nhandler = ''", "no command"),
         ("[sites.a]\nfiles = '.'\nhandler = 'x'\nmode = 'fast'", "known are cgi, loop"),
+        ("[sites.a]\nfiles = '.'\nhandler = 'x'\nmode = 'http'", "a server has a 'socket'"),
+        ("[sites.a]\nfiles = '.'\nhandler = 'x'\nsocket = '/a'", "a server has a 'socket'"),
+        ("[sites.a]\nfiles = '.'\nhandler = 'x'\nsocket = '10.0.0.1:80'", "say /run/site.sock"),
         ("[sites.a]\nfiles = 'nowhere'\nhandler = 'x'", "no such file"),
         ("[sites.'A b']\nfiles = '.'\nhandler = 'x'", "not a host name"),
         ("[", "TOML"),
@@ -175,7 +178,7 @@ def test_paths_are_from_the_place_of_the_file(tmp_path: Path) -> None:
 
 
 def test_heads() -> None:
-    assert parse_head(b"Status: 404 Not here\r\nX-A: b") == (404, {b"x-a": b"b"})
+    assert parse_head(b"Status: 404 Not here\r\nX-A: b") == (404, [(b"x-a", b"b")])
     for bad in (b"", b"x", b"Status: 99", b"Status: abc", b"a b: c", b"a: \0", b"Connection: upgrade"):
         with pytest.raises(BadAnswer):
             parse_head(bad)
