@@ -40,7 +40,7 @@ def unpacked(built: Path) -> Path:
 
 
 def test_what_is_in_it(unpacked: Path) -> None:
-    programs = ("usr/bin/uml", "sbin/mount.fuse.umlfs", "usr/lib/umlfs/bin/uml_moo")
+    programs = ("usr/bin/uml", "usr/sbin/mount.fuse.umlfs", "usr/lib/umlfs/bin/uml_moo")
     for name in (*programs, "usr/share/man/man1/uml-run.1.gz"):
         assert (unpacked / name).is_symlink() or (unpacked / name).is_file(), name
     compiled = sorted(path.name.split("-")[0] for path in (unpacked / "usr/lib/umlfs/lib/umlfs").iterdir())
