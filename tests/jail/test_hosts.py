@@ -15,7 +15,7 @@ import pytest
 
 from runtime.kernels.kernel import find_kernel
 from tests import needs
-from tests.ordinary import ROOT, OrdinaryUser
+from tests.ordinary import ROOT, OrdinaryUser, for_everybody
 
 pytestmark = pytest.mark.guest
 
@@ -126,7 +126,8 @@ def test_root_that_may_not_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.mapped_root
 def test_root_without_capabilities() -> None:
-    found = layers("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    with for_everybody() as (python, path):
+        found = layers("setpriv", "--bounding-set=-all", "--inh-caps=-all", python=python, path=path)
     assert found.startswith("auto: limits, privileges, landlock, seccomp; without user (this process has no capability")
 
 
@@ -153,4 +154,6 @@ def test_user_namespaces_without_a_map(user: OrdinaryUser) -> None:
 def test_root_of_a_user_namespace() -> None:
     """Where there are no further users."""
     expected = "without user (the user namespace of this process has no other users)"
-    assert layers("unshare", "-Ur") == f"auto: limits, namespaces, root, privileges, landlock, seccomp; {expected}"
+    with for_everybody() as (python, path):
+        found = layers("unshare", "-Ur", python=python, path=path)
+    assert found == f"auto: limits, namespaces, root, privileges, landlock, seccomp; {expected}"

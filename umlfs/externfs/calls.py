@@ -99,7 +99,7 @@ class Calls:
     def fault(self, what: object, error: Exception) -> OSError:
         """EIO for what no plugin should raise, and a line in the log."""
         where = getattr(what, "__qualname__", type(what).__name__)
-        # The exception itself would keep its frames, and with them the guest's memory, for as long as the record is kept.
+        # The exception would keep its frames, and with them the guest's memory, for as long as the record is kept.
         log.error("%s: %s: %s: %s", self.name, where, type(error).__name__, str(error))
         log.debug("%s", where, exc_info=error)
         return failure(errno.EIO)
