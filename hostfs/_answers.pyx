@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The answers that are asked for most, in C: LOOKUP, GETATTR, READ, WRITE, READDIRPLUS, and the attributes that are absent.
+"""The answers that are asked for most, in C: LOOKUP, GETATTR, SETATTR, READ, WRITE, RELEASE, READDIRPLUS, and attributes
+that are absent.
 
 `Answers.answer` does what the operations of `hostfs` do, as long as nothing is out of the ordinary: it answers at once, or
 says that it cannot, having changed nothing, and the request goes the ordinary way. So all errors but the commonest (a name
@@ -17,7 +18,7 @@ from libc.string cimport memcpy, memset, memchr, strlen
 
 from hostfs.directories import entries_from
 
-VERSION = 1
+VERSION = 2
 """The version of what `hostfs.filesystem` asks of this module."""
 
 log = logging.getLogger("hostfs.filesystem")
@@ -56,6 +57,14 @@ cdef extern from *:
     struct getattr_in { uint32_t flags, dummy; uint64_t handle; };
     struct move_in { uint64_t handle, offset; uint32_t size, flags; uint64_t owner; uint32_t file_flags, pad; };
     struct getxattr_in { uint32_t size, pad; };
+    struct release_in { uint64_t handle; uint32_t file_flags, flags; uint64_t owner; };
+    struct setattr_in {
+        uint32_t valid, pad;
+        uint64_t handle, size, owner;
+        int64_t atime, mtime, ctime;
+        uint32_t atime_ns, mtime_ns, ctime_ns, mode, unused, uid, gid, unused2;
+    };
+    _Static_assert(sizeof(struct setattr_in) == 88 && sizeof(struct release_in) == 24, "changes");
     _Static_assert(sizeof(struct in_header) == 40 && sizeof(struct out_header) == 16, "headers");
     _Static_assert(sizeof(struct entry_out) == 128 && sizeof(struct attr_out) == 104, "entries");
     _Static_assert(sizeof(struct dirent_out) == 24 && sizeof(struct move_in) == 40, "the others");
@@ -105,6 +114,23 @@ cdef extern from *:
         return result;
     }
 
+    #ifndef AT_EMPTY_PATH
+    #define AT_EMPTY_PATH 0x1000
+    #endif
+    static int own(int fd, uint32_t uid, uint32_t gid) { return fchownat(fd, "", uid, gid, AT_EMPTY_PATH); }
+
+    static struct timespec at(int set, int present, int64_t seconds, uint32_t nanoseconds) {
+        struct timespec time = {seconds, nanoseconds};
+        if (!set || present)
+            time = (struct timespec){0, set ? UTIME_NOW : UTIME_OMIT};
+        return time;
+    }
+    static int set_times(int fd, const struct setattr_in *in) {
+        struct timespec times[2] = {at(in->valid & 16, in->valid & 128, in->atime, in->atime_ns),
+                                    at(in->valid & 32, in->valid & 256, in->mtime, in->mtime_ns)};
+        return utimensat(fd, "", times, AT_EMPTY_PATH);
+    }
+
     static ssize_t xattr_of(int fd, const char *name) {
         char path[40], value[64];
         snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
@@ -150,6 +176,15 @@ cdef extern from *:
         uint32_t size, flags
     struct getxattr_in:
         uint32_t size
+    struct release_in:
+        uint64_t handle
+        uint32_t flags
+    struct setattr_in:
+        uint32_t valid, atime_ns, mtime_ns, ctime_ns, mode, uid, gid
+        uint64_t handle
+    int own(int, uint32_t, uint32_t) nogil
+    int fchmod(int, uint32_t) nogil
+    int set_times(int, const setattr_in *) nogil
     void take_in(void *, const void *, size_t) nogil
     double now() nogil
     long disk_reads() nogil
@@ -171,13 +206,17 @@ cdef enum:
     FORMAT = 0o170000
     REGULAR = 0o100000
     DIRECTORY = 0o040000
+    SYMLINK = 0o120000
+    FLOCK_UNLOCK = 2
     READ_ACCESS = 1
     WRITE_ACCESS = 2
 
     LOOKUP = 1
     GETATTR = 3
+    SETATTR = 4
     READ = 15
     WRITE = 16
+    RELEASE = 18
     GETXATTR = 22
     READDIRPLUS = 44
 
@@ -192,9 +231,20 @@ cdef enum:
     ENTRY = 128
     DIRENT = 24
 
+    SET_MODE = 1
+    SET_UID = 2
+    SET_GID = 4
+    SET_ATIME = 16
+    SET_MTIME = 32
+    BY_HANDLE = 64
+    KILL_SET_ID = 2048
+    # And the present time for either.
+    SETTABLE = 1 | 2 | 4 | 16 | 32 | 64 | 128 | 256 | 2048
+
     NOT_NOW = -1
 
 cdef uint64_t OFFSET_MAX = (<uint64_t>1 << 63) - 1
+cdef uint32_t UNCHANGED = 0xFFFFFFFF
 cdef double CACHED_SECONDS = 30.0
 cdef bytes OVERLAY = b"trusted.overlay."
 cdef bytes CAPABILITY = b"security.capability"
@@ -205,7 +255,7 @@ cdef class Answers:
 
     cdef dict _nodes, _keys, _handles, _uids, _gids, _guesses
     cdef set _in_memory
-    cdef object _table, _settings, _aside, _tasks, _directories, _root, _pending, _session, _statistics
+    cdef object _table, _settings, _aside, _tasks, _directories, _root, _pending, _session, _statistics, _all_handles, _locks
     cdef uint64_t _device
     cdef uint64_t _valid
     cdef uint32_t _valid_ns
@@ -218,7 +268,7 @@ cdef class Answers:
         `read_only` nothing is written; requests of the group `others` are not answered here (-1: there is none)."""
         resolver = filesystem.resolver
         self._nodes, self._keys, self._table = resolver.table.nodes, resolver.table.keys, resolver.table
-        self._handles = filesystem.handles.numbers
+        self._handles, self._all_handles, self._locks = filesystem.handles.numbers, filesystem.handles, filesystem.locks
         entries = filesystem.entries
         self._uids, self._gids = entries.owners.uids, entries.owners.gids
         self._guesses, self._in_memory = resolver.devices.guesses, resolver.devices.in_memory
@@ -250,7 +300,7 @@ cdef class Answers:
         if first.len < <Py_ssize_t>sizeof(in_header):
             return NOT_NOW
         take_in(&header, first.buf, sizeof(in_header))
-        if header.opcode not in (LOOKUP, GETATTR, READ, WRITE, GETXATTR, READDIRPLUS):
+        if header.opcode not in (LOOKUP, GETATTR, SETATTR, READ, WRITE, RELEASE, GETXATTR, READDIRPLUS):
             return NOT_NOW
         if <int64_t>header.gid == self._others or not self._session.mounted or self._tasks.failure is not None:
             return NOT_NOW
@@ -263,6 +313,10 @@ cdef class Answers:
             return self._lookup(&header, body, length, answer)
         if header.opcode == GETATTR:
             return self._getattr(&header, body, length, answer)
+        if header.opcode == SETATTR:
+            return NOT_NOW if self._read_only else self._setattr(&header, body, length, answer)
+        if header.opcode == RELEASE:
+            return self._release(&header, body, length, answer)
         if header.opcode == READ:
             return self._read(&header, body, length, answer)
         if header.opcode == GETXATTR:
@@ -476,6 +530,68 @@ cdef class Answers:
         out.valid, out.valid_ns = self._valid, self._valid_ns
         self._attr(&out.attr, &found)
         return self._give(header, 0, &out, sizeof(out), answer)
+
+    cdef Py_ssize_t _setattr(self, in_header *header, char *body, Py_ssize_t length, list answer) except -2:
+        """Owner, mode and times of what is open or held. Should one fail, the reference does all of it again."""
+        cdef setattr_in wanted
+        cdef attr_out out
+        cdef stat_t found
+        cdef int fd
+        if length < <Py_ssize_t>sizeof(wanted) or self._room(answer) < <Py_ssize_t>(sizeof(out_header) + sizeof(out)):
+            return NOT_NOW
+        memcpy(&wanted, body, sizeof(wanted))
+        if wanted.valid & ~<uint32_t>SETTABLE or max(wanted.atime_ns, wanted.mtime_ns, wanted.ctime_ns) >= 1_000_000_000:
+            return NOT_NOW
+        inode = self._node(header.node)
+        if inode is None or inode.locked or inode.key[0] != self._device or self._settings.read_only:
+            return NOT_NOW
+        if wanted.valid & BY_HANDLE:
+            handle = self._handles.get(wanted.handle)
+            if handle is None or handle.own >= 0 or handle.inode is not inode:
+                return NOT_NOW
+        fd = inode.fd
+        if fd < 0 or not inode.access or inode.kind == SYMLINK:
+            return NOT_NOW
+        inode.used = True
+        if wanted.valid & KILL_SET_ID:
+            if fstat(fd, &found) or found.st_mode & 0o4000 or found.st_mode & 0o2010 == 0o2010:
+                return NOT_NOW
+        if wanted.valid & (SET_UID | SET_GID):
+            if self._uids or self._gids:
+                return NOT_NOW
+            if own(
+                fd,
+                wanted.uid if wanted.valid & SET_UID else UNCHANGED,
+                wanted.gid if wanted.valid & SET_GID else UNCHANGED,
+            ):
+                return NOT_NOW
+        if wanted.valid & SET_MODE and fchmod(fd, wanted.mode & 0o7777):
+            return NOT_NOW
+        if wanted.valid & (SET_ATIME | SET_MTIME) and set_times(fd, &wanted):
+            return NOT_NOW
+        if fstat(fd, &found):
+            return NOT_NOW
+        inode.answered_at = now()
+        memset(&out, 0, sizeof(out))
+        out.valid, out.valid_ns = self._valid, self._valid_ns
+        self._attr(&out.attr, &found)
+        return self._give(header, 0, &out, sizeof(out), answer)
+
+    cdef Py_ssize_t _release(self, in_header *header, char *body, Py_ssize_t length, list answer) except -2:
+        """Of a handle by which no locks were taken."""
+        cdef release_in wanted
+        if length < <Py_ssize_t>sizeof(wanted) or self._room(answer) < <Py_ssize_t>sizeof(out_header):
+            return NOT_NOW
+        memcpy(&wanted, body, sizeof(wanted))
+        if wanted.flags & FLOCK_UNLOCK:
+            return NOT_NOW
+        handle = self._handles.get(wanted.handle)
+        if handle is None or handle.own >= 0 or handle.owners:
+            return NOT_NOW
+        self._all_handles.release(wanted.handle)
+        if not handle.inode.opens:
+            self._locks.unguard(handle.inode)
+        return self._give(header, 0, NULL, 0, answer)
 
     cdef int _descriptor(self, uint64_t number, uint64_t node, int access) except -2:
         """The descriptor to read or write by; -1 if it must be looked for."""

@@ -24,7 +24,7 @@ from umlfs.compiled import extension
 from umlfs.composed import Composed
 from umlfs.filesystem import Consumer, Filesystem, Invalidator, QuickAnswer, Traits
 
-ANSWERS_VERSION: Final = 1
+ANSWERS_VERSION: Final = 2
 """Of what is expected of `hostfs/_answers.pyx`, which has the same number."""
 
 

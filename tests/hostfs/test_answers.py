@@ -215,3 +215,80 @@ async def test_a_name_that_leads_elsewhere_by_now(tree: Path) -> None:
     os.replace(tree / "link", tree / "file")
     assert two.quick(Opcode.GETATTR, node, bytes(16), 200) is None
     await two.close()
+
+
+CHANGE = struct.Struct("<IIQQQqqqIIIIIIII")
+
+
+def change(
+    valid: int,
+    *,
+    handle: int = 0,
+    atime: int = 0,
+    mtime: int = 0,
+    ns: int = 0,
+    mode: int = 0,
+    uid: int = 0,
+    gid: int = 0,
+) -> bytes:
+    return CHANGE.pack(valid, 0, handle, 0, 0, atime, mtime, 0, ns, ns, 0, mode, 0, uid, gid, 0)
+
+
+async def opened(two: Two) -> list[tuple[int, int]]:
+    """Number and handle of `file`, open in each, for reading and writing."""
+    found = []
+    for session, filesystem in zip(two.sessions, two.filesystems, strict=True):
+        filesystem.settings.stateless = False
+        entry = await filesystem.lookup(ROOT, b"file")
+        found.append((entry.ino, (await filesystem.open(entry.ino, os.O_RDWR)).handle))
+        assert session.mounted
+    return found
+
+
+async def test_what_is_set(tree: Path) -> None:
+    two = Two(tree)
+    await two.mount()
+    (node, handle), (other, other_handle) = await opened(two)
+    mine = {"uid": os.geteuid(), "gid": os.getegid()}
+    for changes in (
+        {"valid": 1, "mode": 0o640},
+        {"valid": 2 | 4 | 2048, **mine},
+        {"valid": 16 | 32, "atime": -5, "mtime": 1 << 33, "ns": 999_999_999},
+        {"valid": 1 | 2 | 32, "mode": 0o1755, "mtime": 77, **mine},
+    ):
+        expected = await two.reference(Opcode.SETATTR, other, change(**changes), HEADER + 104)
+        found = two.quick(Opcode.SETATTR, node, change(**changes), HEADER + 104)
+        assert found is not None
+        ctime = slice(HEADER + 16 + 40, HEADER + 16 + 48), slice(HEADER + 16 + 56, HEADER + 16 + 60)
+        masked = [bytearray(each) for each in (found, expected)]
+        for each in masked:
+            for place in ctime:
+                each[place] = bytes(place.stop - place.start)
+        assert masked[0] == masked[1]
+    by_handle = change(1 | 64, handle=handle, mode=0o600)
+    assert two.quick(Opcode.SETATTR, node, by_handle, HEADER + 104) is not None
+    status = (tree / "file").stat()
+    assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o600, 77 * 10**9)
+    (tree / "file").chmod(0o4755)
+    for unusual in (
+        change(8),
+        change(1024),
+        change(1 << 20),
+        change(16, ns=10**9),
+        change(1 | 64, handle=99),
+        change(2 | 2048, **mine),
+        by_handle[:-1],
+    ):
+        assert two.quick(Opcode.SETATTR, node, unusual, HEADER + 104) is None
+    assert (tree / "file").stat().st_mode & 0o7777 == 0o4755
+    for number, (session, each) in enumerate(zip(two.sessions, (handle, other_handle), strict=True)):
+        released = struct.pack("<QIIQ", each, 0, 0, 0)
+        if number:
+            await session.handle(_request(Opcode.RELEASE, other, released, []), [memoryview(bytearray(HEADER))])
+        else:
+            assert two.quick(Opcode.RELEASE, node, struct.pack("<QIIQ", each, 0, 2, 0), HEADER) is None, "locks"
+            assert two.quick(Opcode.RELEASE, node, released, HEADER) is not None
+            assert two.quick(Opcode.RELEASE, node, released, HEADER) is None, "once"
+        assert not two.filesystems[number].handles
+        assert two.filesystems[number].resolver.table.nodes[node].fd == -1
+    await two.close()
