@@ -38,13 +38,13 @@ QUICK: Final[Mapping[str, Sequence[str]]] = {
     "serve_ops": (),
     "guest_blk": (),
     "nbd": (),
-    "guest_humfs": ("1",),
     "mount": (),
     "machines": ("1", "10"),
     "processor": ("1",),
     "humfs_ops": (),
     "hostfs_ops": (),
     "mconsole": ("1",),
+    "guest_humfs": ("1",),
 }
 """Their names, and the arguments of each."""
 ROW_INCHES: Final = 0.22

@@ -281,12 +281,12 @@ async def test_what_is_set(tree: Path) -> None:
     ):
         assert two.quick(Opcode.SETATTR, node, unusual, HEADER + 104) is None
     assert (tree / "file").stat().st_mode & 0o7777 == 0o4755
-    for number, (session, each) in enumerate(zip(two.sessions, (handle, other_handle), strict=True)):
-        released = struct.pack("<QIIQ", each, 0, 0, 0)
+    for number, (session, opening) in enumerate(zip(two.sessions, (handle, other_handle), strict=True)):
+        released = struct.pack("<QIIQ", opening, 0, 0, 0)
         if number:
             await session.handle(_request(Opcode.RELEASE, other, released, []), [memoryview(bytearray(HEADER))])
         else:
-            assert two.quick(Opcode.RELEASE, node, struct.pack("<QIIQ", each, 0, 2, 0), HEADER) is None, "locks"
+            assert two.quick(Opcode.RELEASE, node, struct.pack("<QIIQ", opening, 0, 2, 0), HEADER) is None, "locks"
             assert two.quick(Opcode.RELEASE, node, released, HEADER) is not None
             assert two.quick(Opcode.RELEASE, node, released, HEADER) is None, "once"
         assert not two.filesystems[number].handles
