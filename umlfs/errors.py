@@ -33,6 +33,21 @@ class UsageError(UmlError):
         super().__init__(what, way_out, status=2)
 
 
+def no_such(
+    path: str | os.PathLike[str], way_out: str, *, what: str = "no such file or directory", shown: str | None = None
+) -> UsageError:
+    """That nothing is found at `path` (in words, `shown`): `what` it is, or what keeps the caller from seeing it."""
+    why: OSError | None = None
+    try:
+        os.stat(path)
+    except OSError as error:
+        why = error
+    if why is None or why.errno in (errno.ENOENT, errno.ENOTDIR):
+        return UsageError(f"{shown or os.fspath(path)}: {what}", way_out)
+    kept_out = "use one that you may open" if why.errno in (errno.EACCES, errno.EPERM) else None
+    return UsageError(f"{shown or os.fspath(path)}: {why.strerror}", kept_out)
+
+
 def described(error: OSError) -> str:
     """What failed and why, without the error's number."""
     why = error.strerror or str(error) or type(error).__name__

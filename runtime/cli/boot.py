@@ -104,7 +104,12 @@ class _Boot(click.Command):
 @click.option("--memory-max", metavar="SIZE", help="How much of this host's memory it gets at most.")
 @equipment.share
 @click.option("--ssh", "by_ssh", is_flag=True, help="Have it ready for ssh, scp and Ansible: see 'uml ssh'. With -d.")
-@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.toml", help="Write it down, and boot nothing.")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE.toml",
+    help="Write it down, and boot nothing.",
+)
 @click.option(
     "--version", is_flag=True, expose_value=False, callback=_show_version, help="Say which, and which kernel."
 )

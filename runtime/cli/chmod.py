@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from umlfs.filesystem import SetAttr
 
 
-@click.command("chmod", context_settings={"ignore_unknown_options": True})
+class ModeCommand(click.Command):
+    """A MODE may begin with a dash (`-x`), as options do; with two begin only options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click."""
+        known = {name for option in self.get_params(ctx) for name in option.opts}
+        before = args[: args.index("--")] if "--" in args else args
+        ctx.ignore_unknown_options = all(word in known for word in before if word.startswith("--"))
+        return super().parse_args(ctx, args)
+
+
+@click.command("chmod", cls=ModeCommand)
 @click.argument("mode")
 @click.argument("paths", metavar="SRC[:PART]:PATH...", nargs=-1, required=True)
 @click.option("-R", "--recursive", is_flag=True, help="Directories, with all that is in them.")

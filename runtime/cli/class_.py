@@ -30,9 +30,19 @@ def command() -> None:
 
 
 @command.command("create")
-@click.option("--image", type=click.Path(path_type=Path), required=True, metavar="FILE", help="What all begin with.")
 @click.option(
-    "--students", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Names, one a line, or a CSV."
+    "--image",
+    type=click.Path(path_type=Path, readable=False),
+    required=True,
+    metavar="FILE",
+    help="What all begin with.",
+)
+@click.option(
+    "--students",
+    type=click.Path(path_type=Path, readable=False),
+    required=True,
+    metavar="FILE",
+    help="Names, one a line, or a CSV.",
 )
 @click.option("--mem", default="256M", metavar="SIZE", help="Memory of each machine.  [256M]")
 @click.argument("name")

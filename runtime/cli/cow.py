@@ -19,7 +19,7 @@ from umlfs.errors import UmlError, UsageError
 if TYPE_CHECKING:
     from umlfs.cow.info import Info
 
-FILE = click.Path()
+FILE = click.Path(readable=False)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
 
 

@@ -11,7 +11,12 @@ from umlfs.errors import UsageError
 
 
 @click.command("help")
-@click.option("--man", type=click.Path(path_type=Path), metavar="DIR", help="Write man pages of all commands to DIR.")
+@click.option(
+    "--man",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="DIR",
+    help="Write man pages of all commands to DIR.",
+)
 @click.argument("topic", required=False)
 def command(topic: str | None, man: Path | None) -> None:
     """Show the page about TOPIC: a command, or a page of the manual. Without one, list them.

@@ -18,7 +18,7 @@ from runtime.cli.progress import counter, progress_option
 if TYPE_CHECKING:
     from humfs.tools import Info
 
-DIRECTORY = click.Path(path_type=Path)
+DIRECTORY = click.Path(path_type=Path, readable=False)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
 
 
@@ -249,7 +249,7 @@ def check_(directory: Path, repair: bool, as_json: bool) -> int:
 
 
 @command.command("chown")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path, readable=False))
 @click.argument("owner")
 def chown_(path: Path, owner: str) -> None:
     """Give the file PATH, below data/ of a filesystem that nobody has open, to OWNER in the guest.
@@ -267,7 +267,7 @@ def chown_(path: Path, owner: str) -> None:
 
 @command.command("stat")
 @as_json
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path, readable=False))
 def stat_(path: Path, as_json: bool) -> None:
     """Show the metadata that the file PATH, below data/ of a filesystem, has in the guest.
 

@@ -10,7 +10,7 @@ import click
 from runtime.cli.keys import key_options
 from umlfs.errors import UmlError, UsageError
 
-_path = click.Path(path_type=Path, dir_okay=False)
+_path = click.Path(path_type=Path, readable=False, dir_okay=False)
 _socket = click.option("--socket", "socket_path", type=_path, metavar="PATH", help="The Unix socket to listen on.")
 _read_only = click.option("--read-only", is_flag=True, help="Refuse every change.")
 
@@ -121,7 +121,7 @@ def virtioblk(source: str, socket_path: Path | None, serial: str, read_only: boo
 
 
 @command.command("web")
-@click.argument("sites", type=click.Path(path_type=Path), metavar="SITES.toml")
+@click.argument("sites", type=click.Path(path_type=Path, readable=False), metavar="SITES.toml")
 @click.option("--bind", default="127.0.0.1:8080", metavar="ADDR:PORT", help="Where to listen.  [127.0.0.1:8080]")
 def web(sites: Path, bind: str) -> None:
     """Serve web sites whose scripts run in guests, one guest for each site, as SITES.toml lists them.

@@ -18,7 +18,7 @@ from runtime.host.needs import need, path_of
 from umlfs.blocks.foreign import format_of, format_of_head
 from umlfs.blocks.probe import HEAD, kind_of
 from umlfs.cow.file import peek_header
-from umlfs.errors import UmlError, UsageError
+from umlfs.errors import UmlError, UsageError, no_such
 
 STANDARD: Final = "-"
 """The name that means standard input, or output."""
@@ -173,7 +173,7 @@ def source(word: str) -> Image:
             return _within(source(within[1]), within[2], within[3])
         if (volume := _volume(word)) is not None:
             return volume
-        raise UsageError(f"{word}: no such file or directory", "name an existing image")
+        raise no_such(word, "name an existing image")
     try:
         return _directory(path) if path.is_dir() else _file(path)
     except OSError as error:
@@ -211,7 +211,7 @@ def _named(format_: Format, rest: str) -> Image:
     within = _WITHIN.match(rest)
     if within is not None and (within[2] or within[3]) and os.path.exists(within[1]):
         return _within(_named(format_, within[1]), within[2], within[3])
-    raise UsageError(f"{rest}: no such file or directory", "name an existing image")
+    raise no_such(rest, "name an existing image")
 
 
 def _within(disk: Image, number: str | None, inside: str | None) -> Image:

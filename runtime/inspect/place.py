@@ -10,7 +10,7 @@ from runtime.inspect import location
 from runtime.inspect.location import Location
 from runtime.inspect.paths import Node, failure, resolve
 from umlfs import sources
-from umlfs.errors import UsageError
+from umlfs.errors import UsageError, no_such
 from umlfs.filesystem import Filesystem
 from umlfs.sources import Source
 
@@ -23,13 +23,13 @@ def place_of(word: str, *, follow: bool = True, there: bool = False) -> Location
     if location.is_remote(word):
         return location.parse(word)
     if there and not os.path.lexists(word):
-        raise UsageError(f"{word}: no such file or directory", "name a file, or a source that is there")
+        raise no_such(word, "name a file, or a source that is there")
     if os.path.isdir(word) and (follow or not os.path.islink(word)):
         return Location(_directory(os.path.realpath(word)), None, "/")
     whole = os.path.realpath(word) if follow else word
     directory = os.path.realpath(os.path.dirname(whole.rstrip("/")) or ".")
     if not os.path.isdir(directory):
-        raise UsageError(f"{word}: no such directory", "make it first")
+        raise no_such(directory, "make it first", what="no such directory", shown=word)
     return Location(_directory(directory), None, os.path.basename(whole.rstrip("/")))
 
 

@@ -20,7 +20,7 @@ from runtime.mounts.options import MountOptions
 from runtime.mounts.table import DEAD, MountEntry, Status, clear_dead, find, table
 from runtime.process import background, processes
 from runtime.process.open_files import raise_limit
-from umlfs.errors import UmlError, UsageError
+from umlfs.errors import UmlError, no_such
 from umlfs.filesystem import Filesystem
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check(source: str, mountpoint: str) -> None:
         )
     if not os.path.isdir(mountpoint):
         why = "not a directory" if os.path.lexists(mountpoint) else "no such directory"
-        raise UsageError(f"{mountpoint}: {why}", "a mount point is a directory that is there")
+        raise no_such(mountpoint, "a mount point is a directory that is there", what=why)
     mount_source.check(source)
 
 

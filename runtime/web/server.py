@@ -30,7 +30,7 @@ from runtime.web.machine_routes import MachineRoutes
 from runtime.web.open_trees import OpenTrees
 from runtime.web.sockets import SocketRoutes
 from runtime.web.static_files import static_files
-from umlfs.errors import UmlError, UsageError, sole
+from umlfs.errors import UmlError, UsageError, no_such, sole
 from umlfs.host.socket_holder import holder_of_port
 
 MESSAGE_MAX: Final = 1 << 20
@@ -78,7 +78,7 @@ def check(options: ServerOptions) -> None:
         if path is not None and not os.access(path, os.R_OK):
             raise UsageError(f"{path}: cannot be read", "name a file in PEM form that you may read")
     if not options.directory.is_dir():
-        raise UsageError(f"{options.directory}: no such directory", "name the one where images are")
+        raise no_such(options.directory, "name the one where images are", what="no such directory")
 
 
 def _is_loopback(host: str) -> bool:

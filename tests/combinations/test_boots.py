@@ -17,6 +17,7 @@ import pytest
 
 from runtime.guest.initramfs import find_busybox
 from tests import needs
+from tests.combinations.kernels import another_kernel
 from tests.combinations.pairs import Row, named, rows
 from tests.combinations.world import APPLETS
 from tests.guest.caller import eventually
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.guest
 AXES: Final = {
     "root": ("humfs", "host", "tree", "image", "cow", "qcow2", "vmdk", "vdi", "vhdx"),
     "given": ("--root", "ubd0="),
+    "disk": ("none", "raw", "qcow2"),
     "init": ("ours", "busybox", "sleep"),
     "mount": ("none", "there", "new"),
     "net": ("none", "user"),
@@ -67,6 +69,9 @@ def furnish(house: Household) -> None:
     (tree / "sbin/init").symlink_to("../bin/busybox")
     (tree / "etc/inittab").write_text("::sysinit:/bin/true\n::respawn:/bin/sleep 1000\n")
     (tree / "etc/mark").write_text("root\n")
+    for kind in ("raw", "qcow2"):
+        disk = house.home / {"raw": "data.img", "qcow2": "data.qcow2"}[kind]
+        subprocess.run([needs.program("qemu-img"), "create", "-qf", kind, disk, "4M"], check=True)
     (house.home / "share").mkdir()
     (house.home / "share/seen").write_text("seen\n")
     own(house)
@@ -107,10 +112,17 @@ def selected() -> list[object]:
     return [pytest.param(row, id=named(row), marks=mark) for row, mark in zip(found, marks, strict=True)]
 
 
+@pytest.fixture(scope="module")
+def another() -> Iterator[list[str]]:
+    """The options that name another kernel."""
+    with another_kernel() as words:
+        yield words
+
+
 @pytest.mark.parametrize("row", selected())
-def test_a_combination(row: Row, houses: dict[str, Household]) -> None:
+def test_a_combination(row: Row, houses: dict[str, Household], another: list[str]) -> None:
     house = houses[row["who"]]
-    words = words_of(row, house)
+    words = [*words_of(row, house), *(another if row["kernel"] == "another" else [])]
     done = house.uml("boot", "-d", "umid=it", *words)
     said = done.stderr.decode()
     for word in ("Traceback", "internal error", "Kernel panic"):
@@ -146,24 +158,17 @@ def words_of(row: Row, house: Household) -> list[str]:
     elif kind != "host":
         words += ["--root", path]
     words += [] if kind == "host" else INITS[row["init"]]
+    words += {"raw": ["ubd3=data.img"], "qcow2": ["ubd3=data.qcow2"]}.get(row["disk"], [])
     words += {"there": ["--mount", "/there=share"], "new": ["--mount", "/new=share"]}.get(row["mount"], [])
     words += ["--net", row["net"]]
     words += CONSOLES.get(row["consoles"], [])
     words += ["--wait"] if row["wait"] == "wait" else []
-    if row["kernel"] == "another" and row["who"] == "root":
-        words += another_kernel()
     return words
-
-
-def another_kernel() -> list[str]:
-    """One that is installed beside Debian's, where the user who runs the tests has any."""
-    found = sorted(Path("~/.local/share/umlfs/kernels").expanduser().glob("*/linux"))
-    return ["--kernel", str(found[-1])] if found else []
 
 
 def refusal(row: Row) -> str | None:
     """Why this cannot be, in a word of the error; None if it can."""
-    if row["driver"] == "native" and row["root"] in FOREIGN and row["given"] == "ubd0=":
+    if row["driver"] == "native" and (row["disk"] == "qcow2" or (row["root"] in FOREIGN and row["given"] == "ubd0=")):
         return "native"
     if row["mount"] == "new" and row["root"] != "host":
         return "no such directory"
@@ -177,6 +182,8 @@ def look(row: Row, house: Household) -> None:
         script += ["cat /etc/mark", "echo guest >/etc/written"]
     if row["mount"] != "none":
         script.append(f"cat /{row['mount']}/seen")
+    if row["disk"] != "none":
+        script.append("head -c 4096 /dev/zero | tr '\\0' w | dd of=/dev/ubdd bs=4096 conv=fsync 2>/dev/null")
     out = house.ok("exec", "it", "--", "sh", "-ec", "; ".join(script))
     assert out == "root\n" * (row["root"] != "host") + "seen\n" * (row["mount"] != "none")
     lines = dict(line.split("  ", 1) for line in house.ok("console", "--list", "it").splitlines())

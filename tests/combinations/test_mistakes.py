@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Final
 
 import pytest
 
-from tests.ordinary import ROOT
+from tests.ordinary import ROOT, OrdinaryUser
 
 WRONG: Final = (
     *("missing", "empty", "noise", "text", "directory", "fifo", "socket", "device", "loop", "dangling", "long"),
@@ -37,8 +38,10 @@ COMMANDS: Final = (
     *("mount @ file", "mount . @/x", "umount @", "serve nbd @ --socket s", "serve virtiofs @ --socket s"),
     *("boot -d @.toml", "exec @ true", "halt @", "console @", "mconsole @ version", "kernel info @"),
 )
+NAMES_ONLY: Final = frozenset({"exec", "halt", "console", "mconsole", "umount", "boot"})
+"""Commands whose word names no file to open."""
 SECONDS: Final = 60
-OUTPUTS: Final = frozenset({"new", "new.img", "new.tar", "out"})
+OUTPUTS: Final = frozenset({".cache", "new", "new.img", "new.tar", "out"})
 ENDED: Final = 143
 """Of one that works until it is told to end."""
 
@@ -105,6 +108,40 @@ def test_one_line_that_says_why(command: str, wrong: Sequence[str], place: Path)
         subprocess.run(["rm", "-rf", place / name], check=True)
 
 
+@pytest.fixture(scope="module")
+def closed(user: OrdinaryUser) -> Iterator[Path]:
+    """An ordinary user's directory with what they may not read."""
+    with tempfile.TemporaryDirectory(prefix="uml-", dir="/tmp") as text:
+        top = Path(text)
+        (top / "closed").write_bytes(bytes(1 << 20))
+        (top / "shut/inner").mkdir(parents=True)
+        (top / "file").touch()
+        for path in (top, *top.rglob("*")):
+            os.chown(path, user.uid, user.gid)
+        (top / "closed").chmod(0)
+        (top / "shut").chmod(0)
+        yield top
+        (top / "shut").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=() if part == 1 else (pytest.mark.slow,)) for part in range(8)]
+)
+def test_no_right(part: int, closed: Path, user: OrdinaryUser) -> None:
+    """What the caller may not open is not said to be absent."""
+    lines = [line(command, wrong) for command in COMMANDS[part::8] for wrong in ("closed", "shut/inner", "shut")]
+    before = listing(closed)
+    for words, done in zip(lines, results(lines, closed, user), strict=True):
+        complaint = f"{words} {done.status} {done.errors[-500:]!r}"
+        assert not re.search("Traceback|internal error|panic", done.errors), complaint
+        assert done.status in (1, 2, 125), complaint
+        last = done.errors.rstrip("\n").rpartition("\n")[2]
+        assert last.startswith("uml: "), complaint
+        if words[0] not in NAMES_ONLY and words[-1] != "closed/x":
+            assert not re.search("no such|not exist", last, re.IGNORECASE), complaint
+        assert listing(closed) - before <= OUTPUTS, complaint
+
+
 @dataclass(frozen=True)
 class Result:
     """What came of a command."""
@@ -114,12 +151,19 @@ class Result:
     errors: str
 
 
-def results(lines: Sequence[list[str]], place: Path) -> list[Result]:
-    """Run `uml` with each of the lines, one after the other, in `place`."""
-    variables = {"HOME": str(place), "XDG_RUNTIME_DIR": str(place), "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
-    environment = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": os.path.expanduser("~/.cache"), **variables}
+def results(lines: Sequence[list[str]], place: Path, user: OrdinaryUser | None = None) -> list[Result]:
+    """Run `uml` with each of the lines, one after the other, in `place`, as we are or as an ordinary user."""
+    forker = Path(__file__).with_name("forker.py")
+    variables = {"HOME": str(place), "XDG_RUNTIME_DIR": str(place), "LANG": "C.UTF-8"}
+    environment = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": os.path.expanduser("~/.cache")}
+    environment |= {"PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-P", str(forker)]
+    if user is not None:
+        path = f"PYTHONPATH={':'.join(map(str, user.path))}"
+        words = [f"{name}={value}" for name, value in variables.items()]
+        command = user.command("env", "-C", place, *words, path, user.python, "-P", "-c", forker.read_text())
     done = subprocess.run(
-        [sys.executable, "-P", Path(__file__).with_name("forker.py")],
+        command,
         cwd=place,
         env=environment,
         input=json.dumps(lines),

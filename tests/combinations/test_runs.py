@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests import needs
+from tests.combinations.kernels import another_kernel
 from tests.combinations.pairs import Row, named, rows
 from tests.combinations.world import DISK_SIZE, World
 from tests.guest.caller import BOUND, caller_as
@@ -28,6 +29,7 @@ AXES: Final = {
     "driver": ("virtio", "native"),
     "streams": ("pipes", "terminal", "closed", "null"),
     "who": ("root", "ordinary"),
+    "kernel": ("none", "another"),
     "more": ("none", "pwd", "env", "user", "timeout", "jail", "verbose"),
 }
 OPTIONS: Final = {
@@ -86,11 +88,18 @@ def selected() -> list[object]:
     return [pytest.param(row, id=named(row), marks=mark) for row, mark in zip(found, marks, strict=True)]
 
 
+@pytest.fixture(scope="module")
+def another() -> Iterator[list[str]]:
+    """The options that name another kernel."""
+    with another_kernel() as words:
+        yield words
+
+
 @pytest.mark.parametrize("row", selected())
-def test_a_combination(row: Row, worlds: dict[str, World]) -> None:
+def test_a_combination(row: Row, worlds: dict[str, World], another: list[str]) -> None:
     world = worlds[row["who"]]
     prepare(world)
-    done = run(world, row)
+    done = run(world, row, another if row["kernel"] == "another" else [])
     check_words(row, done)
     why = refusal(row)
     if why is None:
@@ -156,8 +165,8 @@ def script(row: Row) -> str:
     return "\n".join(lines)
 
 
-def run(world: World, row: Row) -> subprocess.CompletedProcess[bytes]:
-    command = world.caller.command("run", *words_of(row), "--", "sh", "-c", script(row))
+def run(world: World, row: Row, kernel: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    command = world.caller.command("run", *kernel, *words_of(row), "--", "sh", "-c", script(row))
     if row["streams"] == "terminal":
         return on_terminal(command)
     if row["streams"] == "closed":

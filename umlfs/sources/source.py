@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from umlfs.block import BlockDevice
-from umlfs.errors import UmlError, UsageError
+from umlfs.errors import UmlError, UsageError, no_such
 from umlfs.filesystem import Filesystem
 from umlfs.sources.kind import BEHIND_SCHEME, OpenOptions, SourceKind
 from umlfs.sources.plugins import entry_points, load
@@ -156,7 +156,7 @@ def detect(text: str) -> Source:
         inside = _within(text)
         if inside is not None and inside[1] is None:
             return inside[0]
-        raise UsageError(f"{path}: no such file or directory", "name an existing one as the source")
+        raise no_such(path, "name an existing one as the source")
     best: tuple[int, str, SourceKind] | None = None
     for scheme, target in entry_points(GROUP).items():
         kind = kind_at(target)
@@ -218,7 +218,7 @@ def split(word: str) -> tuple[Source, str | None]:
             return parse(word[:end]), word[end + 1 :] if end < len(word) else None
     said = scheme in points and bool(colon)
     name = ":".join(word.split(":")[: 1 + said]) or word
-    raise UsageError(f"{name}: no such file or directory", "name a source that is there")
+    raise no_such(name.partition(":")[2] if said else name, "name a source that is there", shown=name)
 
 
 def ends(word: str) -> Iterator[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote as percent
 
-from umlfs.errors import UmlError, UsageError
+from umlfs.errors import UmlError, no_such
 from umlfs.externfs.sql.database import Column, Database, ForeignKey, Refused, Result, Table, quote
 from umlfs.externfs.sql.dialects import affinity, portable_to_sqlite
 
@@ -75,7 +75,12 @@ class SqliteDatabase(Database):
         self._uri = f"file:{percent(path)}?mode={'rw' if writable else 'ro'}"
         self._time_limit = time_limit
         if not Path(path).is_file():
-            raise UsageError(f"sql:{path}: no such file", "name a database that is there; sqlite3 FILE makes one")
+            raise no_such(
+                path,
+                what="no such file",
+                shown=f"sql:{path}",
+                way_out="name a database that is there; sqlite3 FILE makes one",
+            )
         self._connection = self._connect()
         try:
             self._utils = sqlite_utils.Database(self._connection, execute_plugins=False)
