@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from runtime.kernels.library import bind
+
 
 @contextmanager
 def another_kernel() -> Iterator[list[str]]:
@@ -23,7 +25,17 @@ def another_kernel() -> Iterator[list[str]]:
         shutil.copytree(found[-1].parent, copy, symlinks=True, copy_function=_link)
         for place in (directory, copy):
             os.chmod(place, 0o755)
+        if (copy / "lib").is_dir():
+            _have_its_own(copy / "linux")
         yield ["--kernel", str(copy / "linux")]
+
+
+def _have_its_own(kernel: Path) -> None:
+    """It finds its libraries by a path, which is in root's home."""
+    copied = kernel.with_name("copied")
+    shutil.copy2(kernel, copied)
+    copied.replace(kernel)
+    bind(kernel, kernel.with_name("lib"))
 
 
 def _link(source: str, target: str) -> None:
