@@ -7,6 +7,8 @@ import signal
 from typing import Final
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_PROGRAMS: Final = ("/usr/sbin", "/sbin")
+"""Where root's programs are, such as mkfs and modprobe: an ordinary user's PATH on Debian lacks them."""
 PASSED_ON: Final = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGQUIT: "QUIT", signal.SIGHUP: "HUP"}
 """Signals for the command: the first of a kind is passed on, the second ends the guest."""
 ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
@@ -31,6 +33,12 @@ def in_background(fd: int) -> bool:
         return False
 
 
+def with_system_programs(path: str) -> str:
+    """PATH as root has it: the command is root in the guest, whatever its caller is outside."""
+    lacking = [each for each in SYSTEM_PROGRAMS if each not in path.split(":")]
+    return ":".join([path, *lacking])
+
+
 def environment(root: str, user: str | None, on_terminal: bool) -> dict[str, str]:
     """What a command gets of the caller's environment. PATH only where the root is the caller's own; HOME too, unless
     the command runs as somebody else: to an ordinary user root's home is closed, in the guest as outside."""
@@ -39,6 +47,8 @@ def environment(root: str, user: str | None, on_terminal: bool) -> dict[str, str
     if root in ("/", "hostfs:/"):
         names = ("PATH", "HOME") if user is None else ("PATH",)
         result.update({name: os.environ[name] for name in names if os.environ.get(name)})
+        if user is None:
+            result["PATH"] = with_system_programs(result["PATH"])
     if on_terminal:
         result["TERM"] = os.environ.get("TERM", "linux")
     return result
