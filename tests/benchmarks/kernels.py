@@ -56,7 +56,8 @@ class Contestant:
 
     @property
     def title(self) -> str:
-        return f"{self.name}, seccomp" if self.seccomp == "on" else self.name
+        version = find_kernel(self.name).version
+        return f"{version}, seccomp" if self.seccomp == "on" else version
 
 
 def contestants(names: list[str]) -> list[Contestant]:
