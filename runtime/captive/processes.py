@@ -72,18 +72,20 @@ class Processes:
         on_signal: Hook | None = None,
         on_nice: Hook | None = None,
         on_exit: Hook | None = None,
+        owner: int = 0,
     ) -> VirtualProcess:
         """A process called `name`, up to 15 bytes of which `ps` shows.
 
         `on_signal` hears the number of each signal that it gets, STOP and CONT among them; nothing follows from one by
         itself, but for KILL, after which `on_exit` hears 9 and the process is gone. `on_nice` hears a new niceness. A
-        hook that raises or takes long is logged; the guest goes on. UmlError if the guest cannot have it.
+        hook that raises or takes long is logged; the guest goes on. `owner` is the number of the
+        guest's user that has it. UmlError if the guest cannot have it.
         """
         if not name or "\0" in name:
             raise UsageError(f"{name!r}: not the name of a process", "give it one")
         program = await trio.to_thread.run_sync(compiled, NAME, SOURCES, WHAT)
         stdin, stdout = CommandInput(), CommandOutput()
-        job = self._machine.start_program(program, stdin=stdin, stdout=stdout, arguments=[name])
+        job = self._machine.start_program(program, stdin=stdin, stdout=stdout, arguments=[name, str(owner)])
         lines = _Lines(stdout)
         self._nursery.start_soon(self._attend, job, stdin, stdout)
         with trio.move_on_after(START_SECONDS):

@@ -1,8 +1,8 @@
 /*
  * A process of the guest that stands for something outside.
  *
- * stand_in NUMBER NAME: the streams of job NUMBER are opened in the control filesystem. The child, called NAME, is what
- * `ps` shows; its parent tells the host what is done to it, a line each, and does what the host says:
+ * stand_in NUMBER NAME UID: the streams of job NUMBER are opened in the control filesystem. The child, called NAME, is what
+ * `ps` shows as that user's; its parent tells the host what is done to it, a line each, and does what the host says:
  *
  *     pid N                  the child's number, first of all
  *     signal N               it got a signal that it can catch
@@ -14,6 +14,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,12 +38,14 @@ static int open_stream(const char *number, const char *name, int flags)
 }
 
 /* What `ps` shows: it tells `report` of each signal, and does nothing else. */
-static void stand(const char *name, int report)
+static void stand(const char *name, uid_t owner, int report)
 {
     struct signalfd_siginfo got;
     sigset_t all;
     int signals;
 
+    if (setgroups(0, NULL) || setgid(owner) || setuid(owner))
+        _exit(1);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NAME, name);
     sigfillset(&all);
@@ -90,14 +93,14 @@ int main(int count, char **words)
     int in, out, told[2], before = 0;
     pid_t child, listener;
 
-    if (count != 3)
+    if (count != 4)
         return 2;
     in = open_stream(words[1], "stdin", O_RDONLY);
     out = open_stream(words[1], "stdout", O_WRONLY);
     if (in < 0 || out < 0 || pipe2(told, O_CLOEXEC))
         return 1;
     if ((child = fork()) == 0)
-        stand(words[2], out);
+        stand(words[2], strtoul(words[3], NULL, 10), out);
     if ((listener = fork()) == 0) {
         close(told[0]);
         listen_to(in, told[1]);

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from umlfs.errors import UmlError, UsageError
 
 if TYPE_CHECKING:
     from runtime.command.prepared import Prepared
+    from runtime.machine.machine import Machine
     from runtime.machine.options import Options
     from runtime.network.contract import Network
     from umlfs.ubd import Spec
@@ -54,6 +56,13 @@ _prepared: list[Prepared] | None = None
 @equipment.time_travel
 @equipment.lock_modules
 @equipment.share
+@click.option(
+    "--process",
+    "outside",
+    multiple=True,
+    metavar="NAME=KIND:WHAT",
+    help="Show something of this host as a process of the guest: unit:SERVICE, pid:N, machine:UMID, exec:COMMAND.",
+)
 @click.option(
     "--warm",
     type=click.FloatRange(min=0, max=86400),
@@ -94,6 +103,7 @@ def command(
     time_travel: str | None,
     lock_modules: bool | None,
     share: str | None,
+    outside: tuple[str, ...],
     warm: float | None,
     by_gdb: bool,
     coverage: str | None,
@@ -146,6 +156,10 @@ def command(
         terminal=on_terminal,
         on_log=_show_log if verbose else None,
     )
+    if outside:  # an agent that runs several things at a time
+        from runtime import guest
+
+        options = replace(options, init=guest.Init(program=""))
     if said := remark(options.memory):
         _warn(said)
     environment = {**caller.environment(root, user, on_terminal), **parsing.variables(variables)}
@@ -153,7 +167,7 @@ def command(
         options, argv, parsing.directory(pwd), environment, user, timeout, prepared.key_of(options), on_terminal
     )
     why_not = "--gdb, --coverage, --dry-run or -v" if by_gdb or coverage is not None or dry_run or verbose else ""
-    why_not = why_not or ("--share" if share else "")
+    why_not = why_not or ("--share" if share else "--process" if outside else "")
     it = replace(it, warm=warm, why_not_warm=why_not or prepared.why_not_warm(options, published=bool(publish)))
     if _prepared is not None:
         _prepared.append(it)
@@ -178,7 +192,7 @@ def command(
 
         options = replace(options, mounts=[*options.mounts, mount(find_kernel(kernel), Path(coverage))])
         afterwards = collect
-    run = foreground.Foreground(options, timeout, afterwards)
+    run = foreground.Foreground(options, timeout, afterwards, beside=_beside(outside))
     with processes.for_machines(), _sharing(share):
         status = trio.run(lambda: run.run(argv, **given))
     if warm is not None and not it.why_not_warm:
@@ -217,6 +231,16 @@ def _keep_warm(it: Prepared, seconds: float) -> None:
         keep(it, Commands(prepare, reported), seconds)
     except UmlError as error:
         _warn(f"no guest stands for the next command: {error}")
+
+
+def _beside(texts: Sequence[str]) -> Callable[[Machine], AbstractAsyncContextManager[None]] | None:
+    """What shows the things of `--process` in a machine. UsageError."""
+    if not texts:
+        return None
+    from runtime.captive import outside
+
+    words = [outside.parse(text) for text in texts]
+    return lambda machine: outside.shown(machine, words)
 
 
 @contextlib.contextmanager

@@ -43,14 +43,16 @@ class Foreground:
         afterwards: Callable[[Machine], Awaitable[None]] | None = None,
         *,
         standing: Machine | None = None,
+        beside: Callable[[Machine], AbstractAsyncContextManager[None]] | None = None,
     ) -> None:
         """`options.terminal` says whether the command gets a terminal or pipes; `timeout` is in seconds. `afterwards`
         is called when the command has ended, before its guest does. With a `standing` machine, which is running and
-        stays its owner's, none is booted."""
+        stays its owner's, none is booted. The command runs within what `beside` makes."""
         self.options = options
         self.timeout = timeout
         self._afterwards = afterwards
         self._standing = standing
+        self._beside = beside
         self._job: Job | None = None
         self._killed: int | None = None
         self._scope = trio.CancelScope()
@@ -70,7 +72,7 @@ class Foreground:
             with self._scope, trio.open_signal_receiver(*PASSED_ON) as signals:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._pass_on, signals, nursery)
-                    async with self._machine() as machine:
+                    async with self._machine() as machine, self._within(machine):
                         start = partial(machine.start, command, directory=directory, environment=environment, user=user)
                         status = await (self._on_terminal(machine, start) if on_terminal else self._on_streams(start))
                         if self._afterwards is not None:
@@ -85,6 +87,9 @@ class Foreground:
 
     def _machine(self) -> AbstractAsyncContextManager[Machine]:
         return Machine(self.options) if self._standing is None else contextlib.nullcontext(self._standing)
+
+    def _within(self, machine: Machine) -> AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext() if self._beside is None else self._beside(machine)
 
     def kill(self, number: int) -> None:
         """End the run as signal `number` would."""
