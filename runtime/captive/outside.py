@@ -141,7 +141,9 @@ async def systemctl(words: Sequence[str]) -> str:
     """What it says. UmlError."""
     try:
         with trio.fail_after(SYSTEMCTL_SECONDS):
-            done = await trio.run_process(["systemctl", *words], capture_stdout=True, capture_stderr=True, check=False)
+            done = await trio.run_process(
+                ["systemctl", *words], capture_stdout=True, capture_stderr=True, check=False, start_new_session=True
+            )
     except FileNotFoundError:
         raise UmlError("--process: this host has no systemd", "name it with pid: instead") from None
     except trio.TooSlowError:
