@@ -269,16 +269,16 @@ class Captive(User):
         self._said.close()
 
 
-def _networks(network: str | Network | Sequence[str | Network] | None) -> list[Network]:
-    each = (
-        []
+def _networks(network: str | Network | Sequence[str | Network] | None, publish: Sequence[str]) -> list[Network]:
+    each: Sequence[str | Network] = (
+        (["user"] if publish else [])
         if network is None
         else [network]
         if isinstance(network, str) or not isinstance(network, Sequence)
         else network
     )
     found = [parsing.parse(one) if isinstance(one, str) else one for one in each]
-    return [one for one in found if one is not None]
+    return parsing.with_ports([one for one in found if one is not None], publish)
 
 
 @contextlib.asynccontextmanager
@@ -289,6 +289,7 @@ async def captive(
     mounts: Mapping[str, Tree | Mount] | None = None,
     disks: Sequence[str] = (),
     network: str | Network | Sequence[str | Network] | None = None,
+    publish: Sequence[str] = (),
     limits: Limits | None = None,
     name: str = "captive",
     kernel: str | None = None,
@@ -298,7 +299,9 @@ async def captive(
 
     `root` is the tree at /; what the guest changes there goes to its memory, and with `writable` through to the tree.
     `mounts` are trees of this process or sources, by their places. `disks` are words such as `ubd0=COW,BACKING`,
-    `network` words such as `user`, or networks. However the context ends, or the program, nothing of it is left.
+    `network` words such as `user`, or networks.
+    `publish` has ports of this host lead to the guest, as `--publish` says.
+    However the context ends, or the program, nothing of it is left.
 
     Entering boots, and returns when the guest takes commands. UmlError if it cannot, UsageError for arguments that
     mean nothing. A guest that ends by itself is an event, and an UmlError for whoever then asks for something.
@@ -315,7 +318,7 @@ async def captive(
         writable=writable,
         mounts=mounts_of(mounts or {}, bounds.time_limit),
         ubds=[ubd.parse(word) for word in disks],
-        networks=_networks(network),
+        networks=_networks(network, publish),
         memory=bounds.memory,
         boot_seconds=bounds.boot_seconds,
         kernel=kernel,

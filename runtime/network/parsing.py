@@ -26,15 +26,22 @@ _ANSWERS: Final = {"yes": True, "no": False}
 
 def networks(words: Sequence[str], publish: Iterable[str] = ()) -> list[Network]:
     """The networks of a machine, card by card. UsageError for what cannot be meant."""
-    ports = [published.parse(word) for word in publish]
-    _check_ports(ports)
     found = [network for word in words if (network := parse(word)) is not None]
     if len(found) < len(words) and len(words) > 1:
         raise UsageError(f"--net {NONE} and others", f"leave out --net {NONE}, or the others")
-    if ports:
-        _publish(found, ports)
+    found = with_ports(found, publish)
     _check_macs(found)
     return found
+
+
+def with_ports(found: Sequence[Network], publish: Iterable[str]) -> list[Network]:
+    """The cards `found`, the first that can of which has the ports of `--publish`. UsageError."""
+    ports = [published.parse(word) for word in publish]
+    _check_ports(ports)
+    cards = list(found)
+    if ports:
+        _publish(cards, ports)
+    return cards
 
 
 def parse(word: str) -> Network | None:
