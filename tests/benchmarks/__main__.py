@@ -29,7 +29,7 @@ HERE: Final = Path(__file__).parent
 TOOLS: Final = frozenset({"__init__", "__main__", "ratio", "ratios_in"})
 SECONDS: Final = 3600.0
 """How long one may take."""
-QUICK_SECONDS: Final = 590.0
+QUICK_SECONDS: Final = 570.0
 """How long all of those may take that are quick."""
 QUICK: Final[Mapping[str, Sequence[str]]] = {
     "requests": ("1", "1000"),
@@ -47,12 +47,23 @@ QUICK: Final[Mapping[str, Sequence[str]]] = {
     "guest_humfs": ("1",),
 }
 """Their names, and the arguments of each."""
+END_SECONDS: Final = 15.0
+"""How long one may take to clean up."""
 ROW_INCHES: Final = 0.22
 
 
 def names() -> list[str]:
     """Of all benchmarks."""
     return sorted(path.stem for path in HERE.glob("*.py") if path.stem not in TOOLS)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End it and all that it started: by Ctrl-C, so that it removes its files; in the end by force."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def run(name: str, arguments: Sequence[str], seconds: float, environment: Mapping[str, str]) -> tuple[int, str]:
@@ -74,7 +85,7 @@ def run(name: str, arguments: Sequence[str], seconds: float, environment: Mappin
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
                 late = f"\nnot done within {seconds:.0f} s\n"
-                os.killpg(process.pid, signal.SIGKILL)
+                end(process)
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
