@@ -15,6 +15,8 @@ from runtime.host.needs import need, path_of
 from runtime.process.keeper import Keeper
 from umlfs.block import BlockDevice, Extent
 from umlfs.errors import UmlError
+from umlfs.host.holder import described_with_parents
+from umlfs.host.lock import holder
 from umlfs.nbd.source import unix
 from umlfs.sources import OpenOptions
 
@@ -118,7 +120,18 @@ async def _connect(keeper: Keeper, process: subprocess.Popen[bytes], path: str, 
                     with trio.move_on_after(REFUSAL_SECONDS):
                         await keeper.wait(process)
             await trio.sleep(_RETRY_SECONDS)
-    raise UmlError(f"{path}: {_refusal(process)}", "see 'qemu-img check'")
+    refusal = _refusal(process)
+    if " lock" in refusal and (who := _holder(path)):
+        raise UmlError(f"{path}: in use by {who}", "end that first")
+    raise UmlError(f"{path}: {refusal}", "see 'qemu-img check'")
+
+
+def _holder(path: str) -> str | None:
+    """Who has a lock on the image, if that shows."""
+    with contextlib.suppress(OSError), open(path, "rb") as image:
+        pid = holder(image.fileno(), exclusive=True)
+        return described_with_parents(pid) if pid is not None and pid > 0 else None
+    return None
 
 
 def _refusal(process: subprocess.Popen[bytes]) -> str:

@@ -80,7 +80,7 @@ async def test_raw_says_so(tmp_path: Path) -> None:
 async def test_in_use(tmp_path: Path) -> None:
     image = make(tmp_path / "image", "qcow2")
     device = await parse(str(image)).device()
-    with pytest.raises(UmlError, match=r"qemu cannot use it: .*lock.*Is another process using the image") as raised:
+    with pytest.raises(UmlError, match=r"in use by .* \(pid \d+\); end that first") as raised:
         await parse(str(image)).device()
     assert "\n" not in str(raised.value)
     await device.close()

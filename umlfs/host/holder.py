@@ -34,6 +34,24 @@ def described(pid: int) -> str | None:
     return f"'{command}' (pid {pid}){_elsewhere(ours)}"
 
 
+def described_with_parents(pid: int) -> str | None:
+    """Process `pid`, or the command of ours that it works for: the nearest of its ancestors that is one."""
+    each = pid
+    while each > 1:
+        words = _command(each)
+        if words and (_ours(words) or _machine(each)):
+            return described(each)
+        each = _parent(each)
+    return described(pid)
+
+
+def _parent(pid: int) -> int:
+    """0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()[1])
+    return 0
+
+
 def _ours(words: list[str]) -> list[str]:
     """Our command without its interpreter; nothing if it is not ours."""
     for at, word in enumerate(words):
