@@ -20,6 +20,7 @@ from umlfs.errors import UmlError, UsageError
 
 if TYPE_CHECKING:
     from runtime.command.prepared import Prepared
+    from runtime.containers.run_config import RunConfig
     from runtime.machine.machine import Machine
     from runtime.machine.options import Options
     from runtime.network.contract import Network
@@ -138,6 +139,13 @@ def command(
     from runtime.tty import caller
 
     on_terminal = caller.wants_terminal()
+    root_of_caller, image_environment = root, dict[str, str]()
+    if root.startswith(("docker:", "oci:")):
+        if _prepared is not None:
+            return 0  # what is fetched from elsewhere is never prepared
+        root, config = _image(root)
+        image_environment = dict(config.environment)
+        argv, user, pwd = argv or tuple(config.command), user or config.user, pwd or config.directory
     options = Options(
         root=root,
         writable=rw,
@@ -162,7 +170,11 @@ def command(
         options = replace(options, init=guest.Init(program=""))
     if said := remark(options.memory):
         _warn(said)
-    environment = {**caller.environment(root, user, on_terminal), **parsing.variables(variables)}
+    environment = {
+        **caller.environment(root_of_caller, user, on_terminal),
+        **image_environment,
+        **parsing.variables(variables),
+    }
     it = prepared.Prepared(
         options, argv, parsing.directory(pwd), environment, user, timeout, prepared.key_of(options), on_terminal
     )
@@ -216,6 +228,21 @@ def prepare(arguments: list[str]) -> Prepared | None:
     finally:
         _prepared = None
     return found[0] if found else None
+
+
+def _image(root: str) -> tuple[str, RunConfig]:
+    """The image `root`, by its digest where it has one, and how it wants to be run. UmlError."""
+    import trio
+
+    from runtime.containers.run_config import read_run_config
+
+    found = trio.run(read_run_config, root)
+    assert found is not None
+    for name in found[1].left_out:
+        _warn(f"{root}: the image's variable {name!r} is left out: a shell has no such names")
+    if found[1].group is not None:
+        _warn(f"{root}: the image's group {found[1].group} is left out: its user has their own groups")
+    return found
 
 
 def _keep_warm(it: Prepared, seconds: float) -> None:

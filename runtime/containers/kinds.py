@@ -43,22 +43,23 @@ class OciKind(SourceKind):
     example = "uml run --root oci:image.oci -- sh"
 
     def files(self, argument: str) -> Sequence[str]:
-        return (_path_and_tag(argument)[0],)
+        return (path_and_tag(argument)[0],)
 
     def absolute(self, argument: str) -> str:
-        path, tag = _path_and_tag(argument)
+        path, tag = path_and_tag(argument)
         return os.path.abspath(path) + (f":{tag}" if tag is not None else "")
 
     async def open(self, argument: str, options: OpenOptions) -> Filesystem:
         """Open the image; the first time all of it is read. UmlError, UsageError."""
-        path, tag = _path_and_tag(argument)
+        path, tag = path_and_tag(argument)
         if not path:
             raise UsageError("oci: no image named", "write oci:PATH or oci:PATH:NAME")
         refuse_options("oci", options)
         return await _opened(Path(path), tag)
 
 
-def _path_and_tag(argument: str) -> tuple[str, str | None]:
+def path_and_tag(argument: str) -> tuple[str, str | None]:
+    """The path, and the name of one image there, that `oci:` is followed by."""
     tagged = None if os.path.lexists(argument) else _TAGGED.match(argument)
     return (tagged[1], tagged[2]) if tagged is not None and os.path.lexists(tagged[1]) else (argument, None)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from humfs.image import REF_NAME
 from runtime.containers import layouts, reference
+from runtime.containers.run_config import RunConfig, read_run_config
 from tests import needs
 from tests.containers.registry import PASSWORD, USER, registry
 from tests.guest.caller import caller_as
@@ -149,6 +153,69 @@ async def test_few_are_kept(tmp_path: Path) -> None:
     assert not list(layout.glob("oci-put-blob*"))
 
 
+CONFIG = {
+    "Env": ["GREETING=a b", "WHO=root"],
+    "WorkingDir": "/etc",
+    "User": "0",
+    "Entrypoint": ["sh", "-c", 'echo "$WHO:$PWD:$GREETING:$(id -u):$*"', "sh"],
+    "Cmd": ["x", "y"],
+}
+
+
+def configure(layout: Path, config: object) -> None:
+    """Have the only image of a layout say how it is to be run."""
+    blobs = layout / "blobs/sha256"
+
+    def replaced(digest: str, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        document = json.loads((blobs / digest.partition(":")[2]).read_text())
+        change(document)
+        data = json.dumps(document).encode()
+        name = hashlib.sha256(data).hexdigest()
+        (blobs / name).write_bytes(data)
+        return {"digest": f"sha256:{name}", "size": len(data)}
+
+    index = json.loads((layout / "index.json").read_text())
+    [entry] = index["manifests"]
+    entry.update(
+        replaced(
+            entry["digest"],
+            lambda manifest: manifest["config"].update(
+                replaced(manifest["config"]["digest"], lambda document: document.update(config=config))
+            ),
+        )
+    )
+    (layout / "index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        (5, "config"),
+        ({"Env": ["NOTHING"]}, "Env"),
+        ({"Env": "A=1"}, "Env"),
+        ({"Env": ["A=\0"]}, "Env"),
+        ({"Cmd": [5]}, "Cmd"),
+        ({"Entrypoint": {"a": 1}}, "Entrypoint"),
+        ({"User": ":5"}, "User"),
+        ({"User": ["root"]}, "User"),
+        ({"WorkingDir": "/\0"}, "WorkingDir"),
+    ],
+)
+async def test_configs_that_are_damaged(tmp_path: Path, config: object, what: str) -> None:
+    layout = await image(tmp_path, "one")
+    configure(layout, config)
+    with pytest.raises(UmlError, match=f"oci:.*: the image's config is damaged: {what}; have the image made again"):
+        await read_run_config(f"oci:{layout}")
+
+
+async def test_what_a_config_says(tmp_path: Path) -> None:
+    layout = await image(tmp_path, "one")
+    configure(layout, {"Env": ["A=b=c", "a.b=1"], "WorkingDir": "srv", "User": "app:web", "Cmd": None})
+    found = await read_run_config(f"oci:{layout}")
+    assert found == (f"oci:{layout}", RunConfig({"A": "b=c"}, "/srv", "app", "web", [], ["a.b"]))
+    assert await read_run_config(str(tmp_path)) is None
+
+
 @pytest.mark.guest
 async def test_a_guest_on_an_image(tmp_path: Path) -> None:
     """A root from a registry that asks for a password, which is where skopeo looks for it. Changes are the guest's."""
@@ -159,6 +226,7 @@ async def test_a_guest_on_an_image(tmp_path: Path) -> None:
     (tree / "bin/sh").chmod(0o755)
     (tree / "etc/motd").write_text("from a registry\n")
     layout = await make(tree, tmp_path / "image.oci")
+    configure(layout, CONFIG)
     credentials = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     with registry(tmp_path / "registry", password=True) as there, caller_as(None) as caller:
         there.put(layout, "box", f"--dest-creds={USER}:{PASSWORD}")
@@ -171,6 +239,9 @@ async def test_a_guest_on_an_image(tmp_path: Path) -> None:
         known = {"auths": {f"localhost:{there.port}": {"auth": credentials}}}
         (tmp_path / "auth").write_text(json.dumps(known))
         assert caller.output(*words) == "from a registry\n"
+        assert caller.output(*words[:2]) == "root:/etc:a b:0:x y\n"
+        said = caller.output("--user", "12", "--pwd", "/bin", "--env", "GREETING=c", *words[:2])
+        assert said == "root:/bin:c:12:x y\n"
         status, said = caller.error("--rw", *words)
         assert (status, said.partition("; ")[2]) == (
             2,
