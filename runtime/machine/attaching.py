@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Final
 
 from runtime import guest
 from runtime.machine.disk import Disk, RootDisk, Ubd, disk_name, disk_of, ubd_word
@@ -17,6 +18,13 @@ from umlfs.virtio import blk as virtio_blk
 from umlfs.virtio.device import VirtioDevice
 from umlfs.virtio.disk_slot import DiskSlot
 
+_HOLDERS: Final = {
+    "LVM2_member": "a physical volume of LVM",
+    "crypto_LUKS": "encrypted (LUKS)",
+    "linux_raid_member": "a member of a RAID",
+}
+"""What has volumes on it."""
+_UNMOUNTABLE: Final = ("swap", "zfs_member", "BitLocker")
 Found = dict[str, tuple[str, str | None]]
 """What the guest's kernel calls each ubd device, and what there is on it, by the name of the device."""
 
@@ -150,7 +158,10 @@ async def _filesystem_on(equipment: Equipment, device: BlockDevice, source: Sour
     kind = await probe.probe(device)
     if kind == probe.PARTITIONED:
         raise UmlError(f"{source}: a disk with partitions, not a filesystem", "attach it with --ubd")
-    if kind is None:
+    if kind in _HOLDERS:
+        way_out = f"name a volume in it, as 'uml ls {source.argument}' calls it: {source.argument}:VOLUME"
+        raise UmlError(f"{source}: {_HOLDERS[kind]}, not a filesystem", way_out)
+    if kind is None or kind in _UNMOUNTABLE:
         raise UmlError(f"{source}: no filesystem in it that the guest could mount", "attach it with --ubd")
     _note_raid(equipment, kind)
     return kind

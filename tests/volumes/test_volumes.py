@@ -172,6 +172,26 @@ def test_a_machine_has_its_root_on_one(place: Path) -> None:
         file.close()
 
 
+@pytest.mark.parametrize(
+    ("magic", "at", "what"),
+    [
+        (b"LUKS\xba\xbe", 0, "encrypted (LUKS), not a filesystem; name a volume in it"),
+        (b"LVM2 001", 536, "a physical volume of LVM, not a filesystem; name a volume in it"),
+        (b"SWAPSPACE2", 4086, "no filesystem in it that the guest could mount; attach it with --ubd"),
+    ],
+)
+def test_what_holds_volumes_is_no_filesystem(tmp_path: Path, magic: bytes, at: int, what: str) -> None:
+    """Nothing is booted to find that out."""
+    with open(tmp_path / "x.img", "wb") as file:
+        file.truncate(MIB)
+        file.seek(at)
+        file.write(magic)
+    for word in ("--root=raw:x.img", "--mount=/m=raw:x.img"):
+        status, _, said = uml(tmp_path, "run", word, "--", "true")
+        assert status == 125
+        assert said.startswith(f"uml: raw:x.img: {what}"), said
+
+
 def test_an_encrypted_one_is_mounted_and_served(place: Path) -> None:
     """The keys go along to what goes on in the background."""
     needs.path("/dev/fuse")
