@@ -85,6 +85,10 @@ def read(root: Path) -> Superblock:
             text = file.read(FILE_MAX).decode("ascii", "replace")
     except FileNotFoundError:
         raise UmlError(f"{root}: no superblock, so no humfs directory", "make one with 'uml humfs create'") from None
+    except NotADirectoryError:
+        raise UmlError(
+            f"{root}: not a directory, so no humfs directory", "name the one that 'uml humfs create' made"
+        ) from None
     except OSError as error:
         raise UmlError(f"{path}: {error.strerror}") from None
     try:

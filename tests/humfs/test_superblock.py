@@ -53,6 +53,9 @@ def test_anything_else_is_refused(text: str) -> None:
 def test_no_superblock(tmp_path: Path) -> None:
     with pytest.raises(UmlError, match="no superblock"):
         superblock.read(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UmlError, match=r"file: not a directory, so no humfs directory; name the one"):
+        superblock.read(tmp_path / "file")
 
 
 def test_a_write_leaves_nothing_beside(tmp_path: Path) -> None:
