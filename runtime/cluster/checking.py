@@ -46,7 +46,7 @@ class Ready:
 def check(cluster: Cluster) -> Ready:
     """UmlError, UsageError for what would fail later."""
     _check_names(cluster)
-    _check_memory(cluster)
+    check_memory(cluster)
     _check_images(cluster)
     _check_roots(cluster)
     kernels = {node.number: find_kernel(node.machine.kernel or None) for node in cluster.nodes}
@@ -78,12 +78,14 @@ def source_of(word: str, directory: Path) -> Source:
     return as_source(str(path) if path.exists() else word)
 
 
-def _check_memory(cluster: Cluster) -> None:
-    needed = sum(GUEST_MIN + node.machine.memory // ACCOUNTED for node in cluster.nodes)
+def check_memory(cluster: Cluster) -> None:
+    """Of those that are to be started: the others have theirs."""
+    nodes = [node for node in cluster.nodes if not machines.runs(machines.machines_directory() / node.umid)]
+    needed = sum(GUEST_MIN + node.machine.memory // ACCOUNTED for node in nodes)
     there = psutil.virtual_memory().available
     if needed > there:
         raise UmlError(
-            f"{len(cluster.nodes)} nodes need {needed >> 20}M of memory, and this host has {there >> 20}M left",
+            f"{len(nodes)} nodes need {needed >> 20}M of memory, and this host has {there >> 20}M left",
             "have fewer nodes",
         )
 

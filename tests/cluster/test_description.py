@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from runtime.cluster import checking
 from runtime.cluster import description as clusters
 from runtime.cluster.description import Shared
 from runtime.cluster.joining import leave, threshold
@@ -102,3 +104,16 @@ def test_wrong_names(tmp_path: Path) -> None:
             clusters.load(written(tmp_path, "nodes = 1", name))
     with pytest.raises(UmlError, match="'uml cluster init' makes one"):
         clusters.load(tmp_path / "none.toml")
+
+
+def test_memory_is_that_of_the_nodes_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes back into a full host's cluster needs its own alone."""
+    cluster = clusters.load(written(tmp_path, "nodes = 3\n"))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=100 << 20))
+    monkeypatch.setattr("runtime.machines.directory.runs", lambda path: path.name == "mail-1")
+    with pytest.raises(
+        UmlError, match=r"2 nodes need [0-9]+M of memory, and this host has 100M left; have fewer nodes"
+    ):
+        checking.check_memory(cluster)
+    monkeypatch.setattr("runtime.machines.directory.runs", lambda path: path.name != "mail-3")
+    checking.check_memory(cluster)
