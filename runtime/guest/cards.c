@@ -18,6 +18,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -191,6 +192,20 @@ static void add_address(char *word)
         forgive(&it, word);
 }
 
+/* A router that announces itself gets no second route, nor the card a second address. Where there is no such file there
+ * is no IPv6, or nothing is lost but that. */
+static void ignore_announcements(void)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/accept_ra", card);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (write(fd, "0", 1) < 0)
+        fprintf(stderr, "%s: %s\n", path, strerror(errno));
+    close(fd);
+}
+
 static void add_gateway(char *word)
 {
     struct request request;
@@ -202,6 +217,8 @@ static void add_gateway(char *word)
         .rtm_scope = RT_SCOPE_UNIVERSE,
         .rtm_type = RTN_UNICAST,
     };
+    if (it.family == AF_INET6)
+        ignore_announcements();
     begin(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &message, sizeof message);
     put(&request, RTA_GATEWAY, it.bytes, it.length);
     put(&request, RTA_OIF, &card_index, sizeof card_index);

@@ -152,6 +152,8 @@ def _networkd(network: GuestNetwork, card: Card) -> str:
     lines = ["[Match]", f"Name={card.name}", "", "[Network]", "KeepConfiguration=yes", "LinkLocalAddressing=ipv6"]
     lines += [f"Address={address}" for address in card.addresses]
     lines += [f"Gateway={gateway}" for gateway in card.gateways]
+    if any(":" in gateway for gateway in card.gateways):
+        lines += ["IPv6AcceptRA=no"]
     lines += [f"DNS={server}" for server in network.servers]
     return "\n".join(lines) + "\n"
 
