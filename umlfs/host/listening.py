@@ -18,6 +18,10 @@ from umlfs.host.socket_holder import holder_of_port, holder_of_unix
 BACKLOG: Final = 64
 
 
+class SocketInUseError(UmlError):
+    """Another server listens there."""
+
+
 @contextlib.contextmanager
 def unix_listener(path: str | Path) -> Iterator[socket.socket]:
     """A listening socket at `path`, only for its owner, which is removed again.
@@ -117,4 +121,5 @@ def _remove_stale(path: str | Path) -> None:
                 return
             if error.errno != errno.EAGAIN:
                 raise
-    raise UmlError(f"{path}: in use by {holder_of_unix(path)}", "end that, or choose another path for the socket")
+    who = holder_of_unix(path)
+    raise SocketInUseError(f"{path}: in use by {who}", "end that, or choose another path for the socket")

@@ -75,17 +75,14 @@ def run(options: SwitchOptions, ready: Callable[[], None]) -> int:
     from runtime.network import tap
     from runtime.network.switch import Switch
     from runtime.network.switch_server import SwitchServer
-    from umlfs.errors import UmlError
-    from umlfs.host.listening import unix_listener
+    from umlfs.host.listening import SocketInUseError, unix_listener
 
     # One that comes early must not leave the socket behind.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     with ExitStack() as stack:
         try:
             control = stack.enter_context(unix_listener(options.control))
-        except UmlError as error:
-            if "another server" not in error.what:
-                raise
+        except SocketInUseError:
             return complain(f"The control socket '{options.control}' has another server attached to it")
         mask = os.umask(0)
         os.umask(mask)
