@@ -11,6 +11,7 @@ import click
 
 from runtime.cli import equipment
 from runtime.cli.keys import key_options
+from runtime.cli.path import PATH
 from runtime.cli.printing import printable
 
 
@@ -106,7 +107,7 @@ class _Boot(click.Command):
 @click.option("--ssh", "by_ssh", is_flag=True, help="Have it ready for ssh, scp and Ansible: see 'uml ssh'. With -d.")
 @click.option(
     "--save",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     metavar="FILE.toml",
     help="Write it down, and boot nothing.",
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runtime.cli.path import PATH
 from runtime.cli.printing import print_table, printable, printable_lines
 
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ def command() -> None:
 @command.command("create")
 @click.option(
     "--image",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     required=True,
     metavar="FILE",
     help="What all begin with.",
 )
 @click.option(
     "--students",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     required=True,
     metavar="FILE",
     help="Names, one a line, or a CSV.",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from runtime.cli.path import PATH
 from runtime.cli.printing import print_table, printable, printable_lines
 
 
@@ -29,7 +30,7 @@ def command() -> None:
 @click.option("--fs", "filesystem", default="ocfs2", metavar="KIND", help="What is on it: ocfs2 or none.  [ocfs2]")
 @click.option("--root", default="", metavar="SRC", help="What all begin with.  [a snapshot of this host's /]")
 @click.option("--mem", default="256M", metavar="SIZE", help="Memory of each machine.  [256M]")
-@click.argument("file", type=click.Path(path_type=Path, readable=False), default="cluster.toml")
+@click.argument("file", type=PATH, default="cluster.toml")
 def init_(nodes: int, shared: tuple[str, ...], filesystem: str, root: str, mem: str, file: Path) -> None:
     """Write a cluster's file, and make its shared disks beside it. The file's name is the cluster's.
 
@@ -48,7 +49,7 @@ def init_(nodes: int, shared: tuple[str, ...], filesystem: str, root: str, mem: 
 
 
 @command.command("up")
-@click.argument("file", type=click.Path(path_type=Path, readable=False))
+@click.argument("file", type=PATH)
 def up_(file: Path) -> None:
     """Start the machines of a cluster that do not run, and have them join it.
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from runtime.cli.path import PATH
 from umlfs.errors import UsageError
 
 
 @click.command("help")
 @click.option(
     "--man",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     metavar="DIR",
     help="Write man pages of all commands to DIR.",
 )

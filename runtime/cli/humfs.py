@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runtime.cli.path import PATH
 from runtime.cli.printing import print_table, printable
 from runtime.cli.progress import counter, progress_option
 
 if TYPE_CHECKING:
     from humfs.tools import Info
 
-DIRECTORY = click.Path(path_type=Path, readable=False)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
 
 
@@ -43,7 +43,7 @@ def command() -> None:
 @click.option("--size", required=True, metavar="SIZE", help="Bytes that the guest may take; K, M, G, T are of 1024.")
 @click.option("--owner", default="0:0", metavar="UID:GID", help="Who owns the root, and files put in by hand.")
 @click.option("--acl", is_flag=True, help="Let the guest have POSIX access control lists.")
-@click.argument("directory", type=DIRECTORY)
+@click.argument("directory", type=PATH)
 def create_(directory: Path, size: str, owner: str, acl: bool) -> None:
     """Make a new, empty filesystem in DIRECTORY.
 
@@ -62,7 +62,7 @@ def create_(directory: Path, size: str, owner: str, acl: bool) -> None:
 @click.option("--size", metavar="SIZE", help="Bytes that the guest may take; K, M, G, T are of 1024.")
 @click.option("--owner", metavar="UID:GID", help="Who owns files put in by hand.")
 @click.option("--acl/--no-acl", default=None, help="Whether the guest has POSIX access control lists.")
-@click.argument("directory", type=DIRECTORY)
+@click.argument("directory", type=PATH)
 def set_(directory: Path, size: str | None, owner: str | None, acl: bool | None) -> None:
     """Change settings of the filesystem in DIRECTORY, which nobody may have open.
 
@@ -79,7 +79,7 @@ def set_(directory: Path, size: str | None, owner: str | None, acl: bool | None)
 
 
 @command.command("import")
-@click.argument("directory", type=DIRECTORY)
+@click.argument("directory", type=PATH)
 @click.argument("archive")
 @progress_option
 def import_(directory: Path, archive: str) -> None:
@@ -106,7 +106,7 @@ def import_(directory: Path, archive: str) -> None:
 
 
 @command.command("export")
-@click.argument("directory", type=DIRECTORY)
+@click.argument("directory", type=PATH)
 @click.argument("archive")
 @progress_option
 def export_(directory: Path, archive: str) -> None:
@@ -126,7 +126,7 @@ def export_(directory: Path, archive: str) -> None:
 @command.command("convert")
 @click.option("--to", "metadata", required=True, type=click.Choice(["sqlite", "shadow_fs"]), help="The new format.")
 @click.option("--lossy", is_flag=True, help="Give up what shadow_fs cannot hold.")
-@click.argument("directory", type=DIRECTORY)
+@click.argument("directory", type=PATH)
 @progress_option
 def convert_(directory: Path, metadata: str, lossy: bool) -> None:
     """Convert the metadata of DIRECTORY to another format, in place.
@@ -151,7 +151,7 @@ def convert_(directory: Path, metadata: str, lossy: bool) -> None:
 
 @command.command("info")
 @as_json
-@click.argument("directory", type=DIRECTORY)
+@click.argument("directory", type=PATH)
 def info_(directory: Path, as_json: bool) -> None:
     """Say what is known of the filesystem in DIRECTORY, and what was mended in it.
 
@@ -189,7 +189,7 @@ def _lines(facts: Info) -> list[str]:
 
 @command.command("query")
 @as_json
-@click.argument("directory", type=DIRECTORY)
+@click.argument("directory", type=PATH)
 @click.argument("question", metavar="[TABLE|SQL]", required=False)
 def query_(directory: Path, question: str | None, as_json: bool) -> None:
     """Ask the metadata: without TABLE or SQL what tables there are, else their rows. Nothing is ever changed.
@@ -223,7 +223,7 @@ def _cell(value: object) -> str:
 @command.command("check")
 @click.option("--repair", is_flag=True, help="Mend what is found.")
 @as_json
-@click.argument("directory", type=DIRECTORY)
+@click.argument("directory", type=PATH)
 @progress_option
 def check_(directory: Path, repair: bool, as_json: bool) -> int:
     """Compare files and metadata of the filesystem in DIRECTORY, which nobody may have open.
@@ -249,7 +249,7 @@ def check_(directory: Path, repair: bool, as_json: bool) -> int:
 
 
 @command.command("chown")
-@click.argument("path", type=click.Path(path_type=Path, readable=False))
+@click.argument("path", type=PATH)
 @click.argument("owner")
 def chown_(path: Path, owner: str) -> None:
     """Give the file PATH, below data/ of a filesystem that nobody has open, to OWNER in the guest.
@@ -267,7 +267,7 @@ def chown_(path: Path, owner: str) -> None:
 
 @command.command("stat")
 @as_json
-@click.argument("path", type=click.Path(path_type=Path, readable=False))
+@click.argument("path", type=PATH)
 def stat_(path: Path, as_json: bool) -> None:
     """Show the metadata that the file PATH, below data/ of a filesystem, has in the guest.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from runtime.cli.keys import key_options
+from runtime.cli.path import PATH
 from umlfs.errors import UmlError, UsageError
 
 _path = click.Path(path_type=Path, readable=False, dir_okay=False)
@@ -121,7 +122,7 @@ def virtioblk(source: str, socket_path: Path | None, serial: str, read_only: boo
 
 
 @command.command("web")
-@click.argument("sites", type=click.Path(path_type=Path, readable=False), metavar="SITES.toml")
+@click.argument("sites", type=PATH, metavar="SITES.toml")
 @click.option("--bind", default="127.0.0.1:8080", metavar="ADDR:PORT", help="Where to listen.  [127.0.0.1:8080]")
 def web(sites: Path, bind: str) -> None:
     """Serve web sites whose scripts run in guests, one guest for each site, as SITES.toml lists them.

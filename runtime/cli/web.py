@@ -6,21 +6,21 @@ from pathlib import Path
 
 import click
 
+from runtime.cli.path import PATH
+
 
 @click.command("web")
 @click.option("--bind", default="127.0.0.1:8080", metavar="ADDR:PORT", help="Where to listen.  [127.0.0.1:8080]")
 @click.option("--read-only", is_flag=True, help="Change nothing: no start, no typing, no upload.")
 @click.option(
     "--images",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     default=".",
     metavar="DIR",
     help="Where images are.  [this directory]",
 )
-@click.option(
-    "--cert", type=click.Path(path_type=Path, readable=False), metavar="FILE", help="TLS: the certificate, as PEM."
-)
-@click.option("--key", type=click.Path(path_type=Path, readable=False), metavar="FILE", help="TLS: its key, as PEM.")
+@click.option("--cert", type=PATH, metavar="FILE", help="TLS: the certificate, as PEM.")
+@click.option("--key", type=PATH, metavar="FILE", help="TLS: its key, as PEM.")
 @click.option("--name", "names", multiple=True, metavar="HOST", help="A name by which browsers reach this server.")
 def command(
     bind: str, read_only: bool, images: Path, cert: Path | None, key: Path | None, names: tuple[str, ...]

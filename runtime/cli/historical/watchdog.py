@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from runtime.cli.historical.frame import WrongUsage, complain, parse, why
+from runtime.cli.path import PATH
 from runtime.mconsole import watchdog
 
 HUNG = 1
@@ -17,7 +18,7 @@ HUNG = 1
 
 @click.command("uml_watchdog", add_help_option=False)
 @click.option("-pid", type=click.IntRange(min=1))
-@click.option("-mconsole", type=click.Path(path_type=Path, readable=False))
+@click.option("-mconsole", type=PATH)
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=watchdog.TIMEOUT_SECONDS)
 @click.argument("rest", nargs=-1)
 def _command(pid: int | None, mconsole: Path | None, timeout: float, rest: tuple[str, ...]) -> None:
