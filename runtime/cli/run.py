@@ -139,12 +139,12 @@ def command(
     from runtime.tty import caller
 
     on_terminal = caller.wants_terminal()
-    root_of_caller, image_environment = root, dict[str, str]()
+    image_environment: Mapping[str, str] = {}
     if root.startswith(("docker:", "oci:")):
         if _prepared is not None:
             return 0  # what is fetched from elsewhere is never prepared
         root, config = _image(root)
-        image_environment = dict(config.environment)
+        image_environment = config.environment
         argv, user, pwd = argv or tuple(config.command), user or config.user, pwd or config.directory
     options = Options(
         root=root,
@@ -171,7 +171,7 @@ def command(
     if said := remark(options.memory):
         _warn(said)
     environment = {
-        **caller.environment(root_of_caller, user, on_terminal),
+        **caller.environment(root, user, on_terminal),
         **image_environment,
         **parsing.variables(variables),
     }
