@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,6 @@ import pytest
 
 from runtime.guest.initramfs import find_busybox
 from tests import needs
-from tests.combinations.kernels import another_kernel
 from tests.combinations.pairs import Row, named, rows
 from tests.combinations.world import APPLETS
 from tests.guest.caller import eventually
@@ -48,11 +47,11 @@ IN_CI: Final = 3
 
 
 @pytest.fixture(scope="module")
-def houses(user: OrdinaryUser) -> Iterator[dict[str, Household]]:
+def houses(callers: Mapping[str, OrdinaryUser | None]) -> Iterator[dict[str, Household]]:
     """One of root's and one of an ordinary user's, with roots of all kinds."""
     with ExitStack() as stack:
         found = {}
-        for who, whose in (("root", None), ("ordinary", user if os.geteuid() == 0 else None)):
+        for who, whose in callers.items():
             found[who] = house = stack.enter_context(household(whose))
             furnish(house)
         yield found
@@ -110,13 +109,6 @@ def selected() -> list[object]:
     few = set(range(0, len(found), -(-len(found) // IN_CI)))
     marks = [() if number in few else (pytest.mark.slow,) for number in range(len(found))]
     return [pytest.param(row, id=named(row), marks=mark) for row, mark in zip(found, marks, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def another() -> Iterator[list[str]]:
-    """The options that name another kernel."""
-    with another_kernel() as words:
-        yield words
 
 
 @pytest.mark.parametrize("row", selected())

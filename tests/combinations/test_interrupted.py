@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shlex
@@ -10,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -45,11 +44,11 @@ SECONDS: Final = 1.5
 
 
 @pytest.fixture(scope="module")
-def worlds(user: OrdinaryUser) -> Iterator[dict[str, World]]:
+def worlds(callers: Mapping[str, OrdinaryUser | None]) -> Iterator[dict[str, World]]:
     """One of root's and one of an ordinary user's."""
     with ExitStack() as stack:
         found = {}
-        for who, whose in (("root", None), ("ordinary", user if os.geteuid() == 0 else None)):
+        for who, whose in callers.items():
             found[who] = World(stack.enter_context(caller_as(whose)))
             found[who].make()
         yield found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,6 @@ from typing import Final
 import pytest
 
 from tests import needs
-from tests.combinations.kernels import another_kernel
 from tests.combinations.pairs import Row, named, rows
 from tests.combinations.world import DISK_SIZE, World
 from tests.guest.caller import BOUND, caller_as
@@ -70,11 +69,11 @@ STATUSES: Final = (2, 125)
 
 
 @pytest.fixture(scope="module")
-def worlds(user: OrdinaryUser) -> Iterator[dict[str, World]]:
+def worlds(callers: Mapping[str, OrdinaryUser | None]) -> Iterator[dict[str, World]]:
     """One of root's and one of an ordinary user's."""
     with ExitStack() as stack:
         found = {}
-        for who, whose in (("root", None), ("ordinary", user if os.geteuid() == 0 else None)):
+        for who, whose in callers.items():
             found[who] = World(stack.enter_context(caller_as(whose)))
             found[who].make()
             stack.enter_context(found[who].serving())
@@ -86,13 +85,6 @@ def selected() -> list[object]:
     found = rows(AXES)
     marks = [() if number % 3 == 0 else (pytest.mark.slow,) for number in range(len(found))]
     return [pytest.param(row, id=named(row), marks=mark) for row, mark in zip(found, marks, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def another() -> Iterator[list[str]]:
-    """The options that name another kernel."""
-    with another_kernel() as words:
-        yield words
 
 
 @pytest.mark.parametrize("row", selected())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,6 @@ from typing import Final
 import pytest
 
 from tests import needs
-from tests.combinations.kernels import another_kernel
 from tests.combinations.pairs import Row, named, rows
 from tests.machines.household import Household, household
 from tests.machines.systems import make_archive, make_image, unpack
@@ -35,21 +33,14 @@ CONSOLES: Final = {"port": ["con1=port:0"], "pts": ["con1=pts"]}
 
 
 @pytest.fixture(scope="module")
-def houses(user: OrdinaryUser) -> Iterator[dict[str, Household]]:
+def houses(callers: Mapping[str, OrdinaryUser | None]) -> Iterator[dict[str, Household]]:
     """One of root's and one of an ordinary user's."""
     with ExitStack() as stack:
         found = {}
-        for who, whose in (("root", None), ("ordinary", user if os.geteuid() == 0 else None)):
+        for who, whose in callers.items():
             found[who] = house = stack.enter_context(household(whose))
             furnish(house)
         yield found
-
-
-@pytest.fixture(scope="module")
-def another() -> Iterator[list[str]]:
-    """The options that name another kernel."""
-    with another_kernel() as words:
-        yield words
 
 
 def furnish(house: Household) -> None:
