@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from umlfs.errors import UsageError
+from umlfs.errors import UmlError, UsageError
 from umlfs.filesystem import Filesystem
 from umlfs.sources import OpenOptions, SourceKind, refuse_options
 
@@ -20,6 +20,10 @@ class DockerKind(SourceKind):
     """Images in registries, fetched by skopeo and kept: `docker://NAME:TAG`, `docker://HOST:PORT/NAME@sha256:...`."""
 
     example = "uml run --root docker://alpine:3.20 -- cat /etc/os-release"
+
+    def is_whole(self, argument: str) -> bool:
+        """What follows the name is its tag, which may be called like an option."""
+        return self.divided(argument)[1] is None
 
     def divided(self, argument: str) -> tuple[str, str | None]:
         from runtime.containers import reference
@@ -44,6 +48,18 @@ class OciKind(SourceKind):
 
     def files(self, argument: str) -> Sequence[str]:
         return (path_and_tag(argument)[0],)
+
+    def is_whole(self, argument: str) -> bool:
+        """Its last word is a tag if an image there is called so."""
+        from humfs.archive import describe_image
+
+        path, tag = path_and_tag(argument)
+        if not os.path.lexists(path):
+            return False
+        try:
+            return tag is None or bool(describe_image(Path(path), tag))
+        except UmlError:
+            return False
 
     def absolute(self, argument: str) -> str:
         path, tag = path_and_tag(argument)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,20 @@ from runtime.machine import parsing
 from runtime.machine.equipment import HostMount
 from runtime.machine.mount_points import check_places
 from umlfs.errors import UsageError
+
+DIGEST = "0" * 64
+
+
+def write_layout(place: Path, *names: str) -> None:
+    """An OCI layout of empty images that are called so."""
+    manifest = json.dumps({"schemaVersion": 2, "layers": []}).encode()
+    digest = hashlib.sha256(manifest).hexdigest()
+    (place / "blobs/sha256").mkdir(parents=True)
+    (place / "blobs/sha256" / digest).write_bytes(manifest)
+    entry = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": f"sha256:{digest}"}
+    named = [{**entry, "annotations": {"org.opencontainers.image.ref.name": name}} for name in names]
+    (place / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (place / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": named}))
 
 
 @pytest.mark.parametrize(
@@ -37,12 +53,27 @@ from umlfs.errors import UsageError
         ("/src=x:hide=*.o:hide=.git", lambda: HostMount("/src", "x", options=(("hide", "*.o\n.git"),))),
         ("/src=humfs:x:atime=noatime", lambda: HostMount("/src", "humfs:x", options=(("atime", "noatime"),))),
         ("/src=nbd://host:10809/append", lambda: HostMount("/src", "nbd://host:10809/append")),
+        ("/src=nbd://host:10809/x:ro", lambda: HostMount("/src", "nbd://host:10809/x", True)),
+        ("/src=nbd://[::1]:10809:ro", lambda: HostMount("/src", "nbd://[::1]:10809", True)),
+        ("/src=hostfs:x:ro:y:ro", lambda: HostMount("/src", "hostfs:x:ro:y", True)),
+        ("/src=hostfs:x:ro", lambda: HostMount("/src", "hostfs:x:ro")),
+        ("/src=docker://x:ro", lambda: HostMount("/src", "docker://x:ro")),
+        ("/src=docker://x:append:ro", lambda: HostMount("/src", "docker://x:append", True)),
+        ("/src=docker://host:5000/team/x:3.20:ro", lambda: HostMount("/src", "docker://host:5000/team/x:3.20", True)),
+        (f"/src=docker://x@sha256:{DIGEST}:ro", lambda: HostMount("/src", f"docker://x@sha256:{DIGEST}", True)),
+        ("/src=oci:image:ro", lambda: HostMount("/src", "oci:image:ro")),
+        ("/src=oci:image:ro:ro", lambda: HostMount("/src", "oci:image:ro", True)),
+        ("/src=oci:image:rw", lambda: HostMount("/src", "oci:image")),
+        ("/src=oci:image:3.20:ro", lambda: HostMount("/src", "oci:image:3.20", True)),
     ],
 )
 def test_mounts(text: str, mount: Callable[[], HostMount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("a=b", "c d", "x", "x:ro:y"):
+    for name in ("a=b", "c d", "x", "x:ro:y", "image"):
         Path(name).mkdir()
+    if "hostfs:x" in text:
+        Path("x:ro").mkdir()
+    write_layout(Path("image"), "ro", "3.20")
     expected = mount()
     assert parsing.mount(text) == expected
     assert parsing.mount(str(expected)) == expected

@@ -61,6 +61,12 @@ class SourceKind:
         there decide where an argument with colons in it ends."""
         return ()
 
+    def is_whole(self, argument: str) -> bool:
+        """Whether all of `argument` names something, and nothing at its end is an option. Of paths those that are
+        there are whole."""
+        files = self.files(argument)
+        return ",".join(files) == argument and all(map(os.path.lexists, filter(None, files)))
+
     def divided(self, argument: str) -> tuple[str, str | None]:
         """An argument that names no files, and what follows it after a colon; None if nothing does. A URI has colons
         of its own in the name of its host."""

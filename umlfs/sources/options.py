@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from umlfs.sources.kind import SourceKind
 from umlfs.sources.plugins import entry_points
 from umlfs.sources.source import GROUP, kind_at
 
@@ -22,12 +23,13 @@ Options = dict[str, str]
 def split_options(word: str) -> tuple[str, bool, Options]:
     """The word of the source itself, whether it is to be read-only, and its kind's own options.
 
-    A path that is there is one to its end, whatever it looks like. What no kind knows as an option is the path's.
+    A path that is there is one to its end, whatever it looks like, and the tag of a container image is none of them
+    (`docker://NAME:ro`). What no kind knows as an option is the path's.
     """
     read_only: bool | None = None
     writable = False
     found: list[tuple[str, str]] = []
-    while not os.path.lexists(word) and (match := _OPTION.match(word)):
+    while (match := _OPTION.match(word)) and not _is_whole(word):
         name, value = match[2], match[3]
         if name in ACCESS and value is None:
             if name == "rw" and read_only is None:
@@ -46,10 +48,23 @@ def split_options(word: str) -> tuple[str, bool, Options]:
     return word, bool(read_only), options
 
 
+def _is_whole(word: str) -> bool:
+    """Nothing at its end is an option: it is a path that is there, or its kind says so."""
+    kind = _kind_of(word)
+    return os.path.lexists(word) or (kind is not None and kind.is_whole(word.partition(":")[2]))
+
+
 def _options_of(word: str) -> Iterable[str]:
     """Those of the kind that a source says it is. Some only write if they are told to."""
-    target = entry_points(GROUP).get(word.partition(":")[0])
-    return kind_at(target).options if target is not None else ()
+    kind = _kind_of(word)
+    return kind.options if kind is not None else ()
+
+
+def _kind_of(word: str) -> SourceKind | None:
+    """The kind that a source says it is, if it does."""
+    scheme, colon, _ = word.partition(":")
+    target = entry_points(GROUP).get(scheme) if colon else None
+    return kind_at(target) if target is not None else None
 
 
 @lru_cache
