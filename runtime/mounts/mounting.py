@@ -89,15 +89,23 @@ async def serve(source: str, mountpoint: str, options: MountOptions, ready: Call
 async def _serve(
     filesystem: Filesystem, source: str, path: Path, options: MountOptions, ready: Callable[[], None]
 ) -> None:
-    from umlfs.mount import Adapter, mount
+    from umlfs.mount import mount
 
     since, reads_only = time.time(), options.read_only
 
-    def status(adapter: Adapter) -> bytes:
-        return Status(source, os.getpid(), since, adapter.requests, filesystem.remarks(), reads_only).encoded()
+    def status(requests: int) -> bytes:
+        return Status(source, os.getpid(), since, requests, filesystem.remarks(), reads_only).encoded()
 
     async def mounted(task_status: trio.TaskStatus[Mounted]) -> None:
-        await mount(filesystem, path, options.kernel, source=source, status=status, task_status=task_status)
+        await mount(
+            filesystem,
+            path,
+            options.kernel,
+            source=source,
+            status=status,
+            by_pyfuse3=options.by_pyfuse3,
+            task_status=task_status,
+        )
         if await trio.to_thread.run_sync(clear_dead, path):
             raise UmlError(f"{path}: the mount broke off", "'--debug' and '--foreground' show more")
         nursery.cancel_scope.cancel()
@@ -105,7 +113,7 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
         live: Mounted = await nursery.start(mounted)
-        if live.adapter.fs.changes is not None:
+        if live.server.filesystem.changes is not None:
             await nursery.start(_announce, live)
         _read_ahead(path)
         _collect_seldom()

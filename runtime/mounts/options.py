@@ -58,6 +58,8 @@ class MountOptions:
     """`rw` was said, which what is only read by default needs."""
     kernel: set[str] = field(default_factory=set)
     """Options of libfuse and the host's kernel."""
+    by_pyfuse3: bool = False
+    """pyfuse3's loop is to answer, and not our own session."""
     source: dict[str, str] = field(default_factory=dict)
     """Options of the source itself."""
 
@@ -84,6 +86,8 @@ def _take(options: MountOptions, word: str) -> None:
     key, _, value = word.partition("=")
     if word in ("ro", "rw"):
         options.read_only, options.writable = word == "ro", word == "rw"
+    elif word == "pyfuse3":
+        options.by_pyfuse3 = True
     elif word in _KERNEL:
         options.kernel.add(word)
     elif word not in _OF_MOUNT and not word.startswith(_OF_MOUNT_PREFIXES):

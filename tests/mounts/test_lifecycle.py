@@ -155,7 +155,7 @@ def test_a_mount_that_dies_at_once(call: str, source: Path, mountpoint: Path) ->
     script = f"""
 import sys, trio
 from runtime.mounts import mounting as mounts
-options = mounts.MountOptions(kernel={{"max_read=8192"}})
+options = mounts.MountOptions(kernel={{"max_read=8192"}}, by_pyfuse3=True)
 {call}"""
     done = subprocess.run(
         [sys.executable, "-c", script, source, mountpoint], capture_output=True, text=True, check=False, timeout=60

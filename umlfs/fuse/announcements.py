@@ -64,9 +64,13 @@ class Announcements:
             Opcode.RELEASE: self._nothing,
         }
 
+    def asked_by(self, header: wire.Header) -> bool:
+        """Whether a request is the announcer's."""
+        return header.gid == self.gid
+
     def handler(self, header: wire.Header) -> Handler | None:
         """Who answers a request instead of the filesystem; None for requests that are not the announcer's."""
-        if header.gid != self.gid or header.opcode in _HARMLESS:
+        if not self.asked_by(header) or header.opcode in _HARMLESS:
             return None
         return self._handlers.get(header.opcode, self._refuse)
 

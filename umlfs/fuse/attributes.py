@@ -61,25 +61,16 @@ class AttributeRequests:
             raise OSError(errno.ENODATA, "no mark of an overlay")
         if self._no_lists and name.startswith(ACCESS_LISTS):
             raise OSError(errno.EOPNOTSUPP, "no access lists")
-        return self._sized(await self._filesystem.getxattr(header.node, name), size)
+        return sized(await self._filesystem.getxattr(header.node, name), size)
 
     async def listxattr(self, header: wire.Header, body: bytes) -> bytes:
         size, _ = wire.fields(wire.GETXATTR_IN, body)
         found = await self._filesystem.listxattr(header.node)
         found = [name for name in found if not self._is_hidden(name)]
-        return self._sized(b"".join(name + b"\0" for name in found), size)
+        return sized(b"".join(name + b"\0" for name in found), size)
 
     def _is_hidden(self, name: bytes) -> bool:
         return name.startswith(self._layer_names) or (self._no_lists and name.startswith(ACCESS_LISTS))
-
-    @staticmethod
-    def _sized(value: bytes, size: int) -> bytes:
-        """An extended attribute for a caller with room for `size` bytes; 0 asks how many there are."""
-        if not size:
-            return wire.size_out(len(value))
-        if len(value) > size:
-            raise OSError(errno.ERANGE, "extended attribute too long")
-        return value
 
     async def setxattr(self, header: wire.Header, body: bytes) -> bytes:
         layout = self.setxattr_in
@@ -105,3 +96,12 @@ class AttributeRequests:
         if not 0 < len(name) <= NAME_MAX:
             raise OSError(errno.ERANGE, "the name of an attribute")
         return name
+
+
+def sized(value: bytes, size: int) -> bytes:
+    """An extended attribute for a caller with room for `size` bytes; 0 asks how many there are. ERANGE."""
+    if not size:
+        return wire.size_out(len(value))
+    if len(value) > size:
+        raise OSError(errno.ERANGE, "extended attribute too long")
+    return value

@@ -112,9 +112,14 @@ class FuseSession:
             others=-1 if announcements is None else announcements.gid,
         )
         """Answers what can be answered at once, if anything does; the rest is for `handle`."""
-        self._announcements = announcements
+        self._announcements: Announcements | None = None
         if announcements is not None:
-            self._handlers[Opcode.RELEASE] = announcements.releaser(files.release)
+            self.take_announcements(announcements)
+
+    def take_announcements(self, announcements: Announcements) -> None:
+        """Have these answer what tells the kernel's programs of changes. Once."""
+        self._announcements = announcements
+        self._handlers[Opcode.RELEASE] = announcements.releaser(self._handlers[Opcode.RELEASE])
 
     async def handle(self, request: Buffers, answer: Buffers) -> int:
         """Do one request; returns how many bytes of `answer` were written. Raises nothing but cancellation.
@@ -172,8 +177,8 @@ class FuseSession:
         self.mounted = False
         self.filesystem.disconnect()
 
-    @staticmethod
-    def _errno(failure: OSError) -> int:
+    def _errno(self, failure: OSError) -> int:
+        """What the kernel is told of an error."""
         # The kernel takes numbers below 512 only; larger ones are its own.
         number = failure.errno or errno.EIO
         return number if 0 < number < 512 else errno.EIO
@@ -186,7 +191,8 @@ class FuseSession:
             return wire.init_again_out()
         if (major, minor) < (wire.MAJOR, wire.MINOR_MIN):
             raise OSError(errno.EPROTO, f"FUSE {major}.{minor}")
-        self.disconnect()
+        if self.mounted:
+            self.disconnect()
         taken = self._wanted() & offered
         self._attributes.setxattr_in = wire.SETXATTR_IN if taken & Init.SETXATTR_EXT else wire.SETXATTR_SHORT_IN
         self.mounted = True

@@ -1,6 +1,5 @@
-"""Filesystems mounted on the host itself, through pyfuse3."""
+"""Filesystems mounted on the host itself, with the help of pyfuse3."""
 
-from umlfs.mount.adapter import Adapter
 from umlfs.mount.mount import Mounted, mount
 
-__all__ = ["Adapter", "Mounted", "mount"]
+__all__ = ["Mounted", "mount"]

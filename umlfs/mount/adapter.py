@@ -20,6 +20,7 @@ from umlfs.filesystem import NO_HANDLE, Caller, Entry, Filesystem, Opened, SetAt
 from umlfs.fuse.announcer import HANDLE, Announcer
 from umlfs.mount.attributes import NAMES_ALONE, from_attr, from_entry, from_statfs, of_dirent
 from umlfs.mount.read_buffers import ReadBuffers
+from umlfs.mount.session import STATUS
 
 log = logging.getLogger(__name__)
 
@@ -382,7 +383,3 @@ class Adapter(pyfuse3.Operations):
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         file = self.open_files[fh]
         await self.fs.fsyncdir(file.ino, file.handle, datasync)
-
-
-STATUS: Final = b"user.umlfs.status"
-"""The extended attribute of a mount's root that tells of the mount."""

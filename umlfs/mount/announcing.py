@@ -14,7 +14,6 @@ from typing import Final
 import trio
 
 from umlfs.filesystem import Change
-from umlfs.fuse.announcer import Announcer
 from umlfs.mount.mount import Mounted
 from umlfs.wire.announcer import message
 
@@ -25,15 +24,12 @@ _PLACE: Final = 0
 async def announcing(mounted: Mounted, program: bytes) -> AsyncIterator[None]:
     """Have `program` announce the changes of what is mounted, which has some to tell. OSError if it cannot be
     started."""
-    adapter = mounted.adapter
-    changes = adapter.fs.changes
-    assert changes is not None
+    server = mounted.server
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, far:
         process = _started(program, far, mounted.mountpoint)
         far.close()
-        adapter.announcer = announcer = Announcer(adapter.fs, changes)
-        adapter.announcer_pid = process.pid
+        announcer = server.announced_by(process.pid)
         try:
             async with trio.open_nursery() as nursery:
                 near.setblocking(False)
@@ -43,7 +39,7 @@ async def announcing(mounted: Mounted, program: bytes) -> AsyncIterator[None]:
         finally:
             near.close()
             await _end(process)
-            adapter.announcer_pid = 0
+            server.announcer_ended()
 
 
 def _started(program: bytes, stream: socket.socket, mountpoint: str) -> subprocess.Popen[bytes]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import logging
 import os
 import shutil
 import stat
@@ -15,22 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-import pyfuse3
 import trio
 
 from umlfs.errors import UmlError
 from umlfs.filesystem import Filesystem
-from umlfs.mount import libfuse, pyfuse3_internals
-from umlfs.mount.adapter import Adapter
-from umlfs.mount.locks import LockOperations
 from umlfs.mount.notifier import Notifier
-from umlfs.mount.requests import Requests
-from umlfs.mount.space import SpaceOperations
+from umlfs.mount.own_server import DEVICE, OwnServer
+from umlfs.mount.server import Server
 from umlfs.mount.unmount import HELPER, INSTALL_HELPER, flush, unmount
 
 SUBTYPE: Final = "umlfs"
 """Mounts are of the type `fuse.umlfs` in /proc/mounts."""
-DEVICE: Final = "/dev/fuse"
 
 END_SECONDS: Final = 10.0
 """How long requests that are under way when the mount ends have to be answered."""
@@ -44,12 +37,12 @@ class Mounted:
     """A mount that is being served."""
 
     mountpoint: str
-    adapter: Adapter
+    server: Server
 
     @property
     def requests(self) -> int:
         """How many requests it has answered."""
-        return self.adapter.requests
+        return self.server.requests
 
 
 async def mount(
@@ -58,14 +51,16 @@ async def mount(
     options: Iterable[str] = (),
     *,
     source: str = SUBTYPE,
-    status: Callable[[Adapter], bytes] | None = None,
+    status: Callable[[int], bytes] | None = None,
+    by_pyfuse3: bool = False,
     task_status: trio.TaskStatus[Mounted] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount `filesystem` at the directory `mountpoint` and serve it until it is unmounted or this call is cancelled.
 
     `nursery.start(mount, …)` returns a `Mounted` once requests are served. `options` are libfuse's and the kernel's
     (`ro`, `allow_other`, `noatime`, …); permissions are always checked by the kernel. `source` is what
-    /proc/mounts shows, `status` what the extended attribute `STATUS` of the root gives.
+    /proc/mounts shows, `status` what the extended attribute `STATUS` of the root gives, by the number of requests
+    answered so far. Our own FUSE session answers; with `by_pyfuse3`, or libfuse's option `debug`, pyfuse3's loop.
 
     Cancelled, it first has the kernel write out what it gathered, then takes the mount away even if it is in use;
     requests under way have `END_SECONDS` to be answered. On return the filesystem is disconnected, not closed.
@@ -75,24 +70,29 @@ async def mount(
     if _mounted:
         raise UmlError("this process serves a mount already", "serve another from a process of its own")
     path = _absolute(mountpoint)
-    adapter = Adapter(filesystem, status or _teller(source))
-    logging.getLogger("pyfuse3").addFilter(pyfuse3_internals.is_news)
-    pyfuse3_internals.check()
+    chosen = _fuse_options(filesystem, options, source)
+    server = _server(filesystem, status or _teller(source), by_pyfuse3 or "debug" in chosen)
     _mounted = True
     try:
-        requests = Requests(adapter)
-        operations, wrappers = LockOperations(adapter, requests).for_libfuse()
-        with libfuse.added(operations | SpaceOperations(adapter, requests).for_libfuse(), wrappers):
-            _init(adapter, path, _fuse_options(filesystem, options, source))
-        notifier = Notifier()
-        served = adapter.fs = filesystem.attach(notifier)
+        _init(server, path, chosen)
+        notifier = Notifier(server.kernel)
+        served = filesystem.attach(notifier)
+        server.attach(served)
         try:
             async with served.running():
-                await _serve(Mounted(path, adapter), notifier, requests, task_status)
+                await _serve(Mounted(path, server), notifier, task_status)
         finally:
             served.disconnect()
     finally:
         _mounted = False
+
+
+def _server(filesystem: Filesystem, status: Callable[[int], bytes], by_pyfuse3: bool) -> Server:
+    if not by_pyfuse3:
+        return OwnServer(filesystem, status)
+    from umlfs.mount.pyfuse3_server import Pyfuse3Server  # hardly ever wanted
+
+    return Pyfuse3Server(filesystem, status)
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -113,10 +113,10 @@ def _fuse_options(filesystem: Filesystem, options: Iterable[str], source: str) -
 # Beginning ------------------------------------------------------------------------------------
 
 
-def _init(adapter: Adapter, path: str, options: set[str]) -> None:
+def _init(server: Server, path: str, options: set[str]) -> None:
     with _captured_stderr() as said:
         try:
-            pyfuse3.init(adapter, path, options)
+            server.init(path, options)
         except (RuntimeError, UnicodeEncodeError) as error:
             why, way_out = _lacking() or _reason(said(), error)
             raise UmlError(f"{path}: cannot be mounted: {why}", way_out) from None
@@ -169,12 +169,12 @@ def _helper_lacking() -> tuple[str, str] | None:
     return None
 
 
-def _teller(source: str) -> Callable[[Adapter], bytes]:
+def _teller(source: str) -> Callable[[int], bytes]:
     """What a mount that a library made tells of itself to `uml mount`."""
     since = time.time()
 
-    def tell(adapter: Adapter) -> bytes:
-        record = {"source": source, "pid": os.getpid(), "since": since, "requests": adapter.requests, "remarks": []}
+    def tell(requests: int) -> bytes:
+        record = {"source": source, "pid": os.getpid(), "since": since, "requests": requests, "remarks": []}
         return json.dumps(record).encode()
 
     return tell
@@ -183,44 +183,31 @@ def _teller(source: str) -> Callable[[Adapter], bytes]:
 # Serving and ending ---------------------------------------------------------------------------
 
 
-async def _serve(
-    mounted: Mounted, notifier: Notifier, requests: Requests, task_status: trio.TaskStatus[Mounted]
-) -> None:
+async def _serve(mounted: Mounted, notifier: Notifier, task_status: trio.TaskStatus[Mounted]) -> None:
     ended = trio.Event()
     serving = trio.CancelScope(shield=True)
 
     async def serve() -> None:
         try:
-            with serving, pyfuse3_internals.reading_eagerly(lambda: mounted.adapter.under_way > 0):
-                await pyfuse3.main()
-        except* OSError as group:
-            failures = group.split(_is_unmount)[1]
-            if failures is not None:
-                raise failures from None
+            with serving:
+                await mounted.server.serve()
         finally:
             ended.set()
 
     try:
         async with trio.open_nursery() as nursery:
-            requests.nursery = nursery
             nursery.start_soon(serve)
             try:
                 task_status.started(mounted)
                 await ended.wait()
             finally:
-                requests.end()
+                mounted.server.end_locks()
                 with trio.CancelScope(shield=True):
                     await _end(mounted, notifier, ended, serving)
-                nursery.cancel_scope.cancel()
     finally:
         notifier.end()
         if notifier.join(0):
-            pyfuse3.close(unmount=False)
-
-
-def _is_unmount(error: BaseException) -> bool:
-    """The kernel's other word for it, to who was reading a request when it came."""
-    return isinstance(error, OSError) and error.errno == errno.ECONNABORTED
+            mounted.server.close()
 
 
 async def _end(mounted: Mounted, notifier: Notifier, ended: trio.Event, serving: trio.CancelScope) -> None:
@@ -230,7 +217,7 @@ async def _end(mounted: Mounted, notifier: Notifier, ended: trio.Event, serving:
         await trio.to_thread.run_sync(notifier.join, END_SECONDS, abandon_on_cancel=True)
         if not ended.is_set():
             await trio.to_thread.run_sync(_detach, mounted.mountpoint, abandon_on_cancel=True)
-            _terminate()
+            mounted.server.terminate()
             await ended.wait()
     if not ended.is_set():
         serving.cancel()
@@ -242,8 +229,3 @@ def _detach(path: str) -> None:
         flush(path)
     with contextlib.suppress(OSError, UmlError):
         unmount(path, lazy=True)
-
-
-def _terminate() -> None:
-    with contextlib.suppress(OSError):
-        pyfuse3.terminate()

@@ -12,10 +12,9 @@ import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
-import pyfuse3
 import trio
-from pyfuse3 import FileNameT, InodeT
 
 log = logging.getLogger(__name__)
 
@@ -23,17 +22,17 @@ Job = tuple[int, bytes | None]
 """An inode, or a directory and a name in it."""
 
 
-def _send_quick(job: Job) -> None:
-    """A name, or the attributes of an inode."""
-    ino, name = job
-    if name is None:
-        pyfuse3.invalidate_inode(InodeT(ino), attr_only=True)
-    else:
-        pyfuse3.invalidate_entry(InodeT(ino), FileNameT(name))
+class Kernel(Protocol):
+    """The way to the kernel that has mounted it. Each call blocks for as long as the kernel likes. OSError."""
 
+    def name_changed(self, parent: int, name: bytes) -> None:
+        """A name is to be looked up anew."""
 
-def _send_contents(job: Job) -> None:
-    pyfuse3.invalidate_inode(InodeT(job[0]))
+    def attributes_changed(self, ino: int) -> None:
+        """The attributes of an inode are to be asked for anew."""
+
+    def contents_changed(self, ino: int) -> None:
+        """So are all of its contents."""
 
 
 @contextlib.contextmanager
@@ -41,14 +40,9 @@ def _telling() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # ENOENT: the kernel does not know it (any more). ENODEV, EBADF: the mount has ended.
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.EBADF):
+        # ENOENT: the kernel does not know it (any more). The others but ENOTDIR: the mount has not begun, or ended.
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.EBADF, errno.ENOTCONN, errno.EPERM):
             log.warning("the kernel was not told of a change: %s", error)
-
-
-def _drop(ino: int) -> None:
-    with _telling():
-        _send_contents((ino, None))
 
 
 class _Sender:
@@ -96,10 +90,25 @@ class _Sender:
 class Notifier:
     """An `Invalidator` for the mount of this process."""
 
-    def __init__(self) -> None:
-        self._quick = _Sender("umlfs-notify", _send_quick)
-        self._contents = _Sender("umlfs-notify-contents", _send_contents)
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._quick = _Sender("umlfs-notify", self._send_quick)
+        self._contents = _Sender("umlfs-notify-contents", self._send_contents)
         self._ended = False
+
+    def _send_quick(self, job: Job) -> None:
+        ino, name = job
+        if name is None:
+            self._kernel.attributes_changed(ino)
+        else:
+            self._kernel.name_changed(ino, name)
+
+    def _send_contents(self, job: Job) -> None:
+        self._kernel.contents_changed(job[0])
+
+    def _drop(self, ino: int) -> None:
+        with _telling():
+            self._kernel.contents_changed(ino)
 
     def entry(self, parent: int, name: bytes) -> None:
         """See `Invalidator.entry`."""
@@ -113,7 +122,7 @@ class Notifier:
     async def drop(self, ino: int) -> None:
         """See `Invalidator.drop`."""
         if not self._ended:
-            await trio.to_thread.run_sync(_drop, ino)
+            await trio.to_thread.run_sync(self._drop, ino)
 
     def end(self) -> None:
         """Send nothing more. Does not wait."""

@@ -150,6 +150,10 @@ _NO_ENTRY: Final = bytes(ENTRY_OUT.size)
 _PADDING: Final = [bytes(-length % 8) for length in range(8)]
 SIZE_OUT: Final = struct.Struct("<II")
 LSEEK_OUT: Final = struct.Struct("<Q")
+INODE_CHANGED_OUT: Final = struct.Struct("<Qqq")
+NAME_CHANGED_OUT: Final = struct.Struct("<QII")
+_NOTIFY_INODE: Final = 2
+_NOTIFY_ENTRY: Final = 3
 ENTRY_OUT_SIZE: Final = ENTRY_OUT.size
 ATTR_OUT_SIZE: Final = ATTR_OUT.size
 OPEN_OUT_SIZE: Final = OPEN_OUT.size
@@ -361,6 +365,26 @@ def open_out(opened: Opened) -> bytes:
     if opened.quiet_close:
         flags |= FOPEN_NOFLUSH
     return OPEN_OUT.pack(opened.handle, flags, 0)
+
+
+def attributes_changed_out(ino: int) -> bytes:
+    """FUSE_NOTIFY_INVAL_INODE: the attributes of an inode are to be asked for anew."""
+    return _notification(_NOTIFY_INODE, INODE_CHANGED_OUT.pack(ino, -1, 0))
+
+
+def contents_changed_out(ino: int) -> bytes:
+    """FUSE_NOTIFY_INVAL_INODE: so are all its contents."""
+    return _notification(_NOTIFY_INODE, INODE_CHANGED_OUT.pack(ino, 0, 0))
+
+
+def name_changed_out(parent: int, name: bytes) -> bytes:
+    """FUSE_NOTIFY_INVAL_ENTRY: a name is to be looked up anew."""
+    return _notification(_NOTIFY_ENTRY, NAME_CHANGED_OUT.pack(parent, len(name), 0) + name + b"\0")
+
+
+def _notification(code: int, payload: bytes) -> bytes:
+    """What answers no request: `code` stands in the place of the error."""
+    return OUT_HEADER.pack(OUT_HEADER.size + len(payload), code, 0) + payload
 
 
 def dirent_size(name_length: int, plus: bool) -> int:
