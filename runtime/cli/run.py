@@ -33,6 +33,12 @@ _prepared: list[Prepared] | None = None
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--root", default="hostfs:/", metavar="SRC", help="The root: a directory with a userland in it.  [/]")
+@click.option(
+    "--root-driver",
+    type=click.Choice(["virtiofs", "hostfs"]),
+    default="virtiofs",
+    help="Who reads the root: umlfs, or the kernel's own driver.  [virtiofs]",
+)
 @equipment.mounts
 @equipment.ubds
 @click.option(
@@ -85,6 +91,7 @@ _prepared: list[Prepared] | None = None
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[--] [COMMAND]...")
 def command(
     root: str,
+    root_driver: str,
     mounts: tuple[str, ...],
     ubds: tuple[str, ...],
     ubd_driver: str,
@@ -148,6 +155,7 @@ def command(
         argv, user, pwd = argv or tuple(config.command), user or config.user, pwd or config.directory
     options = Options(
         root=root,
+        kernel_hostfs=root_driver == "hostfs",
         writable=rw,
         mounts=[parsing.mount(text) for text in mounts],
         owner=owner.owner(root, user),

@@ -59,7 +59,7 @@ def key_of(options: Options) -> str:
     mounts = [(it.place, it.source.absolute().full, it.read_only, it.options) for it in options.mounts]
     root = as_source(options.root).absolute().full
     kernel = find_kernel(options.kernel).path
-    rest = (options.memory, options.jail, options.execution, options.lock_modules, options.owner)
+    rest = (options.kernel_hostfs, options.memory, options.jail, options.execution, options.lock_modules, options.owner)
     return repr((root, mounts, str(kernel), rest))
 
 

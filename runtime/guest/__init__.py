@@ -55,7 +55,7 @@ class Mount(NamedTuple):
         if self.file:
             inside = _escape(f"{self.whole().place}/{self.file}")
             return f"{inside} {_escape(below + self.place)} none bind 0 0\n"
-        return f"{_escape(self.device)} {_escape(below + self.place)} {self.kind} {self.options} 0 0\n"
+        return f"{_escape(self.device)} {_escape(below + self.place)} {self.kind} {_escape(self.options)} 0 0\n"
 
 
 class Announcer(NamedTuple):

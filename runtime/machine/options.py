@@ -30,6 +30,8 @@ class Options:
 
     root: Source | str = "hostfs:/"
     """The source of the root filesystem, or its word."""
+    kernel_hostfs: bool = False
+    """The guest's kernel reads the root by its own hostfs, not through us (`runtime.machine.kernel_hostfs`)."""
     root_disk: RootDisk | None = None
     """One of `ubds` holds the root instead."""
     root_flags: str = ""

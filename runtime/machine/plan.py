@@ -81,10 +81,7 @@ async def equip(
     if has_agent:
         equipment.add_filesystem(guest.CONTROL_TAG, control)
     if options.program is None and options.root_disk is None and has_agent:
-        source = as_source(options.root)
-        root = await open_root(equipment, stack, source, writable=options.writable, flags=options.root_flags)
-        if root is not None and options.writable:
-            await check_there(root, [mount.place for mount in options.mounts])
+        await _equip_root(equipment, stack, options)
     if options.program is None and has_agent and not options.writable:
         await open_modules(equipment, stack, kernel)
     await open_mounts(equipment, stack, options.mounts)
@@ -112,6 +109,19 @@ async def equip(
             grant_watchdog(grants)
         equipment.arguments.append(shut_doors(hostfs=grants.hostfs, iomem=grants.iomem))
     return equipment
+
+
+async def _equip_root(equipment: Equipment, stack: contextlib.AsyncExitStack, options: Options) -> None:
+    source = as_source(options.root)
+    if options.kernel_hostfs:
+        from runtime.machine import kernel_hostfs  # few ask for it
+
+        jailed = options.jail is not Mode.OFF
+        equipment.root = kernel_hostfs.root(source, equipment.grants, writable=options.writable, jailed=jailed)
+        return
+    root = await open_root(equipment, stack, source, writable=options.writable, flags=options.root_flags)
+    if root is not None and options.writable:
+        await check_there(root, [mount.place for mount in options.mounts])
 
 
 def _check_devices(equipment: Equipment) -> None:
@@ -163,10 +173,11 @@ async def plan(options: Options, command: Sequence[str]) -> list[str]:
         equipment = await equip(stack, kernel, options, Path("/RUN"), ControlFilesystem(), look_only=True)
         tuned = tuning(kernel, raid=equipment.raid)
         start = kernel_command(kernel, options, equipment, tuned, {1: "TERMINAL"} if options.terminal else {})
+    by_itself = ", read by the kernel's own hostfs" if options.kernel_hostfs else ""
     return [
         f"kernel   {kernel.path} ({kernel.version}), modules in {kernel.modules}",
         f"memory   {options.memory >> 20} MiB in {memory_directory(needed_at_least(options.memory))}",
-        f"root     {root.full}, {'changes go through' if options.writable else 'changes go to memory'}",
+        f"root     {root.full}{by_itself}, {'changes go through' if options.writable else 'changes go to memory'}",
         *(f"mount    {it.place} = {it.source.full}{' (read-only)' * it.read_only}" for it in options.mounts),
         *(f"disk     {spec.name} = {spec}" for spec in options.ubds),
         *(f"network  eth{unit} on {it.described}" for unit, it in enumerate(options.networks)),

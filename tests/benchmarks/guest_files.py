@@ -27,6 +27,8 @@ from runtime.tty.caller import DEFAULT_PATH
 
 SCRIPT = r"""
 mkdir -p /kernel && mount -t hostfs none /kernel -o "$1" || exit 1
+mkdir -p /over /below && mount -t tmpfs none /over && mkdir /over/upper /over/work || exit 1
+mount -t overlay none /below -o lowerdir=/kernel,upperdir=/over/upper,workdir=/over/work || exit 1
 job() {
     begin=$(date +%s%N); sh -c "$3" >/dev/null 2>&1 || echo "failed: $3" >&2; end=$(date +%s%N)
     echo "$1 $2 $(((end - begin) / 1000))"
@@ -88,12 +90,13 @@ def show(results: dict[str, dict[str, float]]) -> str:
 
 async def compare(tree: Path, mounts: Mapping[str, str], rounds: int, *, snapshot: bool = False) -> str:
     """The table for `tree`, as the kernel's own hostfs shows it, and through `mounts`: sources by the name they get.
-    With `snapshot` also as the guest's own root shows it, where what is written stays in the guest's memory."""
+    With `snapshot` also as the guest's own root shows it, where what is written stays in the guest's memory, and as
+    `--root-driver hostfs` would (`below`): an overlay over the kernel's own hostfs."""
     # The kernel's own hostfs is not there in a jail.
     options = Options(
         memory=512 << 20, jail=Mode.OFF, mounts=[HostMount(f"/{name}", source) for name, source in mounts.items()]
     )
-    sides = [*mounts, "kernel", *(["always"] if snapshot else [])]
+    sides = [*mounts, "kernel", *(["always", "below"] if snapshot else [])]
     link = f"ln -s {tree} /always" if snapshot else ":"
     with for_machines():  # as `uml run`
         done = await run(
