@@ -7,7 +7,6 @@ import errno
 import os
 import re
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from humfs.export import SOCKETS, export_tree
 from humfs.losses import Losses
 from runtime.host.needs import find_program
 from runtime.host.scratch import scratch_directory, scratch_file
+from runtime.images.disk_reader import read_disk
 from runtime.images.formats import Format, Image
 from runtime.images.parts import several
 from runtime.images.sink import ImageReport
@@ -41,8 +41,6 @@ TAR: Final = (
     "--one-file-system",
 )
 """How GNU tar writes all that we keep; access lists are attributes among others."""
-TURN_SECONDS: Final = 1e-4
-"""How long a thread computes while a guest waits for another one."""
 _PIPE_SIZE: Final = 1 << 20
 _SAID_MAX: Final = 1 << 20
 _SHOWN: Final = 15
@@ -51,8 +49,6 @@ _FULL: Final = re.compile(re.escape(os.strerror(errno.ENOSPC)) + "|: Wrote only 
 _SOCKET: Final = ": socket ignored"
 _UNREAD: Final = ": this kernel reads no attributes of such a filesystem"
 """The packer's words (`runtime/appliance/packer.c`)."""
-_SQUASHFS_SUPERBLOCK: Final = 96
-_SQUASHFS_ATTRIBUTES: Final = slice(56, 64)
 _CHANGED: Final = 1
 """GNU tar's exit status when files changed while it read them."""
 
@@ -289,59 +285,15 @@ async def convert_with_qemu(source: Image, fd: int, target: str, options: Sequen
         raise UmlError(f"{source.name}: qemu-img cannot convert it: {words}", "see 'qemu-img check'")
 
 
-@contextlib.contextmanager
-def quick_turns() -> Iterator[None]:
-    """A thread that computes hands the interpreter over at once: by default a guest would wait 5 ms for us after each
-    system call that we make for it, for as long as another thread makes files of what it reads."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(TURN_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
 async def _read_in_guest(image: Image, fd: int, report: ImageReport) -> None:
     """Have a guest's kernel mount the disk, which stays as it is, and pack what is there."""
-    # Most conversions need no machine, and importing it takes longer than many a conversion.
-    from runtime.appliance import disk
-    from runtime.appliance.packing import pack
-    from runtime.appliance.part import choose
-    from runtime.tty.streams import Descriptor
-    from umlfs.blocks.slice import Slice
-    from umlfs.cow.scratch import Scratch
-
-    sink = Descriptor(fd, write=True)
-    try:
-        async with disk.opened(parse(image.word)) as device:
-            assert isinstance(device, BlockDevice)
-            part = choose(image.name, await disk.parts(device), None)
-            has_attributes = part.kind == "squashfs" and await squashfs_has_attributes(device)
-            seen = Scratch(Slice(device, 0, device.size))
-            try:
-                with quick_turns():
-                    complete, lines = await pack(seen, part.kind or "", sink, image.inside)
-            except UmlError as error:
-                raise UmlError(f"{image.name}: {error.what}", error.way_out, details=error.details) from None
-            finally:
-                with trio.CancelScope(shield=True):
-                    await seen.close()
-    finally:
-        sink.close()
+    packed = await read_disk(image, fd)
+    lines = packed.lines
     unread = [line for line in lines if line.endswith(_UNREAD)]
     lines = _count_sockets([line for line in lines if line not in unread], report.losses)
-    if unread and has_attributes:
+    if unread and packed.has_attributes:
         report.losses.add(
             "attributes and capabilities, which this kernel does not read in a squashfs, are left out", ""
         )
-    if not complete:
+    if not packed.complete:
         raise failed(f"{image.name}: not all of it can be read", lines, "see what the checker of its filesystem says")
-
-
-async def squashfs_has_attributes(device: BlockDevice) -> bool:
-    """Whether a squashfs has extended attributes: its superblock says where the table of them is."""
-    if device.size < _SQUASHFS_SUPERBLOCK:
-        return False  # the kernel says what is wrong with it
-    head = bytearray(_SQUASHFS_SUPERBLOCK)
-    await device.read_into(0, [memoryview(head)])
-    return head[_SQUASHFS_ATTRIBUTES] != b"\xff" * 8
