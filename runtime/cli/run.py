@@ -186,6 +186,8 @@ def command(
     it = prepared.Prepared(
         options, argv, parsing.directory(pwd), environment, user, timeout, prepared.key_of(options), on_terminal
     )
+    if warm:
+        it = replace(it, how=foreground.how(on_terminal))
     why_not = "--gdb, --coverage, --dry-run or -v" if by_gdb or coverage is not None or dry_run or verbose else ""
     why_not = why_not or ("--share" if share else "--process" if outside else "")
     it = replace(it, warm=warm, why_not_warm=why_not or prepared.why_not_warm(options, published=bool(publish)))

@@ -11,7 +11,7 @@ from functools import partial
 import trio
 
 from runtime.command.throwaway import TimeLimitError
-from runtime.machine.control import Job
+from runtime.machine.control import Job, streams_word
 from runtime.machine.machine import TERMINAL, Machine, Options
 from runtime.tty.caller import END_SECONDS, ENDING, PASSED_ON
 from runtime.tty.streams import Descriptor, are_same, is_null
@@ -31,6 +31,14 @@ def standard_streams() -> Iterator[Streams]:
 
         stdout = opened(1)
         yield opened(0), stdout, stdout if are_same(1, 2) else opened(2)
+
+
+def how(on_terminal: bool) -> str:
+    """What the agent is told of the streams that a command gets which is run now."""
+    if on_terminal:
+        return f"/dev/tty{TERMINAL}"
+    stdin, stdout = (None if is_null(number) else number for number in (0, 1))
+    return streams_word(stdin, stdout, stdout if are_same(1, 2) else None if is_null(2) else 2)
 
 
 class Foreground:

@@ -33,6 +33,8 @@ class Prepared:
     key: str
     """What the guest is booted with: a command with the same key can run in it."""
     on_terminal: bool
+    how: str = ""
+    """What streams it has, in the agent's word."""
     warm: float | None = None
     """For how long (seconds) a guest is to stand for the next command; 0: none any more; None: as it is."""
     why_not_warm: str = ""

@@ -136,6 +136,12 @@ def script(name: str) -> str:
     return Path(__file__).with_name(name).read_text("utf-8")
 
 
+def _bare(text: str) -> str:
+    """A script, without here-documents, as short as it can be: the guest's shell reads 1 KiB at a time."""
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("#"))
+
+
 def archive(boot: Boot, load_modules: str) -> bytes:
     """What goes into the initramfs for this boot, after busybox, the modules and `init.sh`."""
     root = "/root" if not boot.overlay else "/lower"
@@ -397,7 +403,7 @@ def job_script(
     """The script of a job: becomes `command`, or a shell if that is empty. With `must_enter` it fails where
     `directory` does not exist; else it then starts in `/`."""
     quote = shlex.quote
-    lines = [f"__control={HERE}/control __number={number} __busybox={HERE}/busybox", script("job.sh")]
+    lines = [f"__control={HERE}/control __number={number} __busybox={HERE}/busybox", _bare(script("job.sh"))]
     who = user if user is not None else "root"
     lines.append(f"be {quote(who)} || fail 125 {quote(who + ': no such user in the guest')}")
     otherwise = f"fail 125 {quote(directory + ': no such directory in the guest')}" if must_enter else "cd /"

@@ -10,7 +10,7 @@ Bytes go between the command's pipes in the guest and descriptors of the host wi
     changes        read   a change for the announcer, where there is one (`announcing.py`)
     announced      write  a byte for each change that it has tried to announce
     interrupted    write  threads that wait for a lock and have a signal to take, a line each (`lock_signals.py`)
-    N/script       read   the shell script that becomes the command
+    N/script       read   the shell script that becomes the command; of a job that is staged, once there is one
     N/program      read   an executable for it, of a job that has one
     N/stdin        read   the command's input until its end
     N/stdout       write  its output; N/stderr likewise
@@ -27,7 +27,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import trio
 
@@ -59,6 +59,14 @@ class OutputStream(Protocol):
 _Pull = Callable[[Sequence[memoryview]], Awaitable[int]]
 
 
+def streams_word(stdin: object, stdout: object, stderr: object) -> str:
+    """What the agent is told of streams; None for one that is not there."""
+    kinds = ["pipe" if stream is not None else "null" for stream in (stdin, stdout, stderr)]
+    if stdout is not None and stdout is stderr:
+        kinds[2] = "output"
+    return " ".join(kinds)
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One command in the guest, from the request to its exit status."""
@@ -78,6 +86,12 @@ class Job:
     _writes: set[trio.CancelScope] = field(default_factory=set)
     """For room in an output."""
     _done: trio.Event = field(default_factory=trio.Event)
+    _begun: trio.Event = field(default_factory=trio.Event)
+    """It has its streams and its script."""
+    _script: bytes = b""
+    """What the guest has not read yet, of a job that was staged."""
+    asked: trio.Event = field(default_factory=trio.Event)
+    """The guest has a shell that waits for the script of this job, which was staged."""
     _signals: tuple[trio.MemorySendChannel[bytes], trio.MemoryReceiveChannel[bytes]] = field(
         default_factory=lambda: trio.open_memory_channel[bytes](16)
     )
@@ -108,10 +122,7 @@ class Job:
     def streams(self) -> str:
         """What the agent is told of the streams. Output and errors that go to the same sink go through one pipe, so
         that they come in the order in which they were written."""
-        kinds = ["pipe" if stream is not None else "null" for stream in (self.stdin, self.stdout, self.stderr)]
-        if self.stdout is not None and self.stdout is self.stderr:
-            kinds[2] = "output"
-        return " ".join(kinds)
+        return streams_word(self.stdin, self.stdout, self.stderr)
 
     def finish(self, *, returncode: int | None = None, failure: UmlError | None = None) -> None:
         """The command ended with `returncode`, or could not be run because of `failure`. The first word counts."""
@@ -131,22 +142,46 @@ class Job:
         for scope in self._waits:
             scope.cancel()
 
+    def begin(self, script: bytes = b"") -> None:
+        """A job that was staged has its streams now, and becomes what `script` says; nothing if that is empty."""
+        self._script = script
+        self._begun.set()
+
     async def _pull(self, buffers: Sequence[memoryview]) -> int:
         """Input for as long as the job runs: its end of file comes at the latest when the job is over."""
         count = 0
-        if self.stdin is not None and not self.over:
-            with trio.CancelScope() as scope, self._watching("standard input", "the command could not read all of it"):
-                self._waits.add(scope)
-                try:
+        with self._waiting():
+            await self._begun.wait()
+            if self.stdin is not None:
+                with self._watching("standard input", "the command could not read all of it"):
                     count = await self.stdin.read_into(buffers)
-                finally:
-                    self._waits.discard(scope)
         return count
 
-    def _push(self, name: str, sink: OutputStream | None) -> _Pull:
+    async def _pull_script(self, buffers: Sequence[memoryview]) -> int:
+        self.asked.set()
+        with self._waiting():
+            await self._begun.wait()
+        done = scatter(self._script, buffers)
+        self._script = self._script[done:]
+        return done
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Whatever waits in here does so for as long as the job runs."""
+        with trio.CancelScope() as scope:
+            self._waits.add(scope)
+            if self.over:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
+
+    def _push(self, name: str, stream: Literal["stdout", "stderr"]) -> _Pull:
         """What takes the output called `name`."""
 
         async def push(buffers: Sequence[memoryview]) -> int:
+            sink: OutputStream | None = getattr(self, stream)
             if sink is None:
                 return sum(map(len, buffers))
             with trio.CancelScope() as scope, self._watching(name, "not all that the command said is kept"):
@@ -249,6 +284,15 @@ class ControlFilesystem(Filesystem):
         """Give `job` to the agent, which runs jobs in the order they come: its shell runs `script` to become the
         command, on the guest's device `terminal` or else with pipes. One that brings its `program` gets no pipes: it
         opens its streams here by itself. Once the guest is ending it fails."""
+        job.begin()
+        self._submit(job, _Node(stat.S_IFREG | 0o400, content=script), terminal or job.streams, program)
+
+    def stage(self, job: Job, how: str) -> None:
+        """Have the agent make all ready for a job whose script and streams come later (`Job.begin`). `how` is the
+        guest's device, or the word for the streams that the job will have then (`streams_word`)."""
+        self._submit(job, _Node(stat.S_IFREG | 0o400, pull=job._pull_script), how, None)
+
+    def _submit(self, job: Job, script: _Node, how: str, program: bytes | None) -> None:
         if self._closed:
             job.finish(failure=UmlError("the guest is ending"))
             return
@@ -256,10 +300,10 @@ class ControlFilesystem(Filesystem):
         job.number = self._count
         self._jobs[job.number] = job
         children = {
-            b"script": _Node(stat.S_IFREG | 0o400, content=script),
+            b"script": script,
             b"stdin": _Node(stat.S_IFREG | 0o400, pull=job._pull),
-            b"stdout": _Node(stat.S_IFREG | 0o200, push=job._push("standard output", job.stdout)),
-            b"stderr": _Node(stat.S_IFREG | 0o200, push=job._push("standard error", job.stderr)),
+            b"stdout": _Node(stat.S_IFREG | 0o200, push=job._push("standard output", "stdout")),
+            b"stderr": _Node(stat.S_IFREG | 0o200, push=job._push("standard error", "stderr")),
             b"signals": _Node(stat.S_IFREG | 0o400, pull=_Lines(job._signals[1]).read_into),
             b"status": _Node(stat.S_IFREG | 0o200, push=self._status(job)),
         }
@@ -269,8 +313,7 @@ class ControlFilesystem(Filesystem):
         for name, node in children.items():
             directory.children[name] = self._add(node)
         self._nodes[ROOT].children[str(job.number).encode()] = self._add(directory)
-        streams = job.streams if program is None else NO_STREAMS
-        self._queue.send_nowait(f"{job.number} {terminal or streams}\n".encode())
+        self._queue.send_nowait(f"{job.number} {how if program is None else NO_STREAMS}\n".encode())
 
     def retire(self, job: Job) -> None:
         """Forget a job that is over."""

@@ -30,6 +30,7 @@ from runtime.machine.networking import Networking
 from runtime.machine.options import Options
 from runtime.machine.plan import ARCHIVE, equip, kernel_command
 from runtime.machine.script import run_script
+from runtime.machine.staging import Staging
 from runtime.process.event_loop import require_trio
 from runtime.process.keeper import Keeper
 from runtime.process.kernel_process import KernelProcess
@@ -102,6 +103,7 @@ class Machine:
         self._ended = trio.Event()
         self._booted = trio.Event()
         """The kernel said so; it does where `Options.on_notification` listens."""
+        self.staging = Staging(self._control)
         self._equipment: Equipment | None = None
         self.networking = Networking(self.options, self._reconnect)
 
@@ -145,16 +147,22 @@ class Machine:
         if self._ended.is_set() or not self.has_agent:
             job.finish(failure=UmlError("the guest is gone") if self.has_agent else self.no_agent())
             return job
+        how = job.streams if terminal is None else f"/dev/tty{terminal}"
+        staged = self.staging.take(how)
         script = guest.job_script(
             command,
-            number=self._control.next_number,
+            number=self._control.next_number if staged is None else staged.number,
             directory=directory or _working_directory(),
             must_enter=directory is not None,
             environment=environment or {},
             user=user,
         )
-        self._control.submit(job, script, "" if terminal is None else f"/dev/tty{terminal}")
-        return job
+        if staged is None:
+            self._control.submit(job, script, "" if terminal is None else how)
+            return job
+        staged.stdin, staged.stdout, staged.stderr = stdin, stdout, stderr
+        staged.begin(script)
+        return staged
 
     def start_program(
         self, program: bytes, *, stdin: InputStream, stdout: OutputStream, arguments: Sequence[str] = ()

@@ -26,6 +26,8 @@ from umlfs.host.listening import unix_listener
 
 FORGET: Final = "echo 3 >/proc/sys/vm/drop_caches"
 """Has the guest's kernel look at everything anew."""
+REST_SECONDS: Final = 0.05
+"""How long the guest has to come to rest before it is stopped. What it has not done by then it does later."""
 STANDS: Final = b"s"
 """What the keeper is told when a command may come,"""
 TAKEN: Final = b"t"
@@ -77,6 +79,8 @@ async def _stand(prepared: Prepared, commands: Commands, files: Files, lifeline:
 
     async with Machine(replace(prepared.options, terminal=True, on_log=None, on_network=None)) as machine:
         await run_script(machine, FORGET)
+        await machine.staging.stage(prepared.how)
+        await trio.sleep(REST_SECONDS)
         assert machine.pid is not None
         os.kill(machine.pid, signal.SIGSTOP)
         with unix_listener(guest_path(prepared.key, os.getpid())) as listener:

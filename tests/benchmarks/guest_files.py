@@ -30,7 +30,7 @@ mkdir -p /kernel && mount -t hostfs none /kernel -o "$1" || exit 1
 mkdir -p /over /below && mount -t tmpfs none /over && mkdir /over/upper /over/work || exit 1
 mount -t overlay none /below -o lowerdir=/kernel,upperdir=/over/upper,workdir=/over/work || exit 1
 job() {
-    begin=$(date +%s%N); sh -c "$3" >/dev/null 2>&1 || echo "failed: $3" >&2; end=$(date +%s%N)
+    begin=$(date +%s%N); sh -c "$3" >/dev/null 2>/why || echo "failed: $3: $(head -1 /why)" >&2; end=$(date +%s%N)
     echo "$1 $2 $(((end - begin) / 1000))"
 }
 cold() { sync; echo 3 >/proc/sys/vm/drop_caches; }
@@ -94,7 +94,7 @@ async def compare(tree: Path, mounts: Mapping[str, str], rounds: int, *, snapsho
     `--root-driver hostfs` would (`below`): an overlay over the kernel's own hostfs."""
     # The kernel's own hostfs is not there in a jail.
     options = Options(
-        memory=512 << 20, jail=Mode.OFF, mounts=[HostMount(f"/{name}", source) for name, source in mounts.items()]
+        memory=1 << 30, jail=Mode.OFF, mounts=[HostMount(f"/{name}", source) for name, source in mounts.items()]
     )
     sides = [*mounts, "kernel", *(["always", "below"] if snapshot else [])]
     link = f"ln -s {tree} /always" if snapshot else ":"

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from runtime.machine.control import REPORT_MAX, ControlFilesystem, Job
+from runtime.machine.staging import Staging
 from runtime.tty.streams import Collector, Literal
 from umlfs.errors import UmlError
 from umlfs.filesystem import ROOT, Entry
@@ -100,6 +101,44 @@ async def test_a_terminal() -> None:
     control.submit(Job(), b"", "/dev/tty1")
     assert await read(control, "next", 4) == b"1 /d"
     assert await read(control, "next") == b"ev/tty1\n"
+
+
+async def test_a_job_that_is_staged() -> None:
+    """The agent is told of it, its shell and its input wait, and then it is as any other. One that is let go of does
+    nothing."""
+    control = ControlFilesystem()
+    staging = Staging(control)
+    got: dict[str, bytes] = {}
+
+    async def pull(name: str) -> None:
+        got[name] = await read(control, name, 3)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(staging.stage, "pipe pipe output")
+        await trio.testing.wait_all_tasks_blocked()
+        assert await read(control, "next") == b"1 pipe pipe output\n"
+        nursery.start_soon(pull, "1/script")
+        nursery.start_soon(pull, "1/stdin")
+        await trio.testing.wait_all_tasks_blocked()
+        job = staging.take("pipe pipe output")
+        assert job is not None
+        assert not got
+        job.stdin, job.stdout = Literal(b"in"), Collector(9)
+        job.begin(b"script")
+    assert got == {"1/script": b"scr", "1/stdin": b"in"}
+    assert [await read(control, "1/script") for _ in range(2)] == [b"ipt", b""]
+    await write(control, "1/stdout", b"out")
+    await write(control, "1/status", b"exit 5\n")
+    assert await job.wait() == 5
+    assert job.stdout.data == b"out"
+    assert staging.take("pipe pipe output") is None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(staging.stage, "/dev/tty1")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(pull, "2/script")
+        await trio.testing.wait_all_tasks_blocked()
+        assert staging.take("null null null") is None
+    assert got["2/script"] == b""
 
 
 async def test_input_ends_with_the_job() -> None:
